@@ -1,0 +1,144 @@
+"""The command line: parses flags and calls one function."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn
+
+import tyro
+from rich.console import Console
+
+from siren_rope_jax.data.event_log import read_event_log
+from siren_rope_jax.data.schema import EventLogSpec, InputError
+from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
+from siren_rope_jax.data.sources import prepare_deskdrop, prepare_kuairand_pure
+from siren_rope_jax.report.tables import metrics_table
+from siren_rope_jax.train.config import TrainConfig
+from siren_rope_jax.train.interrupt import Interrupted
+from siren_rope_jax.train.loop import NonFiniteError, evaluate, score, train
+from siren_rope_jax.train.run_folder import read_run
+from siren_rope_jax.train.scores import write_scores
+
+Run = Annotated[Path, tyro.conf.Positional]
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Train a recommender on an event log; the same command resumes an interrupted run."""
+
+    log: tyro.conf.Positional[Path]
+    """TOML file that describes the log."""
+    out: Path
+    """Folder of the run: new, or that of an interrupted run of the same settings."""
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=TrainConfig)
+
+    def __call__(self, console: Console) -> None:
+        """Runs the command."""
+        log = read_event_log(EventLogSpec.from_toml(self.log))
+        if log.duplicates:
+            console.print(f"dropped {log.duplicates:,} duplicate rows")
+        console.print(metrics_table(train(log, self.config, self.out, console=console)))
+        console.print(f"metrics, predictions and checkpoints are in {self.out}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Evaluate the best checkpoint of a run on validation and test, and rewrite its metrics and predictions."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder that `train` wrote."""
+
+    def __call__(self, console: Console) -> None:
+        """Runs the command."""
+        spec, _, _ = read_run(self.run)
+        console.print(metrics_table(evaluate(read_event_log(spec), self.run)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """Give every row of a file of new events one probability per task, in the order of the rows.
+
+    Each event is scored from its user's known history, in the log that the run was trained on, and from earlier
+    rows of the file. Users and items may be unknown; the columns of tasks and actions may be missing.
+    """
+
+    run: tyro.conf.Positional[Path]
+    """Folder that `train` wrote."""
+    events: Path
+    """New events, a table with the columns of the log."""
+    out: Path
+    """Where the scores are written, as CSV."""
+
+    def __call__(self, console: Console) -> None:
+        """Runs the command."""
+        spec, _, _ = read_run(self.run)
+        log = read_event_log(spec, new_events=self.events)
+        write_scores(self.out, log, score(log, self.run))
+        console.print(f"{int(log.new.sum()):,} events scored in {self.out}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Simulate:
+    """Write the simulated news feed, its true probabilities and its description."""
+
+    out: Path
+    """Folder for events.parquet, truth.parquet and log.toml."""
+    config: Annotated[SimulatorConfig, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=SimulatorConfig
+    )
+
+    def __call__(self, console: Console) -> None:
+        """Runs the command."""
+        console.print(f"described in {write_simulated_log(simulate(self.config), self.out)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepare:
+    """Describe a published event log, Deskdrop or KuaiRand-Pure, so that `train` can read it."""
+
+    source: tyro.conf.Positional[Literal["deskdrop", "kuairand-pure"]]
+    """Which log."""
+    data: tyro.conf.Positional[Path]
+    """Deskdrop: the archive with users_interactions.csv. KuaiRand-Pure: the published folder `data`."""
+    out: Path
+    """Folder for log.toml and what is derived from the data."""
+
+    def __call__(self, console: Console) -> None:
+        """Runs the command."""
+        prepare = prepare_deskdrop if self.source == "deskdrop" else prepare_kuairand_pure
+        console.print(f"described in {prepare(self.data, self.out)}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs one command; exits with 2 for bad input, 3 for a diverged run, 128 + signal after an interruption."""
+    commands = {
+        "train": Train,
+        "evaluate": Evaluate,
+        "score": Score,
+        "simulate": Simulate,
+        "prepare": Prepare,
+    }
+    try:
+        command = tyro.extras.subcommand_cli_from_dict(
+            commands,  # type: ignore[arg-type]
+            prog="siren-rope",
+            description="SIREN-RoPE recommenders on event logs: train, evaluate, score.",
+            args=arguments,
+        )
+    except ValueError as error:  # a setting that its own dataclass refuses
+        _fail(str(error), 2)
+    try:
+        command(Console(soft_wrap=True))
+    except (InputError, FileExistsError) as error:
+        _fail(str(error), 2)
+    except NonFiniteError as error:
+        _fail(str(error), 3)
+    except Interrupted as error:
+        _fail(str(error), 128 + error.signal)
+    except KeyboardInterrupt:
+        _fail("interrupted before the first step was saved", 130)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"siren-rope: {message}", file=sys.stderr)
+    sys.exit(code)

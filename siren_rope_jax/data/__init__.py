@@ -1,0 +1,1 @@
+"""Host side: event logs, the simulated feed, leak-free counters and packed grain batches."""

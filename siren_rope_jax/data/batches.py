@@ -1,0 +1,205 @@
+"""User sequences -> windows -> rows packed with several windows -> shuffled, sharded grain batches."""
+
+import dataclasses
+
+import grain
+import numpy as np
+from jaxtyping import Bool, Int32
+
+from siren_rope_jax.data.encode import Encoded
+
+PADDING = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchConfig:
+    """Shape of the batches."""
+
+    window: int = 64
+    """Events of one user that see each other; even."""
+    row_length: int = 128
+    """Slots of a row, into which whole windows are packed."""
+    batch_size: int = 32
+    """Rows of a step, over all processes."""
+
+    def __post_init__(self) -> None:
+        if self.window < 2 or self.window % 2:
+            raise ValueError(f"window must be even and at least 2, but is {self.window}")
+        if self.row_length < self.window:
+            raise ValueError(
+                f"row_length must be at least the window, {self.window}, but is {self.row_length}"
+            )
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, but is {self.batch_size}")
+
+
+@dataclasses.dataclass(frozen=True)
+class PackedRows:
+    """Which event stands in which slot."""
+
+    event: Int32[np.ndarray, "R L"]  # index into the encoded arrays, or PADDING
+    segment: Int32[np.ndarray, "R L"]
+    position: Int32[np.ndarray, "R L"]
+    scored: Bool[np.ndarray, "R L"]
+
+    @property
+    def fill(self) -> float:
+        """Share of the slots that hold an event."""
+        return float((self.event != PADDING).mean())
+
+
+def plan_windows(user: np.ndarray, scored: Bool[np.ndarray, " E"], window: int) -> Int32[np.ndarray, "W 3"]:
+    """Cuts each user's sequence so that every scored event is new in exactly one window.
+
+    Args:
+      user: user of each event, non-decreasing; events of a user in order of time.
+      scored: events to train on or to evaluate.
+      window: most events of a window; an event has at least window/2 events before it where its user has them.
+
+    Returns:
+      (first, first new, end) of each window, as indices of events; those before the first new one are history.
+    """
+    starts = np.flatnonzero(np.r_[True, user[1:] != user[:-1]]) if len(user) else np.zeros(0, int)
+    ends = np.r_[starts[1:], len(user)]
+    wanted = np.flatnonzero(scored)
+    # Positions, among the wanted events, of each user's first and of the one after its last.
+    low, high = np.searchsorted(wanted, starts), np.searchsorted(wanted, ends)
+    windows = []
+    for user_start, a, b in zip(starts.tolist(), low.tolist(), high.tolist(), strict=True):
+        if a == b:
+            continue
+        new, last = int(wanted[a]), int(wanted[b - 1]) + 1
+        while new < last:
+            first = max(user_start, new - window // 2)
+            end = min(last, first + window)
+            windows.append((first, new, end))
+            new = end
+    return np.array(windows, np.int32).reshape(-1, 3)
+
+
+def pack_rows(
+    windows: Int32[np.ndarray, "W 3"], scored: Bool[np.ndarray, " E"], row_length: int, *, seed: int
+) -> PackedRows:
+    """Packs windows into rows, longest first, each into the fullest row that still takes it.
+
+    Args:
+      windows: as `plan_windows` returns them; none longer than `row_length`.
+      scored: events to train on or to evaluate; history in a window is not scored again.
+      row_length: slots of a row.
+      seed: which windows of one length share a row is drawn from it.
+
+    Returns:
+      The rows, in the order in which they were begun.
+    """
+    windows = np.random.default_rng(seed).permutation(windows)
+    lengths = windows[:, 2] - windows[:, 0]
+    room: list[list[int]] = [[] for _ in range(row_length + 1)]  # rows by free slots
+    free_sizes = 0  # bit n: some row has n free slots
+    rows: list[list[int]] = []
+    for index in np.argsort(-lengths, kind="stable").tolist():
+        length = int(lengths[index])
+        fitting = free_sizes >> length
+        if fitting:
+            free = length + (fitting & -fitting).bit_length() - 1
+            row = room[free].pop()
+            if not room[free]:
+                free_sizes &= ~(1 << free)
+        else:
+            free, row = row_length, len(rows)
+            rows.append([])
+        rows[row].append(index)
+        room[free - length].append(row)
+        if free > length:
+            free_sizes |= 1 << (free - length)
+    event = np.full((len(rows), row_length), PADDING, np.int32)
+    segment, position = np.zeros_like(event), np.zeros_like(event)
+    is_scored = np.zeros(event.shape, bool)
+    for row, members in enumerate(rows):
+        slot = 0
+        for number, index in enumerate(members, start=1):
+            first, new, end = windows[index].tolist()
+            slots = slice(slot, slot + end - first)
+            event[row, slots] = np.arange(first, end)
+            segment[row, slots] = number
+            position[row, slots] = np.arange(end - first)
+            is_scored[row, slot + new - first : slots.stop] = scored[new:end]
+            slot = slots.stop
+    return PackedRows(event, segment, position, is_scored)
+
+
+def make_rows(
+    encoded: Encoded, scored: Bool[np.ndarray, " E"], config: BatchConfig, *, seed: int = 0
+) -> PackedRows:
+    """Cuts and packs the sequences of `encoded` so that every scored event stands in exactly one scored slot."""
+    windows = plan_windows(encoded.user, scored, config.window)
+    return pack_rows(windows, scored, config.row_length, seed=seed)
+
+
+def batches(
+    encoded: Encoded,
+    rows: PackedRows,
+    config: BatchConfig,
+    *,
+    seed: int | None,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> grain.MapDataset:
+    """Builds the random-access dataset of batches, a pure function of its arguments.
+
+    Batch k holds the global rows k * batch_size to (k + 1) * batch_size of the shuffled, repeated order, whatever
+    the number of processes: `dataset[k:]` resumes exactly.
+
+    Args:
+      encoded: arrays of events.
+      rows: where the events stand.
+      config: shape of the batches.
+      seed: of the order, shuffled anew every epoch and without end; None goes once through the rows as they are,
+        the last batch filled up with padding.
+      process_index: which share of each batch this process takes.
+      process_count: number of shares.
+
+    Returns:
+      Batches as dicts: the fields of `nn.features.Events`; "labels" [b, L, K], NaN where unobserved or not to be
+      scored; "event" [b, L], the index into `encoded` of each scored slot, else PADDING.
+
+    Raises:
+      ValueError: if there are no rows or the batch does not divide among the processes.
+    """
+    if not len(rows.event):
+        raise ValueError("rows must hold at least one window, but are empty: no event is to be scored")
+    if config.batch_size % process_count:
+        raise ValueError(
+            f"batch_size must be a multiple of the {process_count} processes, but is {config.batch_size}"
+        )
+    if seed is None:
+        count = -(-len(rows.event) // config.batch_size) * config.batch_size
+        indices = grain.MapDataset.range(count)
+    else:
+        indices = grain.MapDataset.range(len(rows.event)).seed(seed).shuffle().repeat()
+    share = config.batch_size // process_count
+    mine = slice(process_index * share, (process_index + 1) * share)
+    return indices.batch(config.batch_size).map(lambda batch: _gather(encoded, rows, batch[mine]))
+
+
+def _gather(encoded: Encoded, rows: PackedRows, indices: np.ndarray) -> dict[str, np.ndarray]:
+    beyond = indices >= len(rows.event)
+    indices = np.where(beyond, 0, indices)
+
+    def take(values: np.ndarray, empty: int | bool) -> np.ndarray:
+        taken = values[indices]
+        taken[beyond] = empty
+        return taken
+
+    event = take(rows.event, PADDING)
+    padding = event == PADDING
+    batch = {}
+    for name, column in encoded.columns.items():
+        batch[name] = column[np.where(padding, 0, event)]
+        batch[name][padding] = 0
+    scored = take(rows.scored, False)
+    batch["labels"][~scored] = np.nan
+    return batch | {
+        "segment": take(rows.segment, 0),
+        "position": take(rows.position, 0),
+        "event": np.where(scored, event, PADDING),
+    }

@@ -1,0 +1,151 @@
+"""What to read from an event file, and what must hold in it: polars expressions that follow from the spec."""
+
+from collections.abc import Callable
+
+import polars as pl
+
+from siren_rope_jax.data.read_table import Rule, Table
+from siren_rope_jax.data.schema import UTC_OFFSETS, EventLogSpec, Signal
+from siren_rope_jax.data.toml_section import InputError
+
+_FIRST_SECOND, _END_SECOND = 315_532_800, 4_102_444_800  # the years 1980 to 2099
+_MILLISECONDS = {"s": 1000.0, "ms": 1.0}
+_UNIT_NAMES = {"s": "seconds", "ms": "milliseconds"}
+
+
+def outcomes(spec: EventLogSpec) -> tuple[Signal, ...]:
+    """Returns every task and action once: without a section [actions] they are the same."""
+    return tuple(dict.fromkeys((*spec.tasks, *spec.actions)))
+
+
+def event_columns(
+    table: Table, spec: EventLogSpec, *, outcomes_required: bool
+) -> tuple[dict[str, pl.Expr], list[Rule]]:
+    """Returns the columns to read from an event file, and the rules that its rows must satisfy.
+
+    Args:
+      table: the open file.
+      spec: which column is what.
+      outcomes_required: whether the columns of tasks and actions must exist; an outcome without all of its
+        columns is unobserved otherwise.
+
+    Returns:
+      (columns, rules). The columns are user, item (text), time (int64, ms), utc_offset (int32, s; where the
+      spec has such a column), "outcome i" (float32, null = unobserved) for each of `outcomes`, "known i" (int64,
+      ms) for those with their own time, "categorical i" (text) and "dense i" (float32).
+
+    Raises:
+      InputError: if a column is missing or of a type that cannot be read.
+    """
+    builder = _Builder(table, spec.timestamp_unit)
+    builder.identifier("user", spec.user)
+    builder.identifier("item", spec.item)
+    time = builder.time(spec.timestamp, "[log] timestamp", required=True)
+    builder.columns["time"] = time
+    if spec.utc_offset_column is not None:
+        builder.utc_offset(spec.utc_offset_column)
+    for index, signal in enumerate(outcomes(spec)):
+        key = f"{'[tasks]' if signal in spec.tasks else '[actions]'} {signal.name}"
+        readable = outcomes_required or all(column in table.types for column in signal.columns)
+        outcome = builder.outcome(signal, key) if readable else pl.lit(None, pl.Boolean)
+        builder.columns[f"outcome {index}"] = outcome.cast(pl.Float32)
+        if signal.known_at or signal.happened_at:
+            known = builder.known(signal, key, time, outcome) if readable else time
+            builder.columns[f"known {index}"] = known
+    for index, column in enumerate(spec.categorical):
+        builder.columns[f"categorical {index}"] = table.text(table.require(column, "[features] categorical"))
+    for index, column in enumerate(spec.dense):
+        dense, rule = dense_column(table, table.require(column, "[features] dense"))
+        builder.columns[f"dense {index}"] = dense
+        builder.rules.append(rule)
+    return builder.columns, builder.rules
+
+
+def dense_column(table: Table, column: str) -> tuple[pl.Expr, Rule]:
+    """Returns a column of numbers as float32, null = missing, and the rule that each is a finite number."""
+    number, is_number = table.number(column)
+    dense = number.cast(pl.Float32)
+    valid = is_number & dense.is_finite().fill_null(True)
+    return dense, Rule(column, valid, "a finite number or an empty cell")
+
+
+def key_column(table: Table, column: str, key: str, noun: str) -> tuple[pl.Expr, Rule]:
+    """Returns a column of ids as text, and the rule that none is missing."""
+    kind = table.types[table.require(column, key)]
+    if kind.is_float():
+        # 7 and 7.0 are different texts, so such ids would silently match nothing in another file.
+        raise InputError(
+            f'{table.path}: the column "{column}" ({key}) holds {kind}, expected whole numbers or text'
+        )
+    text = table.text(column)
+    return text, Rule(column, text.is_not_null(), noun)
+
+
+class _Builder:
+    """Collects columns to read and the rules on them."""
+
+    def __init__(self, table: Table, unit: str) -> None:
+        self.table, self.unit = table, unit
+        self.columns: dict[str, pl.Expr] = {}
+        self.rules: list[Rule] = []
+
+    def identifier(self, name: str, column: str) -> None:
+        self.columns[name], rule = key_column(self.table, column, f"[log] {name}", f"the id of the {name}")
+        self.rules.append(rule)
+
+    def time(self, column: str, key: str, *, required: bool) -> pl.Expr:
+        number, is_number = self.table.number(self.table.require(column, key))
+        time = number * _MILLISECONDS[self.unit]
+        sane = time.is_between(_FIRST_SECOND * 1000, _END_SECOND * 1000, closed="left")
+        expected = f"a Unix time in {_UNIT_NAMES[self.unit]} between the years 1980 and 2100"
+        valid = is_number & sane.fill_null(not required)
+        self.rules.append(Rule(column, valid, expected, _other_unit(self.unit)))
+        return time.round().cast(pl.Int64, strict=False)
+
+    def utc_offset(self, column: str) -> None:
+        number, is_number = self.table.number(self.table.require(column, "[log] utc_offset_column"))
+        low, high = UTC_OFFSETS
+        valid = is_number & number.is_between(low, high)
+        self.rules.append(Rule(column, valid, f"a UTC offset in hours from {low:g} to {high:g}"))
+        self.columns["utc_offset"] = (number * 3600).round().cast(pl.Int32, strict=False)
+
+    def flag(self, column: str, key: str) -> pl.Expr:
+        flag, valid = self.table.flag(self.table.require(column, key))
+        self.rules.append(Rule(column, valid, "0, 1 or an empty cell"))
+        return flag
+
+    def outcome(self, signal: Signal, key: str) -> pl.Expr:
+        """Returns whether the outcome is positive; null where it is unobserved."""
+        if signal.column is None:
+            outcome = pl.any_horizontal([self.flag(column, key) for column in signal.any_of])
+        elif signal.at_least is None:
+            outcome = self.flag(signal.column, key)
+        else:
+            number, is_number = self.table.number(self.table.require(signal.column, key))
+            self.rules.append(Rule(signal.column, is_number, "a number or an empty cell"))
+            outcome = number >= signal.at_least
+        if signal.observed is not None:
+            outcome = pl.when(self.flag(signal.observed, f"{key} observed")).then(outcome)
+        return outcome
+
+    def known(self, signal: Signal, key: str, time: pl.Expr, outcome: pl.Expr) -> pl.Expr:
+        """Returns from when later events may see the outcome."""
+        if signal.known_at is not None:
+            return pl.max_horizontal(time, self.time(signal.known_at, f"{key} known_at", required=False))
+        assert signal.happened_at is not None
+        happened = self.time(signal.happened_at, f"{key} happened_at", required=False)
+        return pl.when(outcome).then(pl.max_horizontal(time, happened)).otherwise(time)
+
+
+def _other_unit(unit: str) -> Callable[[str], str]:
+    other = {"s": "ms", "ms": "s"}[unit]
+
+    def hint(cell: str) -> str:
+        try:
+            seconds = float(cell) * _MILLISECONDS[other] / 1000
+        except ValueError:
+            return ""
+        sane = _FIRST_SECOND <= seconds < _END_SECOND
+        return f'; these look like {_UNIT_NAMES[other]}, set timestamp_unit = "{other}"' if sane else ""
+
+    return hint

@@ -1,0 +1,269 @@
+"""Event files -> one columnar log: checked, without duplicates, sorted by time, split into periods."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from jaxtyping import Bool, Float32, Int8, Int32, Int64, UInt64
+
+from siren_rope_jax.data.event_columns import event_columns, outcomes
+from siren_rope_jax.data.read_table import ROW_HASH, open_table
+from siren_rope_jax.data.schema import EventLogSpec, Signal
+from siren_rope_jax.data.side_table import SideFeatures, read_side_table
+from siren_rope_jax.data.stable_hash import stable_hash
+from siren_rope_jax.data.toml_section import InputError
+from siren_rope_jax.ops.calendar import split_unix_time
+
+TRAIN, VALIDATION, TEST, NEW = range(4)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EventLog:
+    """Events in the order of their time; at the same time, in the order of the input.
+
+    Attributes:
+      spec: the description that the log was read by.
+      time: Unix milliseconds.
+      day: local calendar day, counted from 1970-01-01.
+      second: second of that day.
+      row: row over all input files, counted from 0; of a new event, its row in the file of new events.
+      user: index into `user_ids`.
+      item: index into `item_ids`.
+      user_ids: distinct users, sorted as text. Indices differ between logs: keep ids or hashes instead.
+      item_ids: distinct items, likewise.
+      labels: outcome of each task, 0 or 1, NaN where unobserved.
+      actions: outcome of each action that later events may see, 0 or 1, NaN where unobserved.
+      action_known: Unix milliseconds from which later events may see it, not before `time`.
+      action_pending: what they see of each action until then: 0 ("none yet") or NaN ("unobserved").
+      categorical: stable hash of (feature name, value); a missing value has its own.
+      dense: numbers, NaN where missing.
+      task_names: names of the tasks.
+      action_names: names of the actions.
+      categorical_names: columns of the log, then of the side tables, prefixed by the file if names clash.
+      dense_names: likewise.
+      period: 0 training, 1 validation, 2 test, 3 a new event, to be scored.
+      duplicates: rows that were dropped because an earlier row is the same in every column.
+      unmatched: for each side table, the number of events whose item or user it does not have.
+    """
+
+    spec: EventLogSpec
+    time: Int64[np.ndarray, " E"]
+    day: Int32[np.ndarray, " E"]
+    second: Int32[np.ndarray, " E"]
+    row: Int64[np.ndarray, " E"]
+    user: Int32[np.ndarray, " E"]
+    item: Int32[np.ndarray, " E"]
+    user_ids: pl.Series
+    item_ids: pl.Series
+    labels: Float32[np.ndarray, "E K"]
+    actions: Float32[np.ndarray, "E A"]
+    action_known: Int64[np.ndarray, "E A"]
+    action_pending: Float32[np.ndarray, " A"]
+    categorical: UInt64[np.ndarray, "E C"]
+    dense: Float32[np.ndarray, "E F"]
+    task_names: tuple[str, ...]
+    action_names: tuple[str, ...]
+    categorical_names: tuple[str, ...]
+    dense_names: tuple[str, ...]
+    period: Int8[np.ndarray, " E"]
+    duplicates: int
+    unmatched: tuple[int, ...]
+
+    @property
+    def new(self) -> Bool[np.ndarray, " E"]:
+        """Whether each event comes from the file of new events."""
+        return self.period == NEW
+
+
+def read_event_log(spec: EventLogSpec, *, new_events: Path | None = None) -> EventLog:
+    """Reads every file of a log, and the new events that are to be scored with it.
+
+    Args:
+      spec: which files and columns.
+      new_events: a table with the columns of the log, save that those of outcomes may be absent: such
+        an outcome is unobserved. Its rows are never dropped as duplicates.
+
+    Returns:
+      The log. Exact duplicate rows are dropped and counted; rows in any order are sorted.
+
+    Raises:
+      InputError: in one sentence, at the first thing that is wrong with a file, or if the log cannot serve
+        for training: a single user, a period without events, a task without both outcomes in training.
+    """
+    names = {kind: _feature_names(spec, kind) for kind in ("categorical", "dense")}
+    history = pl.concat([_read_events(file, spec, names["categorical"]) for file in spec.files])
+    events_read = history.height
+    # Reassigned at every step, because two copies of a long log would not fit.
+    events = history.with_row_index("row").filter(history[ROW_HASH].is_first_distinct())
+    del history
+    duplicates = events_read - events.height
+    _check_users(spec, events["user"])
+    events = events.with_columns(new=pl.lit(False))
+    if new_events is not None:
+        fresh = _read_events(new_events, spec, names["categorical"], outcomes_required=False)
+        events = pl.concat([events, fresh.with_row_index("row").with_columns(new=pl.lit(True))])
+    user_codes, user_ids = _codes(events["user"])
+    item_codes, item_ids = _codes(events["item"])
+    events = events.drop(ROW_HASH).with_columns(user=user_codes, item=item_codes)
+    events = events.sort("time", maintain_order=True)
+
+    time, user, item = (events[name].to_numpy() for name in ("time", "user", "item"))
+    period = _periods(spec, time, user, user_ids, events["new"].to_numpy())
+    labels = _labels(events, spec, spec.tasks)
+    _check_periods(spec, period)
+    _check_labels(spec, labels[period == TRAIN])
+    offset = events["utc_offset"].to_numpy() if "utc_offset" in events.columns else _utc_offset(spec)
+    day, second = split_unix_time(time, unit="ms", utc_offset=offset, time_zone=spec.time_zone)
+    sides, position = [], len(spec.categorical)
+    for side in spec.side_tables:
+        hashed = names["categorical"][position : position + len(side.categorical)]
+        position += len(side.categorical)
+        ids, index = (item_ids, item) if side.join == "item" else (user_ids, user)
+        sides.append((read_side_table(side, ids, hashed), index))
+    return EventLog(
+        spec=spec,
+        time=time,
+        day=day,
+        second=second,
+        row=events["row"].cast(pl.Int64).to_numpy(),
+        user=user,
+        item=item,
+        user_ids=user_ids,
+        item_ids=item_ids,
+        labels=labels,
+        actions=labels if spec.actions == spec.tasks else _labels(events, spec, spec.actions),
+        action_known=_action_known(events, spec),
+        action_pending=np.array(
+            [0.0 if action.happened_at else np.nan for action in spec.actions], dtype=np.float32
+        ),
+        categorical=_features(events, "categorical", len(spec.categorical), sides, np.uint64),
+        dense=_features(events, "dense", len(spec.dense), sides, np.float32),
+        task_names=tuple(task.name for task in spec.tasks),
+        action_names=tuple(action.name for action in spec.actions),
+        categorical_names=names["categorical"],
+        dense_names=names["dense"],
+        period=period,
+        duplicates=duplicates,
+        unmatched=tuple(int((~side.found)[index].sum()) for side, index in sides),
+    )
+
+
+def _read_events(
+    file: Path, spec: EventLogSpec, categorical_names: Sequence[str], *, outcomes_required: bool = True
+) -> pl.DataFrame:
+    with open_table(file) as table:
+        columns, rules = event_columns(table, spec, outcomes_required=outcomes_required)
+        events = table.read(columns, rules, row_hash=True)
+    for index in range(len(spec.categorical)):
+        column = f"categorical {index}"
+        hashes = stable_hash(events[column], categorical_names[index])
+        events = events.with_columns(pl.Series(column, hashes))
+    return events
+
+
+def _feature_names(spec: EventLogSpec, kind: str) -> tuple[str, ...]:
+    plain = [("", column) for column in getattr(spec, kind)]
+    plain += [
+        (side.file.name.split(".")[0], column) for side in spec.side_tables for column in getattr(side, kind)
+    ]
+    counts = Counter(column for _, column in plain)
+    names = tuple(f"{file}.{name}" if file and counts[name] > 1 else name for file, name in plain)
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise InputError(f'the {kind} feature "{name}" is named by two side tables, expected one')
+    return names
+
+
+def _codes(ids: pl.Series) -> tuple[pl.Series, pl.Series]:
+    distinct = ids.unique().sort()
+    return ids.cast(pl.Enum(distinct)).to_physical().cast(pl.Int32), distinct
+
+
+def _labels(
+    events: pl.DataFrame, spec: EventLogSpec, signals: Sequence[Signal]
+) -> Float32[np.ndarray, "E K"]:
+    labels = np.empty((events.height, len(signals)), np.float32)
+    for column, signal in enumerate(signals):
+        labels[:, column] = events[f"outcome {outcomes(spec).index(signal)}"].to_numpy()
+    return labels
+
+
+def _action_known(events: pl.DataFrame, spec: EventLogSpec) -> Int64[np.ndarray, "E A"]:
+    known = np.empty((events.height, len(spec.actions)), np.int64)
+    for column, action in enumerate(spec.actions):
+        name = f"known {outcomes(spec).index(action)}"
+        known[:, column] = events[name if name in events.columns else "time"].to_numpy()
+    return known
+
+
+def _features(
+    events: pl.DataFrame, kind: str, own: int, sides: Sequence[tuple[SideFeatures, np.ndarray]], dtype: type
+) -> np.ndarray:
+    """Joins the log's own feature columns and those of its side tables."""
+    width = own + sum(getattr(side, kind).shape[1] for side, _ in sides)
+    matrix = np.empty((events.height, width), dtype)
+    for column in range(own):
+        matrix[:, column] = events[f"{kind} {column}"].to_numpy()
+    for side, lookup in sides:
+        features = getattr(side, kind)
+        matrix[:, own : own + features.shape[1]] = features[lookup]
+        own += features.shape[1]
+    return matrix
+
+
+def _utc_offset(spec: EventLogSpec) -> int:
+    return round((spec.utc_offset_hours or 0.0) * 3600)
+
+
+def _periods(
+    spec: EventLogSpec, time: np.ndarray, user: np.ndarray, user_ids: pl.Series, new: np.ndarray
+) -> Int8[np.ndarray, " E"]:
+    period = np.full(len(time), TRAIN, np.int8)
+    for start in (spec.split.validation_from, spec.split.test_from):
+        if spec.split.by == "user":
+            # A threshold on the hash, not a rank: a user keeps their period when the log grows.
+            period += (stable_hash(user_ids, "split") >= float(start) * 2.0**64)[user]
+        else:
+            period += time >= _split_time(spec, start, time[~new])
+    period[new] = NEW
+    return period
+
+
+def _split_time(spec: EventLogSpec, start: float | str, time: np.ndarray) -> int:
+    """Returns the time at which a period starts; events at the same time never part."""
+    return spec.split_time(start) if isinstance(start, str) else int(time[int(start * len(time))])
+
+
+def _describe(spec: EventLogSpec) -> str:
+    return ", ".join(str(file) for file in spec.files)
+
+
+def _check_users(spec: EventLogSpec, users: pl.Series) -> None:
+    if users.n_unique() == 1:
+        raise InputError(
+            f'{_describe(spec)}: every event is of the one user "{users[0]}", expected at least two'
+        )
+
+
+def _check_periods(spec: EventLogSpec, period: np.ndarray) -> None:
+    split = spec.split
+    for number, name in enumerate(("training", "validation", "test")):
+        if not np.any(period == number):
+            raise InputError(
+                f"{_describe(spec)}: the split with validation_from = {split.validation_from!r} and "
+                f"test_from = {split.test_from!r} leaves no events for {name}, expected at least one"
+            )
+
+
+def _check_labels(spec: EventLogSpec, labels: np.ndarray) -> None:
+    for task, column in zip(spec.tasks, labels.T, strict=True):
+        found = [name for name, value in (("negatives", 0), ("positives", 1)) if not np.any(column == value)]
+        if found:
+            lacking = "observed labels" if len(found) == 2 else found[0]
+            raise InputError(
+                f"{_describe(spec)}: the task {task.name} ({', '.join(task.columns)}) has no {lacking} "
+                f"among the {len(column)} training events, expected both positives and negatives"
+            )

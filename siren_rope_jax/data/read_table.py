@@ -1,0 +1,274 @@
+"""One table file, CSV, TSV or Parquet, plain or inside .gz or .zip, read checked row by row with polars."""
+
+import contextlib
+import csv
+import dataclasses
+import gzip
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import polars as pl
+
+from siren_rope_jax.data.toml_section import InputError, did_you_mean
+
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+_FORMATS = (*_SEPARATORS, ".parquet")
+_ROW, _BAD, ROW_HASH = "__row", "__bad", "__row_hash"  # beside the user's columns
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What the cells of one column must satisfy.
+
+    Attributes:
+      column: the column; the error shows its offending cell.
+      valid: true, per row, where the cell is as expected.
+      expected: what an error says was expected.
+      hint: words that an error adds, given the offending cell.
+    """
+
+    column: str
+    valid: pl.Expr
+    expected: str
+    hint: Callable[[str], str] = lambda cell: ""
+
+    @property
+    def broken(self) -> pl.Expr:
+        """True, per row, where the cell is not as expected."""
+        return ~self.valid.fill_null(False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table file that is open for reading; its cells are read lazily, only in the columns asked for.
+
+    Attributes:
+      path: the file as the user knows it.
+      local: the same, decompressed.
+      frame: its columns, and the row number; blank lines of a text file are left out.
+      types: type of each column; in a text file every column is text.
+    """
+
+    path: Path
+    local: Path
+    frame: pl.LazyFrame
+    types: Mapping[str, pl.DataType]
+
+    def require(self, column: str, key: str) -> str:
+        """Returns `column`, or raises InputError if the table lacks it; `key` is where the user named it."""
+        if column not in self.types:
+            suggestion = did_you_mean(column, self.types) or f", which has {', '.join(self.types)}"
+            raise InputError(f'{self.path}: the column "{column}" ({key}) is not in this file{suggestion}')
+        return column
+
+    def text(self, column: str) -> pl.Expr:
+        """Returns the cells as text, null where empty."""
+        kind = self.types[column]
+        if kind.is_nested() or kind == pl.Binary or kind == pl.Object:
+            raise InputError(f'{self.path}: the column "{column}" holds {kind}, expected text or numbers')
+        cell = pl.col(column).fill_nan(None) if kind.is_float() else pl.col(column)
+        text = cell.cast(pl.String)
+        return pl.when(text != "").then(text)
+
+    def number(self, column: str) -> tuple[pl.Expr, pl.Expr]:
+        """Returns the cells as float64, null where empty or NaN, and whether each is empty or a number."""
+        kind = self.types[column]
+        if kind.is_numeric() or kind == pl.Boolean:
+            return pl.col(column).cast(pl.Float64).fill_nan(None), pl.lit(True)
+        if kind != pl.String:
+            raise InputError(f'{self.path}: the column "{column}" holds {kind}, expected numbers')
+        text = pl.col(column).str.strip_chars()
+        number = text.cast(pl.Float64, strict=False)
+        return number.fill_nan(None), number.is_not_null() | text.is_null() | (text == "")
+
+    def flag(self, column: str) -> tuple[pl.Expr, pl.Expr]:
+        """Returns the cells as true, false or null, and whether each cell is 0, 1, true, false or empty."""
+        if self.types[column] == pl.Boolean:
+            return pl.col(column), pl.lit(True)
+        number, is_number = self.number(column)
+        if self.types[column] != pl.String:
+            return number == 1, is_number & number.is_in([0.0, 1.0]).fill_null(True)
+        # Comparisons and not `replace`, which polars does not stream.
+        word = pl.col(column).str.strip_chars().str.to_lowercase()
+        true, false = (number == 1) | (word == "true"), (number == 0) | (word == "false")
+        flag = pl.when(true).then(True).when(false).then(False)
+        return flag, flag.is_not_null() | (is_number & number.is_null())
+
+    def read(
+        self, columns: Mapping[str, pl.Expr], rules: Sequence[Rule], *, row_hash: bool = False
+    ) -> pl.DataFrame:
+        """Reads expressions over the table.
+
+        Args:
+          columns: what to read, by the name it gets.
+          rules: what must hold in every row.
+          row_hash: also read a hash of all cells of the row as the column `ROW_HASH`, for finding duplicates.
+
+        Raises:
+          InputError: naming the first offending row of the first broken rule, or if the table has no rows.
+        """
+        wanted = [expression.alias(name) for name, expression in columns.items()]
+        if row_hash:
+            wanted.append(pl.struct(sorted(self.types)).hash().alias(ROW_HASH))
+        bad = pl.any_horizontal(pl.lit(False), *[rule.broken for rule in rules]).alias(_BAD)
+        with _reading(self.path, self.local):
+            data = self.frame.select(*wanted, bad).collect(engine="streaming")
+        if data.height == 0:
+            raise InputError(f"{self.path}: this file has no rows, expected at least one below the header")
+        if data[_BAD].any():
+            raise self._broken(rules)
+        return data.drop(_BAD)
+
+    def place(self, row: int) -> str:
+        """Names a row, counted from 0, as the user sees it: by line in a text file."""
+        if self.local.suffix not in _SEPARATORS:
+            return f"row {row} (counted from 0)"
+        return f"line {_line_of_row(self.local, row)}"
+
+    def _broken(self, rules: Sequence[Rule]) -> InputError:
+        for rule in rules:
+            offending = self.frame.filter(rule.broken).select(_ROW, rule.column).head(1).collect()
+            if offending.height:
+                row, cell = offending.row(0)
+                found = "an empty cell" if cell is None or cell == "" else repr(cell)
+                return InputError(
+                    f'{self.path}: {self.place(row)}, column "{rule.column}": expected {rule.expected}, '
+                    f"found {found}{rule.hint(str(cell))}"
+                )
+        raise AssertionError("no rule is broken")
+
+
+@contextlib.contextmanager
+def open_table(path: Path) -> Iterator[Table]:
+    """Opens a table file; the format is told by its name.
+
+    Args:
+      path: .csv, .tsv or .parquet, alone or followed by .gz or .zip, or a .zip that holds one such table. A
+        plain file that is absent is also looked for as .gz and .zip, and the reverse.
+
+    Raises:
+      InputError: if the file is missing, empty, damaged, not UTF-8 or of another format, in one sentence.
+    """
+    path = _existing(path)
+    with tempfile.TemporaryDirectory() as folder:
+        with _reading(path, path):
+            local = _decompressed(path, Path(folder))
+        with _reading(path, local):
+            if local.suffix == ".parquet":
+                frame = pl.scan_parquet(local, glob=False, row_index_name=_ROW)
+            else:
+                frame = pl.scan_csv(
+                    local,
+                    separator=_SEPARATORS[local.suffix],
+                    infer_schema=False,
+                    glob=False,
+                    row_index_name=_ROW,
+                )
+            types = dict(frame.collect_schema())
+        types.pop(_ROW)
+        if local.suffix in _SEPARATORS:
+            if any("\N{REPLACEMENT CHARACTER}" in name for name in types):
+                raise InputError(_not_utf8(path, local))
+            frame = frame.filter(~pl.all_horizontal(pl.col(list(types)).is_null()))  # blank lines
+        yield Table(path, local, frame, types)
+
+
+def _existing(path: Path) -> Path:
+    compressed = path.suffix.lower() in (".gz", ".zip")
+    others = [path.with_suffix("")] if compressed else [Path(f"{path}.gz"), Path(f"{path}.zip")]
+    for candidate in (path, *others):
+        if candidate.is_file():
+            return candidate
+    if path.is_dir():
+        raise InputError(f"{path}: this is a folder, expected a file")
+    siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise InputError(f"{path}: this file does not exist{did_you_mean(path.name, siblings)}")
+
+
+def _decompressed(path: Path, folder: Path) -> Path:
+    """Returns a plain file in one of the known formats, unpacked into `folder` if need be."""
+    kind = path.suffix.lower()
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: this file is empty")
+    if kind in _FORMATS:
+        return path if kind == path.suffix else _linked(path, folder / f"table{kind}")
+    if kind == ".zip":
+        with zipfile.ZipFile(path) as archive:
+            # Archives made on a Mac carry a shadow "__MACOSX/._name" of every file.
+            names = [name for name in archive.namelist() if not name.startswith("__MACOSX")]
+            tables = [name for name in names if Path(name).suffix.lower() in _FORMATS]
+            if len(tables) != 1:
+                found = ", ".join(tables) or "none"
+                raise InputError(f"{path}: expected exactly one {_formats()} file in this zip, found {found}")
+            with archive.open(tables[0]) as source:
+                return _unpacked(source, folder / f"table{Path(tables[0]).suffix.lower()}")
+    inner = Path(path.stem).suffix.lower()
+    if kind == ".gz" and inner in _FORMATS:
+        with gzip.open(path) as source:
+            return _unpacked(source, folder / f"table{inner}")
+    raise InputError(f"{path}: expected a {_formats()} file, or one of these inside .gz or .zip")
+
+
+def _formats() -> str:
+    return f"{', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}"
+
+
+def _linked(path: Path, target: Path) -> Path:
+    target.symlink_to(path.absolute())
+    return target
+
+
+def _unpacked(source: object, target: Path) -> Path:
+    with target.open("wb") as sink:
+        shutil.copyfileobj(source, sink, 1 << 20)  # type: ignore[arg-type]
+    return target
+
+
+@contextlib.contextmanager
+def _reading(path: Path, local: Path) -> Iterator[None]:
+    """Turns whatever a reader says of a file that it cannot read into one sentence."""
+    try:
+        yield
+    except pl.exceptions.NoDataError:
+        raise InputError(f"{path}: this file is empty") from None
+    except pl.exceptions.PolarsError as error:
+        if "utf-8" in str(error):
+            raise InputError(_not_utf8(path, local)) from None
+        raise InputError(f"{path}: this file cannot be read as a table: {_first_line(error)}") from None
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:
+        # zipfile raises a RuntimeError for encrypted archives and for unknown compressions.
+        raise InputError(f"{path}: this file cannot be read or is damaged: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _not_utf8(path: Path, local: Path) -> str:
+    with local.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                found = f"the byte 0x{line[error.start]:02x}"
+                return f"{path}: line {number}: expected text in UTF-8, found {found}; save the file as UTF-8"
+    return f"{path}: expected text in UTF-8; save the file as UTF-8"
+
+
+def _line_of_row(path: Path, row: int) -> int:
+    """Returns the line at which a data row starts; quoted cells may hold line breaks."""
+    csv.field_size_limit(1 << 30)
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.reader(file, delimiter=_SEPARATORS[path.suffix])
+        for header in reader:
+            if header:
+                break
+        line = reader.line_num + 1
+        for _ in range(row):
+            next(reader)
+            line = reader.line_num + 1
+    return line

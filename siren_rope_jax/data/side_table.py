@@ -1,0 +1,76 @@
+"""Features of items or users, read from a table with one row for each."""
+
+import dataclasses
+
+import numpy as np
+import polars as pl
+from jaxtyping import Bool, Float32, UInt64
+
+from siren_rope_jax.data.event_columns import dense_column, key_column
+from siren_rope_jax.data.read_table import Table, open_table
+from siren_rope_jax.data.schema import SideTable
+from siren_rope_jax.data.stable_hash import stable_hash
+from siren_rope_jax.data.toml_section import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class SideFeatures:
+    """Features of the given ids, in their order.
+
+    Attributes:
+      categorical: stable hash of (feature name, value); a missing value has its own.
+      dense: numbers, NaN where missing.
+      found: whether the table has a row for the id; without one, every feature is missing.
+    """
+
+    categorical: UInt64[np.ndarray, "I C"]
+    dense: Float32[np.ndarray, "I F"]
+    found: Bool[np.ndarray, " I"]
+
+
+def read_side_table(side: SideTable, ids: pl.Series, categorical_names: tuple[str, ...]) -> SideFeatures:
+    """Looks up the features of items or users.
+
+    Args:
+      side: which file and columns.
+      ids: ids to look up, as text.
+      categorical_names: names under which the categorical columns are hashed.
+
+    Raises:
+      InputError: if the file is bad, or has two rows for one key.
+    """
+    with open_table(side.file) as table:
+        key, rule = key_column(table, side.key, "[[side_table]] key", f"the id of the {side.join}")
+        columns, rules = {"key": key}, [rule]
+        for column in side.categorical:
+            columns[f"categorical {column}"] = table.text(table.require(column, "[[side_table]] categorical"))
+        for column in side.dense:
+            dense, rule = dense_column(table, table.require(column, "[[side_table]] dense"))
+            columns[f"dense {column}"] = dense
+            rules.append(rule)
+        data = table.read(columns, rules)
+        _check_keys_are_unique(table, side.key, data["key"])
+    rows = ids.to_frame("key").join(
+        data.with_columns(found=pl.lit(True)), on="key", how="left", maintain_order="left"
+    )
+    hashes = [
+        stable_hash(rows[f"categorical {column}"], name)
+        for column, name in zip(side.categorical, categorical_names, strict=True)
+    ]
+    numbers = [rows[f"dense {column}"].cast(pl.Float32).to_numpy() for column in side.dense]
+    return SideFeatures(
+        categorical=np.stack(hashes, axis=1) if hashes else np.zeros((len(ids), 0), np.uint64),
+        dense=np.stack(numbers, axis=1) if numbers else np.zeros((len(ids), 0), np.float32),
+        found=rows["found"].is_not_null().to_numpy(),
+    )
+
+
+def _check_keys_are_unique(table: Table, column: str, keys: pl.Series) -> None:
+    repeated = keys.is_duplicated()
+    if repeated.any():
+        key = keys.filter(repeated)[0]
+        first, second = (keys == key).arg_true()[:2]
+        raise InputError(
+            f'{table.path}: the key "{key}" of column "{column}" has two rows, {table.place(first)} and '
+            f"{table.place(second)}, expected one"
+        )

@@ -1,0 +1,75 @@
+"""Reading one TOML table key by key; errors name file and key, what was expected and what was found."""
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+_MISSING = object()
+
+
+class InputError(ValueError):
+    """Bad input from a user. The command line prints the one sentence and exits with code 2."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Returns ' (did you mean "x"?)' for the nearest known word, or an empty string if none is near."""
+    by_lower_case = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower(), by_lower_case, n=1)
+    return f' (did you mean "{by_lower_case[near[0]]}"?)' if near else ""
+
+
+class Section:
+    """One table of the description: refuses unknown keys and hands out values of the expected kind."""
+
+    def __init__(self, source: str, where: str, table: object, keys: list[str]) -> None:
+        self.source, self.where = source, where
+        if not isinstance(table, Mapping):
+            raise self.error("", f"expected a table of keys and values, found {table!r}")
+        self.table: Mapping[str, Any] = table
+        for key in table:
+            if key not in keys:
+                raise self.error(
+                    "", f'has no key "{key}"{did_you_mean(key, keys)}, expected {", ".join(keys)}'
+                )
+
+    def error(self, key: str, problem: str) -> InputError:
+        place = " ".join(part for part in (self.where, key) if part) or "the description"
+        return InputError(f"{self.source}: {place}{': ' if key else ' '}{problem}")
+
+    def text(self, key: str, default: Any = _MISSING) -> Any:
+        value = self.table.get(key, default)
+        if value is _MISSING:
+            raise self.error(key, "this key is missing, expected a text")
+        if value is not default and not (isinstance(value, str) and value):
+            raise self.error(key, f"expected a text in quotes, found {value!r}")
+        return value
+
+    def choice(self, key: str, choices: tuple[str, ...]) -> str:
+        value = self.text(key, choices[0])
+        if value not in choices:
+            raise self.error(key, f"expected {' or '.join(map(repr, choices))}, found {value!r}")
+        return value
+
+    def texts(self, key: str, *, required: bool = False) -> tuple[str, ...]:
+        values = self.table.get(key, [])
+        if not (
+            isinstance(values, list | tuple) and all(isinstance(value, str) and value for value in values)
+        ):
+            raise self.error(key, f"expected a list of texts in quotes, found {values!r}")
+        if required and not values:
+            raise self.error(key, 'expected a list with at least one text, such as ["log.csv"]')
+        for value in values:
+            if values.count(value) > 1:
+                raise self.error(key, f'"{value}" is listed twice')
+        return tuple(values)
+
+    def number(self, key: str) -> float | None:
+        value = self.table.get(key)
+        if value is not None and not is_number(value):
+            raise self.error(key, f"expected a finite number, found {value!r}")
+        return None if value is None else float(value)
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

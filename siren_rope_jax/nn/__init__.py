@@ -1,0 +1,1 @@
+"""Flax NNX modules: input features, rotary angle sources and the generative recommender."""

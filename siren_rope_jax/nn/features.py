@@ -1,0 +1,103 @@
+"""What the recommender reads of each event, and its embedding into one feature vector."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int, Key
+
+
+class Events(NamedTuple):
+    """Packed rows of events, oldest first within each segment; positions ascend from 0 in each segment."""
+
+    segment: Int[Array, "B S"]  # 0 is padding
+    position: Int[Array, "B S"]
+    day: Int[Array, "B S"]  # local calendar, see ops.split_unix_time
+    second: Int[Array, "B S"]
+    elapsed: Int[Array, "B S"]  # seconds since the start of the training span, exact
+    ids: Int[Array, "B S C"]  # one bucket per id column, the item's first; bucket 0 is "unknown"
+    dense: Float[Array, "B S F"]  # standardised
+    actions: Float[Array, "B S A"]  # what later events may see of this one
+    context: Float[Array, "B S E"]  # history counters, standardised
+
+
+@dataclasses.dataclass(frozen=True)
+class InputSpec:
+    """Names and sizes of the columns of `Events`, and the calendar span that they were collected in."""
+
+    id_names: tuple[str, ...] = ()
+    id_buckets: tuple[int, ...] = ()
+    dense_names: tuple[str, ...] = ()
+    action_features: int = 1
+    context_features: int = 0
+    start_day: int = 0
+    span_days: float = 1.0
+
+    def __post_init__(self) -> None:
+        if len(self.id_names) != len(self.id_buckets):
+            raise ValueError(
+                f"id_names and id_buckets must have one length, but have {len(self.id_names)} and {len(self.id_buckets)}"
+            )
+        if not self.id_names and not self.dense_names:
+            raise ValueError("an event needs at least one id or dense column, but has none")
+
+
+class InputFeatures(nnx.Module):
+    """Concatenates the embeddings of the id columns and the dense columns of each event."""
+
+    def __init__(self, spec: InputSpec, *, embedding_dim: int, id_dropout: float, rngs: nnx.Rngs):
+        """Draws one table per id column.
+
+        Args:
+          spec: the columns.
+          embedding_dim: width of each id's embedding.
+          id_dropout: probability with which training replaces an id by "unknown", so that the unknown embedding
+            is trained for the items and values that only the future brings.
+          rngs: stream "params".
+        """
+        self.tables = nnx.List(
+            nnx.Embed(buckets, embedding_dim, embedding_init=nnx.initializers.normal(0.1), rngs=rngs)
+            for buckets in spec.id_buckets
+        )
+        self.spec = spec
+        self.id_dropout = id_dropout
+        self.out_features = embedding_dim * len(spec.id_names) + len(spec.dense_names)
+
+    def __call__(self, events: Events, *, dropout_key: Key[Array, ""] | None = None) -> Float[Array, "B S F"]:
+        """Embeds the events.
+
+        Args:
+          events: packed rows.
+          dropout_key: given in training only.
+
+        Returns:
+          Features in the order of `columns`.
+        """
+        ids = events.ids
+        if dropout_key is not None and self.id_dropout > 0:
+            ids = jnp.where(jax.random.bernoulli(dropout_key, self.id_dropout, ids.shape), 0, ids)
+        embedded = [table(ids[..., column]) for column, table in enumerate(self.tables)]
+        return jnp.concatenate([*embedded, events.dense], axis=-1)
+
+    def columns(self, names: tuple[str, ...]) -> list[int]:
+        """Returns the indices, in the feature vector, of the named id or dense columns.
+
+        Raises:
+          ValueError: if a name is neither.
+        """
+        embedding_dim = self.tables[0].features if self.spec.id_names else 0
+        indices: list[int] = []
+        for name in names:
+            if name in self.spec.id_names:
+                start = self.spec.id_names.index(name) * embedding_dim
+                indices.extend(range(start, start + embedding_dim))
+            elif name in self.spec.dense_names:
+                indices.append(len(self.spec.id_names) * embedding_dim + self.spec.dense_names.index(name))
+            else:
+                known = ", ".join(self.spec.id_names + self.spec.dense_names)
+                raise ValueError(
+                    f"metadata must be columns of the input, which are {known}, but {name!r} is not one"
+                )
+        return indices

@@ -1,0 +1,142 @@
+"""Exact Unix time -> (local day, second of day) on the host -> cyclic features on the device.
+
+float32 holds a Unix time of today only to 128 s, and JAX without x64 narrows int64 to int32. So time is split on
+the host, in int64, into two int32 numbers that the device can use without loss.
+"""
+
+import datetime
+import zoneinfo
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32, Int
+from numpy.typing import ArrayLike
+
+from siren_rope_jax.ops.rotary import sincos
+
+SECONDS_PER_DAY = 86_400
+# The proleptic Gregorian years 1 to 9999, which is what datetime (and so zoneinfo) can represent.
+_FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
+
+
+def split_unix_time(
+    time: ArrayLike, *, unit: str = "s", utc_offset: ArrayLike = 0, time_zone: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Splits Unix time into the local calendar day and the second of that day, exactly, on the host.
+
+    Args:
+      time: integers, any shape; Unix seconds or milliseconds, UTC.
+      unit: "s" or "ms"; milliseconds are rounded down to the second.
+      utc_offset: seconds to add for local time, one number or one per event (+28800 is UTC+8).
+      time_zone: IANA name such as "America/Sao_Paulo", daylight saving included; excludes `utc_offset`.
+
+    Returns:
+      (day, second): int32 arrays in the shape of `time`; day counts from 1970-01-01, 0 <= second < 86400.
+
+    Raises:
+      ValueError: if `time` or `utc_offset` is not of integers, lies outside the years 1 to 9999, the unit or the
+        zone is unknown, or both a zone and an offset are given.
+    """
+    time, offset = np.asarray(time), np.asarray(utc_offset)
+    if not np.issubdtype(time.dtype, np.integer):
+        raise ValueError(
+            f"time must be integers (floating point loses seconds), but its dtype is {time.dtype}"
+        )
+    if unit not in ("s", "ms"):
+        raise ValueError(f'unit must be "s" or "ms", but is {unit!r}')
+    if not np.issubdtype(offset.dtype, np.integer):
+        raise ValueError(f"utc_offset must be integer seconds, but its dtype is {offset.dtype}")
+    if time_zone is not None and np.any(offset != 0):
+        raise ValueError(f"give time_zone or utc_offset, not both: time_zone is {time_zone!r}")
+    if np.broadcast_shapes(time.shape, offset.shape) != time.shape:
+        raise ValueError(f"utc_offset must match time of shape {time.shape}, but has shape {offset.shape}")
+    seconds = time.astype(np.int64) // (1 if unit == "s" else 1000)
+    day_of_slack = SECONDS_PER_DAY  # so that adding an offset stays inside the years too
+    if seconds.size and (
+        seconds.min() < _FIRST_SECOND + day_of_slack or seconds.max() > _LAST_SECOND - day_of_slack
+    ):
+        raise ValueError(
+            f"time must lie in the years 1 to 9999, but runs from {time.min()} to {time.max()} in {unit!r}"
+        )
+    if np.any(np.abs(offset) > SECONDS_PER_DAY):
+        raise ValueError(f"utc_offset must be within a day, but reaches {np.abs(offset).max()} s")
+    if time_zone is not None:
+        offset = _zone_offsets(seconds, time_zone)
+    day, second = np.divmod(seconds + offset, SECONDS_PER_DAY)
+    return day.astype(np.int32), second.astype(np.int32)
+
+
+def _zone_offsets(seconds: np.ndarray, time_zone: str) -> np.ndarray:
+    """UTC offset of each time, asking zoneinfo once per UTC day, and per second on the days of a clock change."""
+    try:
+        zone = zoneinfo.ZoneInfo(time_zone)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(
+            f"time_zone must be an IANA zone such as 'Europe/Paris', but is {time_zone!r}"
+        ) from None
+
+    epoch = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
+    def offsets(unix_seconds: np.ndarray) -> np.ndarray:
+        moments = ((epoch + datetime.timedelta(seconds=int(s))).astimezone(zone) for s in unix_seconds)
+        return np.array([round(moment.utcoffset().total_seconds()) for moment in moments], np.int64)
+
+    days, which = np.unique(seconds // SECONDS_PER_DAY, return_inverse=True)
+    at_start, at_end = offsets(days * SECONDS_PER_DAY), offsets((days + 1) * SECONDS_PER_DAY - 1)
+    result = at_start[which].reshape(seconds.shape)
+    changing = (at_start != at_end)[which].reshape(seconds.shape)
+    moments, which = np.unique(seconds[changing], return_inverse=True)
+    result[changing] = offsets(moments)[which]
+    return result
+
+
+def calendar_features(
+    day: Int[Array, "*batch"],
+    second: Int[Array, "*batch"],
+    *,
+    start_day: int,
+    span_days: float,
+    clamp: bool = True,
+) -> Float32[Array, "*batch 5"]:
+    """Computes the paper's five time features, to 1e-6, for any date.
+
+    Args:
+      day: local calendar days since 1970-01-01 (`split_unix_time`).
+      second: second of that day.
+      start_day: day on which the training span starts.
+      span_days: length of the training span, in days.
+      clamp: hold the long-range offset at -1 or 1 outside the training span. An unclamped offset feeds the angle
+        network inputs that it never saw, and its output drifts without bound as a deployed model ages; switch the
+        clamp off for parity with the authors' weights, or where the time axis itself is being extended.
+
+    Returns:
+      [cos day, sin day, cos week, sin week, T~], float32. The week's phase counts from the Unix epoch, a Thursday;
+      T~ runs from -1 at the start of the training span to 1 at its end.
+
+    Raises:
+      ValueError: if the arrays are not integers of one shape, or the span is not positive.
+
+    Source: Cheng, Sun, Lu 2026 (arXiv 2604.24717), section 3.2.
+    """
+    day, second = jnp.asarray(day), jnp.asarray(second)
+    if not (jnp.issubdtype(day.dtype, jnp.integer) and jnp.issubdtype(second.dtype, jnp.integer)):
+        raise ValueError(
+            f"day and second must be integers, but their dtypes are {day.dtype} and {second.dtype}"
+        )
+    if day.shape != second.shape:
+        raise ValueError(f"day and second must have one shape, but have {day.shape} and {second.shape}")
+    if not span_days > 0:
+        raise ValueError(f"span_days must be positive, but is {span_days}")
+    week_second = (day % 7) * SECONDS_PER_DAY + second
+    sin_day, cos_day = sincos(_phase(second, SECONDS_PER_DAY))
+    sin_week, cos_week = sincos(_phase(week_second, 7 * SECONDS_PER_DAY))
+    days_in = (day - start_day).astype(jnp.float32)
+    offset = days_in * (2 / span_days) - 1 + second.astype(jnp.float32) * (2 / (SECONDS_PER_DAY * span_days))
+    offset = jnp.clip(offset, -1, 1) if clamp else offset
+    return jnp.stack([cos_day, sin_day, cos_week, sin_week, offset], axis=-1)
+
+
+def _phase(second: Int[Array, "*batch"], period: int) -> Float[Array, "*batch"]:
+    """Angle in (-pi, pi]: centred in integers first, since float32 is twice as fine near 0 as near 2 pi."""
+    centred = jnp.where(2 * second > period, second - period, second)
+    return centred.astype(jnp.float32) * (2 * np.pi / period)

@@ -1,0 +1,115 @@
+"""The dual-branch angle network: a SIREN (sine layers) plus a ReLU network, over a plain pytree."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32, Key
+
+from siren_rope_jax.ops.rotary import sincos
+
+Layer = dict[str, Float[Array, "..."]]
+SirenParams = dict[str, list[Layer]]
+BRANCHES = ("sine", "relu")
+
+
+def siren_init(
+    key: Key[Array, ""],
+    in_features: int,
+    out_features: int,
+    *,
+    width: int = 64,
+    hidden_layers: int = 2,
+    omega0: float = 10.0,
+    branches: tuple[str, ...] = BRANCHES,
+) -> SirenParams:
+    """Draws the weights of the dual-branch network.
+
+    Args:
+      key: a typed PRNG key; each branch has its own stream, so leaving one out does not change the other.
+      in_features: inputs per event, F.
+      out_features: outputs per event, one for each rotary pair.
+      width: units of each hidden layer.
+      hidden_layers: layers with a sine or ReLU, of the same number in both branches (the paper 2, its code 3).
+      omega0: frequency of the sine layers; their weights are drawn in inverse proportion to it.
+      branches: "sine", "relu" or both.
+
+    Returns:
+      {branch: [{"kernel": [in, out], "bias": [out]}, ...]}, float32. Sine branch: first kernel U(+-1/n_in), later
+      ones and the last, linear one U(+-sqrt(6/n_in)/omega0). ReLU branch: U(+-1/sqrt(n_in)). Every bias:
+      U(+-1/sqrt(n_in)), PyTorch's default, on which the published start depends.
+
+    Raises:
+      ValueError: if a size or omega0 is not positive, or a branch is unknown, repeated or none is given.
+
+    Source: Sitzmann et al. 2020, section 3.2; Cheng, Sun, Lu 2026, section 3.2.
+    """
+    sizes = dict(in_features=in_features, out_features=out_features, width=width, hidden_layers=hidden_layers)
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1, but is {size}")
+    if not 0 < omega0 < math.inf:
+        raise ValueError(f"omega0 must be positive and finite, but is {omega0}")
+    if not branches or len(set(branches)) != len(branches) or not set(branches) <= set(BRANCHES):
+        raise ValueError(f'branches must be "sine", "relu" or both, but is {branches!r}')
+
+    def layer(key: Key[Array, ""], n_in: int, n_out: int, kernel_bound: float) -> Layer:
+        kernel_key, bias_key = jax.random.split(key)
+        bias_bound = 1 / math.sqrt(n_in)
+        return {
+            "kernel": jax.random.uniform(kernel_key, (n_in, n_out), jnp.float32, -kernel_bound, kernel_bound),
+            "bias": jax.random.uniform(bias_key, (n_out,), jnp.float32, -bias_bound, bias_bound),
+        }
+
+    def bound(branch: str, index: int, n_in: int) -> float:
+        if branch == "relu":
+            return 1 / math.sqrt(n_in)
+        return 1 / n_in if index == 0 else math.sqrt(6 / n_in) / omega0
+
+    shapes = [in_features] + [width] * hidden_layers + [out_features]
+    keys = dict(zip(BRANCHES, jax.random.split(key, 2), strict=True))
+    return {
+        branch: [
+            layer(layer_key, n_in, n_out, bound(branch, index, n_in))
+            for index, (layer_key, n_in, n_out) in enumerate(
+                zip(jax.random.split(keys[branch], len(shapes) - 1), shapes[:-1], shapes[1:], strict=True)
+            )
+        ]
+        for branch in branches
+    }
+
+
+def siren_apply(
+    params: SirenParams, features: Float[Array, "*batch F"], *, omega0: float = 10.0
+) -> Float32[Array, "*batch R"]:
+    """Evaluates f_sin(features) + f_dnn(features), the branches that `params` holds.
+
+    Args:
+      params: as `siren_init` returns them.
+      features: inputs of each event.
+      omega0: frequency of the sine layers, the one they were initialised for.
+
+    Returns:
+      float32 outputs, one for each rotary pair; before the learned scale, in no unit yet.
+
+    Raises:
+      ValueError: if `params` holds no known branch or its first kernel does not fit the features.
+
+    Source: Sitzmann et al. 2020, eq. 1; Cheng, Sun, Lu 2026, eq. 1.
+    """
+    if not params or not set(params) <= set(BRANCHES):
+        raise ValueError(f'params must hold "sine", "relu" or both, but holds {sorted(params)}')
+    for branch, layers in params.items():
+        expected = layers[0]["kernel"].shape[0]
+        if expected != features.shape[-1]:
+            raise ValueError(
+                f"the {branch} branch takes {expected} features, but is given {features.shape[-1]}"
+            )
+    activations = {"sine": lambda x: sincos(omega0 * x)[0], "relu": jax.nn.relu}
+    outputs = []
+    for branch, (*hidden, last) in params.items():
+        x = features.astype(jnp.float32)
+        for layer in hidden:
+            x = activations[branch](x @ layer["kernel"] + layer["bias"])
+        outputs.append(x @ last["kernel"] + last["bias"])
+    return sum(outputs[1:], start=outputs[0])

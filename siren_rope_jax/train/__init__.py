@@ -1,0 +1,1 @@
+"""Training: configuration, loss, metrics, sharding, checkpoints, the loop, evaluation and scoring."""

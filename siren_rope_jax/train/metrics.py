@@ -1,0 +1,199 @@
+"""Metrics of predicted probabilities, and a paired bootstrap over users for differences between systems."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float, Shaped
+from sklearn.metrics import roc_auc_score
+
+_CLIP = 1e-7
+_ECE_BINS = 15
+# Weights drawn at a time by the bootstrap: bounds its memory, whatever the number of users.
+_DRAWS_AT_ONCE = 4_000_000
+
+
+def task_metrics(
+    labels: Float[np.ndarray, " E"],
+    probabilities: Float[np.ndarray, " E"],
+    user: Shaped[np.ndarray, " E"],
+) -> dict[str, float | int | None]:
+    """All metrics of one task over its observed labels.
+
+    Args:
+      labels: 0 or 1, NaN where the outcome was not observed.
+      probabilities: predicted probability of a positive, for every event.
+      user: user of each event, as a code or an id.
+
+    Returns:
+      `ne` (mean log loss / entropy of the evaluated events' own base rate), `auc`, `gauc` (per-user AUC,
+      weighted by events, over users with both classes), `ece` (15 bins of equal mass), `log_loss`, and the
+      number of `events` and `positives`. A metric that is not defined, such as the AUC of one class, is None.
+
+    Raises:
+      ValueError: if shapes differ, a label is not 0, 1 or NaN, or a probability is not within [0, 1].
+    """
+    for name, array in (("probabilities", probabilities), ("user", user)):
+        _check_shape(name, array, labels.shape)
+    if not np.all(np.isnan(labels) | (labels == 0) | (labels == 1)):
+        raise ValueError("labels must be 0, 1 or NaN, got other values")
+    _check_probabilities("probabilities", probabilities)
+
+    observed = ~np.isnan(labels)
+    label, user = labels[observed].astype(np.float64), user[observed]
+    probability = probabilities[observed].astype(np.float64)
+    if not label.size:
+        return dict.fromkeys(("ne", "auc", "gauc", "ece", "log_loss"), None) | {"events": 0, "positives": 0}
+    log_loss = float(cross_entropy(label, probability).mean())
+    both_classes = 0 < label.mean() < 1
+    return {
+        "ne": log_loss / _entropy(float(label.mean())) if both_classes else None,
+        "auc": float(roc_auc_score(label, probability)) if both_classes else None,
+        "gauc": _grouped_auc(label, probability, user),
+        "ece": _expected_calibration_error(label, probability),
+        "log_loss": log_loss,
+        "events": int(label.size),
+        "positives": int(label.sum()),
+    }
+
+
+def expected_ne(oracle_probability: Float[np.ndarray, " E"], probability: Float[np.ndarray, " E"]) -> float:
+    """Normalised entropy expected under known probabilities: free of the noise of drawn labels.
+
+    Args:
+      oracle_probability: true (or Bayes-oracle) probability of each event.
+      probability: predicted probability of each event.
+
+    Returns:
+      Mean cross-entropy of `probability` under `oracle_probability`, divided by the entropy of the base rate
+      mean(oracle_probability).
+
+    Raises:
+      ValueError: if shapes differ, a probability is not within [0, 1], or the base rate is 0 or 1.
+    """
+    _check_shape("probability", probability, oracle_probability.shape)
+    _check_probabilities("oracle_probability", oracle_probability)
+    _check_probabilities("probability", probability)
+    base_rate = float(oracle_probability.mean(dtype=np.float64)) if oracle_probability.size else 0.0
+    if not 0 < base_rate < 1:
+        raise ValueError(f"oracle_probability must have a mean strictly between 0 and 1, got {base_rate}")
+    return float(cross_entropy(oracle_probability, probability).mean()) / _entropy(base_rate)
+
+
+def cross_entropy(
+    target: Float[np.ndarray, " *shape"], probability: Float[np.ndarray, " *shape"]
+) -> Float[np.ndarray, " *shape"]:
+    """Cross-entropy of each prediction in nats, in float64; only here are probabilities kept off 0 and 1.
+
+    Args:
+      target: label, or true probability, of each event; NaN gives NaN.
+      probability: predicted probability of each event.
+
+    Returns:
+      -(target log p + (1 - target) log(1 - p)), with p clipped to [1e-7, 1 - 1e-7].
+    """
+    target = target.astype(np.float64)
+    clipped = np.clip(probability.astype(np.float64), _CLIP, 1 - _CLIP)
+    return -(target * np.log(clipped) + (1 - target) * np.log1p(-clipped))
+
+
+def paired_bootstrap(
+    user: Shaped[np.ndarray, " E"],
+    columns: Float[np.ndarray, "E M"],
+    statistic: Callable[[Float[np.ndarray, "*samples M"]], Float[np.ndarray, " *samples"]],
+    *,
+    samples: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """Value and 95 % interval of a function of totals, with users resampled together with all their events.
+
+    Every column is resampled with the same users, so a difference or ratio between systems is paired. Put one
+    summand per event into each column: the cross-entropies of two systems, a count, a label.
+
+    Args:
+      user: user of each event, as a code or an id.
+      columns: what to sum, one row per event.
+      statistic: maps totals, the last axis being the columns, to one value for each set of totals.
+      samples: number of resamples.
+      seed: of the resampling.
+
+    Returns:
+      The statistic of the actual totals, and the 2.5 % and 97.5 % quantiles over the resamples (NaN if it is
+      undefined in one of them).
+
+    Raises:
+      ValueError: if shapes differ, there is no event, a summand is not finite, `samples` is not positive, or
+        the statistic does not return one value for each set of totals.
+    """
+    if columns.ndim != 2:
+        raise ValueError(f"columns must have two axes, events and summands, got shape {columns.shape}")
+    _check_shape("user", user, columns.shape[:1])
+    if not len(columns):
+        raise ValueError("columns must have at least one event, got none")
+    if not np.all(np.isfinite(columns)):
+        raise ValueError("columns must be finite, got NaN or infinity: put 0 where an event does not count")
+    if samples < 1:
+        raise ValueError(f"samples must be positive, got {samples}")
+
+    _, code = np.unique(user, return_inverse=True)
+    per_user = np.stack([np.bincount(code, weights=column) for column in columns.T], axis=1)
+    users = len(per_user)
+    generator = np.random.default_rng(seed)
+    chunk = max(1, _DRAWS_AT_ONCE // users)
+    totals = []
+    for start in range(0, samples, chunk):
+        size = min(chunk, samples - start)
+        drawn = generator.integers(users, size=(size, users)) + users * np.arange(size)[:, None]
+        times_drawn = np.bincount(drawn.ravel(), minlength=size * users).reshape(size, users)
+        totals.append(times_drawn @ per_user)
+    values = np.asarray(statistic(np.concatenate(totals)))
+    if values.shape != (samples,):
+        raise ValueError(
+            f"statistic must map totals {(samples, columns.shape[1])} to {(samples,)}, got {values.shape}"
+        )
+    low, high = np.quantile(values, (0.025, 0.975))
+    return float(statistic(per_user.sum(axis=0))), float(low), float(high)
+
+
+def _grouped_auc(label: np.ndarray, probability: np.ndarray, user: np.ndarray) -> float | None:
+    # The rank-sum form of the AUC: tied probabilities share their mean rank.
+    rank, positive = pl.col("rank"), pl.col("label") == 1
+    per_user = (
+        pl.DataFrame({"user": user, "label": label, "probability": probability})
+        .with_columns(rank=pl.col("probability").rank("average").over("user"))
+        .group_by("user", maintain_order=True)
+        .agg(events=pl.len(), positives=positive.sum(), rank_sum=rank.filter(positive).sum())
+        .with_columns(pl.col("events", "positives").cast(pl.Float64))
+        .filter((pl.col("positives") > 0) & (pl.col("positives") < pl.col("events")))
+    )
+    if per_user.is_empty():
+        return None
+    events, positives, rank_sum = (per_user[name].to_numpy() for name in ("events", "positives", "rank_sum"))
+    auc = (rank_sum - positives * (positives + 1) / 2) / (positives * (events - positives))
+    return float(np.average(auc, weights=events))
+
+
+def _expected_calibration_error(label: np.ndarray, probability: np.ndarray) -> float:
+    # Events with one probability share their mean residual, so a bin that cuts through a tie does not
+    # make the result depend on the order of the rows.
+    _, tie, size = np.unique(probability, return_inverse=True, return_counts=True)
+    residual = (np.bincount(tie, weights=label - probability) / size)[tie]
+    in_order = residual[np.argsort(probability, kind="stable")]
+    return float(sum(abs(part.sum()) for part in np.array_split(in_order, _ECE_BINS)) / len(label))
+
+
+def _entropy(rate: float) -> float:
+    return -(rate * math.log(rate) + (1 - rate) * math.log1p(-rate))
+
+
+def _check_shape(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+    if len(shape) != 1 or array.shape != shape:
+        raise ValueError(f"{name} must have one entry per event, {shape}, got shape {array.shape}")
+
+
+def _check_probabilities(name: str, array: np.ndarray) -> None:
+    invalid = ~((array >= 0) & (array <= 1))
+    if invalid.any():
+        first = int(np.flatnonzero(invalid)[0])
+        raise ValueError(f"{name} must lie within [0, 1], got {array[first]} at event {first}")

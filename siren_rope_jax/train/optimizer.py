@@ -1,0 +1,58 @@
+"""AdamW with warmup, cosine decay and a bound on the gradient's norm."""
+
+import dataclasses
+
+import jax
+import optax
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW and its schedule."""
+
+    learning_rate: float = 3e-3
+    """Peak of the schedule."""
+    warmup: float = 0.05
+    """Fraction of the steps over which the learning rate rises from 0."""
+    final: float = 0.0
+    """Learning rate at the end, as a fraction of the peak."""
+    weight_decay: float = 0.01
+    """Decoupled decay of matrices and tables; vectors and scalars are left alone."""
+    clip_norm: float = 1.0
+    """Largest global norm of the gradient."""
+    b1: float = 0.9
+    """Decay of the first moment."""
+    b2: float = 0.99
+    """Decay of the second moment."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"learning_rate must be positive, but is {self.learning_rate}")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup must be at least 0 and below 1, but is {self.warmup}")
+
+
+def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
+    """Learning rate of each step: linear warmup, then a cosine."""
+    warmup = round(config.warmup * steps)
+    return optax.warmup_cosine_decay_schedule(
+        0.0 if warmup else config.learning_rate,
+        config.learning_rate,
+        warmup,
+        max(steps, warmup + 1),
+        config.final * config.learning_rate,
+    )
+
+
+def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+    """Clips the gradient, then takes AdamW's step on the schedule over `steps`."""
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.adamw(
+            make_schedule(config, steps),
+            b1=config.b1,
+            b2=config.b2,
+            weight_decay=config.weight_decay,
+            mask=lambda params: jax.tree.map(lambda x: x.ndim >= 2, params),
+        ),
+    )

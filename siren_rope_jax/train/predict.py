@@ -1,0 +1,89 @@
+"""Probabilities of chosen events, and their metrics and table."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import polars as pl
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Bool, Float32
+
+from siren_rope_jax.data.batches import PADDING, BatchConfig, batches, make_rows
+from siren_rope_jax.data.encode import Encoded
+from siren_rope_jax.data.event_log import TEST, VALIDATION, EventLog
+from siren_rope_jax.train.metrics import task_metrics
+from siren_rope_jax.train.sharding import put_batch
+
+PERIODS = {"validation": VALIDATION, "test": TEST}
+Predict = Callable[[nnx.State, dict[str, jax.Array]], jax.Array]
+
+
+def predict_events(
+    predict: Predict,
+    params: nnx.State,
+    encoded: Encoded,
+    wanted: Bool[np.ndarray, " E"],
+    config: BatchConfig,
+    mesh: Mesh,
+) -> Float32[np.ndarray, "E K"]:
+    """Computes the probabilities of the wanted events, each from its user's true history.
+
+    Args:
+      predict: compiled (`compile_model`).
+      params: of the model.
+      encoded: whole users.
+      wanted: events to score, in the order of the log that was encoded.
+      config: windows and batches.
+      mesh: devices.
+
+    Returns:
+      Probabilities of the tasks in the order of that log; NaN for events that are not wanted.
+    """
+    in_user_order = wanted[encoded.event]
+    tasks = encoded.columns["labels"].shape[1]
+    result = np.full((len(wanted), tasks), np.nan, np.float32)
+    rows = make_rows(encoded, in_user_order, config)
+    for batch in batches(encoded, rows, config, seed=None):
+        event = batch.pop("event")
+        probabilities = np.asarray(predict(params, put_batch(mesh, batch)))
+        scored = event != PADDING
+        result[encoded.event[event[scored]]] = probabilities[scored]
+    return result
+
+
+def metrics_of(
+    log: EventLog, probabilities: Float32[np.ndarray, "E K"], period: int
+) -> dict[str, dict[str, Any]]:
+    """Metrics of each task over the events of a period."""
+    chosen = log.period == period
+    return {
+        task: task_metrics(log.labels[chosen, k], probabilities[chosen, k], log.user[chosen])
+        for k, task in enumerate(log.task_names)
+    }
+
+
+def mean_ne(metrics: dict[str, dict[str, Any]]) -> float:
+    """Mean NE over the tasks that have both classes; infinite if none has."""
+    values = [task["ne"] for task in metrics.values() if task["ne"] is not None]
+    return float(np.mean(values)) if values else float("inf")
+
+
+def write_predictions(path: Path, log: EventLog, probabilities: Float32[np.ndarray, "E K"]) -> None:
+    """Writes the events that have a probability, with row, user, item, time, period and labels, as Parquet."""
+    chosen = ~np.isnan(probabilities).any(axis=1)
+    columns: dict[str, Any] = {
+        "row": log.row[chosen],
+        "user": log.user_ids[log.user[chosen]],
+        "item": log.item_ids[log.item[chosen]],
+        "time_ms": log.time[chosen],
+        "period": log.period[chosen],
+    }
+    for k, task in enumerate(log.task_names):
+        columns[f"label_{task}"] = log.labels[chosen, k]
+        columns[f"probability_{task}"] = probabilities[chosen, k]
+    temporary = path.with_name(path.name + ".tmp")
+    pl.DataFrame(columns).write_parquet(temporary)
+    temporary.replace(path)

@@ -1,0 +1,151 @@
+"""The folder of a run: what it was made from, so that it can be resumed, evaluated and used for scoring."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from siren_rope_jax.data.encode import Encoded, Encoder
+from siren_rope_jax.data.event_log import EventLog
+from siren_rope_jax.data.schema import EventLogSpec, InputError
+from siren_rope_jax.train.config import TrainConfig
+
+_PACKAGES = (
+    "siren-rope-jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "numpy",
+    "polars",
+)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON so that a reader sees the old file or the new one, never half of it."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def from_dict(cls: type, mapping: Mapping[str, Any]) -> Any:
+    """Rebuilds a nested dataclass of tuples and plain values from its `dataclasses.asdict`, through JSON too."""
+    types = typing.get_type_hints(cls)
+
+    def convert(kind: Any, value: Any) -> Any:
+        if dataclasses.is_dataclass(kind):
+            return from_dict(typing.cast(type, kind), value)
+        return tuple(value) if isinstance(value, list) else value
+
+    return cls(**{name: convert(types[name], value) for name, value in mapping.items()})
+
+
+def open_run(run: Path, log: EventLog, encoder: Encoder, encoded: Encoded, config: TrainConfig) -> None:
+    """Makes the folder of a new run, or checks that the one that is there belongs to the same run.
+
+    Args:
+      run: folder; new, empty, or of the same configuration and data.
+      log: the log that is trained on.
+      encoder: fitted on it.
+      encoded: the log, encoded.
+      config: the run.
+
+    Raises:
+      InputError: if the folder holds something else, or a run that differs; the difference is named.
+    """
+    described = {
+        "config": dataclasses.asdict(config),
+        "log": log.spec.to_dict(),
+        "data": {"events": len(log.time), "digest": _digest(encoded)},
+    }
+    described = json.loads(json.dumps(described))
+    path = run / "config.json"
+    if path.exists():
+        differences = _differences(json.loads(path.read_text()), described)
+        if differences:
+            raise InputError(
+                f"{run} holds a run that differs in {'; '.join(differences)}: give another --out, or the same settings"
+            )
+        return
+    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise InputError(f"{run} must be a new folder or that of an earlier run, but holds something else")
+    run.mkdir(parents=True, exist_ok=True)
+    encoder.save(run / "encoder.npz")
+    write_json(run / "environment.json", _environment())
+    write_json(path, described)  # last: a folder with it is complete
+
+
+def read_run(run: Path) -> tuple[EventLogSpec, TrainConfig, Encoder]:
+    """Reads what `open_run` wrote.
+
+    Raises:
+      InputError: if the folder is not that of a run.
+    """
+    try:
+        described = json.loads((run / "config.json").read_text())
+        encoder = Encoder.load(run / "encoder.npz")
+    except OSError as error:
+        raise InputError(
+            f"{run} must be a folder that `siren-rope train` wrote, but {error.filename} cannot be read: {error.strerror}"
+        ) from None
+    spec = EventLogSpec.from_dict(described["log"], run, str(run / "config.json"))
+    return spec, from_dict(TrainConfig, described["config"]), encoder
+
+
+def check_data(run: Path, log: EventLog, encoded: Encoded) -> None:
+    """Checks that the log is still the one that was trained on.
+
+    Raises:
+      InputError: if events came, went or changed.
+    """
+    data = json.loads((run / "config.json").read_text())["data"]
+    if data != {"events": len(log.time), "digest": _digest(encoded)}:
+        raise InputError(
+            f"{run} was trained on {data['events']} events of {', '.join(map(str, log.spec.files))}, but these files "
+            f"have changed since and hold {len(log.time)} events now"
+        )
+
+
+def _digest(encoded: Encoded) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for name, column in sorted(encoded.columns.items()):
+        digest.update(name.encode() + column.tobytes())
+    return digest.hexdigest()
+
+
+def _environment() -> dict[str, Any]:
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "devices": [device.device_kind for device in jax.devices()],
+        "packages": {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout that is not installed
+        return None
+
+
+def _differences(old: Any, new: Any, name: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(set(old) | set(new))
+        return [
+            text
+            for key in keys
+            for text in _differences(old.get(key), new.get(key), f"{name}.{key}".strip("."))
+        ]
+    return [] if old == new else [f"{name} (there {old!r}, here {new!r})"]
