@@ -12,14 +12,13 @@ from siren_rope_jax.data.event_log import read_event_log
 from siren_rope_jax.data.schema import EventLogSpec, InputError
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
 from siren_rope_jax.data.sources import prepare_deskdrop, prepare_kuairand_pure
-from siren_rope_jax.report.tables import metrics_table
+from siren_rope_jax.report.tables import make_console, metrics_table
 from siren_rope_jax.train.config import TrainConfig
+from siren_rope_jax.train.evaluate import evaluate, score
 from siren_rope_jax.train.interrupt import Interrupted
-from siren_rope_jax.train.loop import NonFiniteError, evaluate, score, train
+from siren_rope_jax.train.loop import NonFiniteError, train
 from siren_rope_jax.train.run_folder import read_run
 from siren_rope_jax.train.scores import write_scores
-
-Run = Annotated[Path, tyro.conf.Positional]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,9 +82,7 @@ class Simulate:
 
     out: Path
     """Folder for events.parquet, truth.parquet and log.toml."""
-    config: Annotated[SimulatorConfig, tyro.conf.arg(name="")] = dataclasses.field(
-        default_factory=SimulatorConfig
-    )
+    config: Annotated[SimulatorConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=SimulatorConfig)
 
     def __call__(self, console: Console) -> None:
         """Runs the command."""
@@ -125,10 +122,10 @@ def main(arguments: list[str] | None = None) -> None:
             description="SIREN-RoPE recommenders on event logs: train, evaluate, score.",
             args=arguments,
         )
-    except ValueError as error:  # a setting that its own dataclass refuses
+    except ValueError as error:  # a setting that its own dataclass refuses; tyro itself reports some of these
         _fail(str(error), 2)
     try:
-        command(Console(soft_wrap=True))
+        command(make_console())
     except (InputError, FileExistsError) as error:
         _fail(str(error), 2)
     except NonFiniteError as error:

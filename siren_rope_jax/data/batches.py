@@ -26,9 +26,7 @@ class BatchConfig:
         if self.window < 2 or self.window % 2:
             raise ValueError(f"window must be even and at least 2, but is {self.window}")
         if self.row_length < self.window:
-            raise ValueError(
-                f"row_length must be at least the window, {self.window}, but is {self.row_length}"
-            )
+            raise ValueError(f"row_length must be at least the window, {self.window}, but is {self.row_length}")
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, but is {self.batch_size}")
 
@@ -59,8 +57,8 @@ def plan_windows(user: np.ndarray, scored: Bool[np.ndarray, " E"], window: int) 
     Returns:
       (first, first new, end) of each window, as indices of events; those before the first new one are history.
     """
-    starts = np.flatnonzero(np.r_[True, user[1:] != user[:-1]]) if len(user) else np.zeros(0, int)
-    ends = np.r_[starts[1:], len(user)]
+    starts = np.flatnonzero(np.r_[True, user[1:] != user[:-1]][: len(user)])
+    ends = np.r_[starts[1:], len(user)][: len(starts)]
     wanted = np.flatnonzero(scored)
     # Positions, among the wanted events, of each user's first and of the one after its last.
     low, high = np.searchsorted(wanted, starts), np.searchsorted(wanted, ends)
@@ -127,9 +125,7 @@ def pack_rows(
     return PackedRows(event, segment, position, is_scored)
 
 
-def make_rows(
-    encoded: Encoded, scored: Bool[np.ndarray, " E"], config: BatchConfig, *, seed: int = 0
-) -> PackedRows:
+def make_rows(encoded: Encoded, scored: Bool[np.ndarray, " E"], config: BatchConfig, *, seed: int = 0) -> PackedRows:
     """Cuts and packs the sequences of `encoded` so that every scored event stands in exactly one scored slot."""
     windows = plan_windows(encoded.user, scored, config.window)
     return pack_rows(windows, scored, config.row_length, seed=seed)
@@ -168,9 +164,7 @@ def batches(
     if not len(rows.event):
         raise ValueError("rows must hold at least one window, but are empty: no event is to be scored")
     if config.batch_size % process_count:
-        raise ValueError(
-            f"batch_size must be a multiple of the {process_count} processes, but is {config.batch_size}"
-        )
+        raise ValueError(f"batch_size must be a multiple of the {process_count} processes, but is {config.batch_size}")
     if seed is None:
         count = -(-len(rows.event) // config.batch_size) * config.batch_size
         indices = grain.MapDataset.range(count)

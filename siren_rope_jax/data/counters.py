@@ -65,9 +65,7 @@ def history_counters(
         counters[:, len(names)] = values
         names.append(name)
 
-    outcomes = [
-        (actions[:, a], action_known[:, a], float(action_pending[a])) for a in range(number_of_actions)
-    ]
+    outcomes = [(actions[:, a], action_known[:, a], float(action_pending[a])) for a in range(number_of_actions)]
     timeline = _Timeline(np.zeros(len(time), np.int8), time_rank, distinct_times)
     base_rates = []
     for name, outcome in zip(action_names, outcomes, strict=True):
@@ -113,9 +111,7 @@ class _Timeline:
         row = self._first_row_that_sees(known)
         positives = self._running(row, np.nan_to_num(outcome))
         correction = self._running(row, ~np.isnan(outcome) - is_pending_observed)
-        return self._input_order(positives), self._input_order(
-            self._sorted_events * is_pending_observed + correction
-        )
+        return self._input_order(positives), self._input_order(self._sorted_events * is_pending_observed + correction)
 
     def _first_row_that_sees(self, known: np.ndarray) -> np.ndarray:
         late = np.flatnonzero(known > self._distinct_times[self._rank])

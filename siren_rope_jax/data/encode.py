@@ -48,7 +48,7 @@ class Encoder:
 
     config: InputConfig
     id_names: tuple[str, ...]  # the item first
-    known_ids: tuple[UInt64[np.ndarray, " V"], ...]  # sorted hashes
+    known_ids: tuple[UInt64[np.ndarray, " _"], ...]  # sorted hashes
     dense_names: tuple[str, ...]  # of the log
     missing: tuple[int, ...]  # dense columns that get an indicator of missing values too
     dense_mean: Float32[np.ndarray, " F"]
@@ -93,7 +93,7 @@ class Encoder:
             context_std=_scale(counters[train]),
             action_names=log.action_names,
             task_names=log.task_names,
-            task_rates=tuple(np.nanmean(labels, axis=0, dtype=np.float64).tolist()),
+            task_rates=tuple(float(rate) for rate in np.nanmean(labels, axis=0, dtype=np.float64)),
             start_day=start_day,
             span_days=int(log.day[train].max()) - start_day + 1,
             start_second=int(log.time[train].min()) // 1000,
@@ -108,11 +108,10 @@ class Encoder:
         Raises:
           ValueError: if the columns differ.
         """
-        for what in ("task_names", "action_names", "dense_names"):
-            if getattr(self, what) != getattr(log, what):
-                raise ValueError(
-                    f"the log must have the {what} {getattr(self, what)}, but has {getattr(log, what)}"
-                )
+        fitted = {"task_names": self.task_names, "action_names": self.action_names, "dense_names": self.dense_names}
+        for what, names in (fitted | {"categorical_names": self.id_names[1:]}).items():
+            if names != getattr(log, what):
+                raise ValueError(f"the log must have the {what} {names}, but has {getattr(log, what)}")
         order = np.argsort(log.user, kind="stable")
         counters, _ = _counters(log, self.config)
         ids = [self._buckets(column, hashes[order]) for column, hashes in enumerate(_ids(log))]

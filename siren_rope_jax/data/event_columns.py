@@ -31,8 +31,8 @@ def event_columns(
 
     Returns:
       (columns, rules). The columns are user, item (text), time (int64, ms), utc_offset (int32, s; where the
-      spec has such a column), "outcome i" (float32, null = unobserved) for each of `outcomes`, "known i" (int64,
-      ms) for those with their own time, "categorical i" (text) and "dense i" (float32).
+      spec has such a column), "outcome i" (float32, null = unobserved) for each of `outcomes`, "known i"
+      (int64, ms) for those with their own time, "categorical i" (text) and "dense i" (float32).
 
     Raises:
       InputError: if a column is missing or of a type that cannot be read.
@@ -74,9 +74,7 @@ def key_column(table: Table, column: str, key: str, noun: str) -> tuple[pl.Expr,
     kind = table.types[table.require(column, key)]
     if kind.is_float():
         # 7 and 7.0 are different texts, so such ids would silently match nothing in another file.
-        raise InputError(
-            f'{table.path}: the column "{column}" ({key}) holds {kind}, expected whole numbers or text'
-        )
+        raise InputError(f'{table.path}: the column "{column}" ({key}) holds {kind}, expected whole numbers or text')
     text = table.text(column)
     return text, Rule(column, text.is_not_null(), noun)
 

@@ -93,8 +93,8 @@ def read_event_log(spec: EventLogSpec, *, new_events: Path | None = None) -> Eve
       InputError: in one sentence, at the first thing that is wrong with a file, or if the log cannot serve
         for training: a single user, a period without events, a task without both outcomes in training.
     """
-    names = {kind: _feature_names(spec, kind) for kind in ("categorical", "dense")}
-    history = pl.concat([_read_events(file, spec, names["categorical"]) for file in spec.files])
+    categorical_names, dense_names = _feature_names(spec, "categorical"), _feature_names(spec, "dense")
+    history = pl.concat([_read_events(file, spec, categorical_names) for file in spec.files])
     events_read = history.height
     # Reassigned at every step, because two copies of a long log would not fit.
     events = history.with_row_index("row").filter(history[ROW_HASH].is_first_distinct())
@@ -103,7 +103,7 @@ def read_event_log(spec: EventLogSpec, *, new_events: Path | None = None) -> Eve
     _check_users(spec, events["user"])
     events = events.with_columns(new=pl.lit(False))
     if new_events is not None:
-        fresh = _read_events(new_events, spec, names["categorical"], outcomes_required=False)
+        fresh = _read_events(new_events, spec, categorical_names, outcomes_required=False)
         events = pl.concat([events, fresh.with_row_index("row").with_columns(new=pl.lit(True))])
     user_codes, user_ids = _codes(events["user"])
     item_codes, item_ids = _codes(events["item"])
@@ -115,11 +115,10 @@ def read_event_log(spec: EventLogSpec, *, new_events: Path | None = None) -> Eve
     labels = _labels(events, spec, spec.tasks)
     _check_periods(spec, period)
     _check_labels(spec, labels[period == TRAIN])
-    offset = events["utc_offset"].to_numpy() if "utc_offset" in events.columns else _utc_offset(spec)
-    day, second = split_unix_time(time, unit="ms", utc_offset=offset, time_zone=spec.time_zone)
+    day, second = split_unix_time(time, unit="ms", utc_offset=_utc_offset(events, spec), time_zone=spec.time_zone)
     sides, position = [], len(spec.categorical)
     for side in spec.side_tables:
-        hashed = names["categorical"][position : position + len(side.categorical)]
+        hashed = categorical_names[position : position + len(side.categorical)]
         position += len(side.categorical)
         ids, index = (item_ids, item) if side.join == "item" else (user_ids, user)
         sides.append((read_side_table(side, ids, hashed), index))
@@ -136,15 +135,13 @@ def read_event_log(spec: EventLogSpec, *, new_events: Path | None = None) -> Eve
         labels=labels,
         actions=labels if spec.actions == spec.tasks else _labels(events, spec, spec.actions),
         action_known=_action_known(events, spec),
-        action_pending=np.array(
-            [0.0 if action.happened_at else np.nan for action in spec.actions], dtype=np.float32
-        ),
+        action_pending=np.array([0.0 if action.happened_at else np.nan for action in spec.actions], dtype=np.float32),
         categorical=_features(events, "categorical", len(spec.categorical), sides, np.uint64),
         dense=_features(events, "dense", len(spec.dense), sides, np.float32),
         task_names=tuple(task.name for task in spec.tasks),
         action_names=tuple(action.name for action in spec.actions),
-        categorical_names=names["categorical"],
-        dense_names=names["dense"],
+        categorical_names=categorical_names,
+        dense_names=dense_names,
         period=period,
         duplicates=duplicates,
         unmatched=tuple(int((~side.found)[index].sum()) for side, index in sides),
@@ -166,9 +163,7 @@ def _read_events(
 
 def _feature_names(spec: EventLogSpec, kind: str) -> tuple[str, ...]:
     plain = [("", column) for column in getattr(spec, kind)]
-    plain += [
-        (side.file.name.split(".")[0], column) for side in spec.side_tables for column in getattr(side, kind)
-    ]
+    plain += [(side.file.name.split(".")[0], column) for side in spec.side_tables for column in getattr(side, kind)]
     counts = Counter(column for _, column in plain)
     names = tuple(f"{file}.{name}" if file and counts[name] > 1 else name for file, name in plain)
     for name, count in Counter(names).items():
@@ -182,9 +177,7 @@ def _codes(ids: pl.Series) -> tuple[pl.Series, pl.Series]:
     return ids.cast(pl.Enum(distinct)).to_physical().cast(pl.Int32), distinct
 
 
-def _labels(
-    events: pl.DataFrame, spec: EventLogSpec, signals: Sequence[Signal]
-) -> Float32[np.ndarray, "E K"]:
+def _labels(events: pl.DataFrame, spec: EventLogSpec, signals: Sequence[Signal]) -> Float32[np.ndarray, "E K"]:
     labels = np.empty((events.height, len(signals)), np.float32)
     for column, signal in enumerate(signals):
         labels[:, column] = events[f"outcome {outcomes(spec).index(signal)}"].to_numpy()
@@ -214,8 +207,11 @@ def _features(
     return matrix
 
 
-def _utc_offset(spec: EventLogSpec) -> int:
-    return round((spec.utc_offset_hours or 0.0) * 3600)
+def _utc_offset(events: pl.DataFrame, spec: EventLogSpec) -> Int32[np.ndarray, "..."]:
+    """Seconds to add for local time: one for each event, or one for all."""
+    if spec.utc_offset_column is not None:
+        return events["utc_offset"].to_numpy()
+    return np.array(round((spec.utc_offset_hours or 0.0) * 3600), np.int32)
 
 
 def _periods(
@@ -243,9 +239,7 @@ def _describe(spec: EventLogSpec) -> str:
 
 def _check_users(spec: EventLogSpec, users: pl.Series) -> None:
     if users.n_unique() == 1:
-        raise InputError(
-            f'{_describe(spec)}: every event is of the one user "{users[0]}", expected at least two'
-        )
+        raise InputError(f'{_describe(spec)}: every event is of the one user "{users[0]}", expected at least two')
 
 
 def _check_periods(spec: EventLogSpec, period: np.ndarray) -> None:

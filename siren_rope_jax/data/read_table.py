@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -56,7 +57,7 @@ class Table:
     path: Path
     local: Path
     frame: pl.LazyFrame
-    types: Mapping[str, pl.DataType]
+    types: Mapping[str, Any]  # of polars.DataType, which beartype refuses as an annotation
 
     def require(self, column: str, key: str) -> str:
         """Returns `column`, or raises InputError if the table lacks it; `key` is where the user named it."""
@@ -98,9 +99,7 @@ class Table:
         flag = pl.when(true).then(True).when(false).then(False)
         return flag, flag.is_not_null() | (is_number & number.is_null())
 
-    def read(
-        self, columns: Mapping[str, pl.Expr], rules: Sequence[Rule], *, row_hash: bool = False
-    ) -> pl.DataFrame:
+    def read(self, columns: Mapping[str, pl.Expr], rules: Sequence[Rule], *, row_hash: bool = False) -> pl.DataFrame:
         """Reads expressions over the table.
 
         Args:
@@ -168,8 +167,7 @@ def open_table(path: Path) -> Iterator[Table]:
                     glob=False,
                     row_index_name=_ROW,
                 )
-            types = dict(frame.collect_schema())
-        types.pop(_ROW)
+            types = dict(frame.drop(_ROW).collect_schema())
         if local.suffix in _SEPARATORS:
             if any("\N{REPLACEMENT CHARACTER}" in name for name in types):
                 raise InputError(_not_utf8(path, local))

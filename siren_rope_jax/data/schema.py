@@ -133,9 +133,7 @@ class EventLogSpec:
         except OSError as error:
             raise InputError(f"{path}: the log description cannot be read: {error.strerror}") from None
         except UnicodeDecodeError:
-            raise InputError(
-                f"{path}: expected a TOML file in UTF-8, found bytes that are not UTF-8"
-            ) from None
+            raise InputError(f"{path}: expected a TOML file in UTF-8, found bytes that are not UTF-8") from None
         except tomllib.TOMLDecodeError as error:
             raise InputError(f"{path}: this is not valid TOML: {error}") from None
         return cls.from_dict(mapping, path.parent, str(path))
@@ -231,9 +229,7 @@ def _signal(source: str, where: str, name: str, value: object) -> Signal:
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         # The name becomes part of metric names, where a dot separates.
         raise InputError(f'{source}: {where} "{name}": expected a name of letters, digits, "_" and "-"')
-    section = Section(
-        source, f"{where} {name}", {"column": value} if isinstance(value, str) else value, _SIGNAL_KEYS
-    )
+    section = Section(source, f"{where} {name}", {"column": value} if isinstance(value, str) else value, _SIGNAL_KEYS)
     signal = Signal(
         name=name,
         column=section.text("column", None),
@@ -298,9 +294,7 @@ def _split(source: str, table: object) -> Split:
 
 def _split_point(section: Section, key: str, by: str) -> float | str:
     value = section.table.get(key)
-    expected = "a fraction between 0 and 1" + (
-        ' or a date such as "2022-05-05T00:00:00"' if by == "time" else ""
-    )
+    expected = "a fraction between 0 and 1" + (' or a date such as "2022-05-05T00:00:00"' if by == "time" else "")
     if value is None:
         raise section.error(key, f"this key is missing, expected {expected}")
     if is_number(value) and 0 < value < 1:
@@ -319,14 +313,10 @@ def _split_point(section: Section, key: str, by: str) -> float | str:
 def _check_local_time(spec: EventLogSpec, log: Section) -> None:
     given = [key for key in _LOCAL_TIME_KEYS if getattr(spec, key) is not None]
     if len(given) > 1:
-        raise log.error(
-            "", f"expected at most one of {', '.join(_LOCAL_TIME_KEYS)}, found {' and '.join(given)}"
-        )
+        raise log.error("", f"expected at most one of {', '.join(_LOCAL_TIME_KEYS)}, found {' and '.join(given)}")
     low, high = UTC_OFFSETS
     if spec.utc_offset_hours is not None and not low <= spec.utc_offset_hours <= high:
-        raise log.error(
-            "utc_offset_hours", f"expected hours from {low:g} to {high:g}, found {spec.utc_offset_hours:g}"
-        )
+        raise log.error("utc_offset_hours", f"expected hours from {low:g} to {high:g}, found {spec.utc_offset_hours:g}")
     if spec.time_zone is not None:
         try:
             zoneinfo.ZoneInfo(spec.time_zone)

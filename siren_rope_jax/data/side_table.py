@@ -50,9 +50,7 @@ def read_side_table(side: SideTable, ids: pl.Series, categorical_names: tuple[st
             rules.append(rule)
         data = table.read(columns, rules)
         _check_keys_are_unique(table, side.key, data["key"])
-    rows = ids.to_frame("key").join(
-        data.with_columns(found=pl.lit(True)), on="key", how="left", maintain_order="left"
-    )
+    rows = ids.to_frame("key").join(data.with_columns(found=pl.lit(True)), on="key", how="left", maintain_order="left")
     hashes = [
         stable_hash(rows[f"categorical {column}"], name)
         for column, name in zip(side.categorical, categorical_names, strict=True)

@@ -192,9 +192,7 @@ def _item_catalogue() -> pl.DataFrame:
     )
 
 
-def _draw_times(
-    rng: np.random.Generator, users: int, days: int
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def _draw_times(rng: np.random.Generator, users: int, days: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Unix seconds [users, 64] of each user's first events, strictly increasing, and which are real."""
     sessions = np.clip(rng.poisson(26, users), 8, 48)
     starts = _draw_session_starts(rng, users, days)

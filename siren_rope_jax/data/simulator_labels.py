@@ -176,17 +176,13 @@ def _check_events(events: pl.DataFrame) -> None:
     needed = ("user_id", "time", "topic", "format", "quality", *TASKS)
     missing = [name for name in needed if name not in events.columns]
     if missing:
-        raise ValueError(
-            f"Simulated events need the columns {', '.join(needed)}; missing: {', '.join(missing)}."
-        )
+        raise ValueError(f"Simulated events need the columns {', '.join(needed)}; missing: {', '.join(missing)}.")
     if events.is_empty():
         raise ValueError("Simulated events must have at least one row, got none.")
     ranges = {"topic": TOPICS - 1, "format": len(_FORMAT) - 1} | dict.fromkeys(TASKS, 1)
     for name in ("user_id", "time", *ranges):
         if not events[name].dtype.is_integer() or events[name].null_count():
-            raise ValueError(
-                f"Column {name} must hold an integer in every row, got {events[name].dtype} or gaps."
-            )
+            raise ValueError(f"Column {name} must hold an integer in every row, got {events[name].dtype} or gaps.")
     for name, high in ranges.items():
         wrong = events[name].filter(~events[name].is_between(0, high))
         if not wrong.is_empty():
@@ -196,9 +192,7 @@ def _check_events(events: pl.DataFrame) -> None:
     user, time = events["user_id"].to_numpy(), events["time"].to_numpy()
     same = user[1:] == user[:-1]
     if (user[1:] < user[:-1]).any() or (same & (time[1:] <= time[:-1])).any():
-        raise ValueError(
-            "Simulated events must be sorted by user_id, then strictly increasing time, and are not."
-        )
+        raise ValueError("Simulated events must be sorted by user_id, then strictly increasing time, and are not.")
     longest = int(np.unique(user, return_counts=True)[1].max())
     if longest > MAX_EVENTS:
         raise ValueError(f"A user of the simulated feed has at most {MAX_EVENTS} events, got {longest}.")

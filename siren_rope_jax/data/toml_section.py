@@ -29,9 +29,7 @@ class Section:
         self.table: Mapping[str, Any] = table
         for key in table:
             if key not in keys:
-                raise self.error(
-                    "", f'has no key "{key}"{did_you_mean(key, keys)}, expected {", ".join(keys)}'
-                )
+                raise self.error("", f'has no key "{key}"{did_you_mean(key, keys)}, expected {", ".join(keys)}')
 
     def error(self, key: str, problem: str) -> InputError:
         place = " ".join(part for part in (self.where, key) if part) or "the description"
@@ -53,9 +51,7 @@ class Section:
 
     def texts(self, key: str, *, required: bool = False) -> tuple[str, ...]:
         values = self.table.get(key, [])
-        if not (
-            isinstance(values, list | tuple) and all(isinstance(value, str) and value for value in values)
-        ):
+        if not (isinstance(values, list | tuple) and all(isinstance(value, str) and value for value in values)):
             raise self.error(key, f"expected a list of texts in quotes, found {values!r}")
         if required and not values:
             raise self.error(key, 'expected a list with at least one text, such as ["log.csv"]')

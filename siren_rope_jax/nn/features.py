@@ -37,9 +37,7 @@ class InputSpec:
 
     def __post_init__(self) -> None:
         if len(self.id_names) != len(self.id_buckets):
-            raise ValueError(
-                f"id_names and id_buckets must have one length, but have {len(self.id_names)} and {len(self.id_buckets)}"
-            )
+            raise ValueError(f"id_buckets must hold one size for each of {self.id_names}, but are {self.id_buckets}")
         if not self.id_names and not self.dense_names:
             raise ValueError("an event needs at least one id or dense column, but has none")
 
@@ -97,7 +95,5 @@ class InputFeatures(nnx.Module):
                 indices.append(len(self.spec.id_names) * embedding_dim + self.spec.dense_names.index(name))
             else:
                 known = ", ".join(self.spec.id_names + self.spec.dense_names)
-                raise ValueError(
-                    f"metadata must be columns of the input, which are {known}, but {name!r} is not one"
-                )
+                raise ValueError(f"metadata must be columns of the input, which are {known}, but {name!r} is not one")
         return indices

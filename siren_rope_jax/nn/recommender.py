@@ -1,6 +1,7 @@
 """The generative recommender: blocks of rotary, strictly causal attention, action attention and task heads."""
 
 import dataclasses
+import itertools
 from typing import Literal
 
 import jax
@@ -61,8 +62,7 @@ class Mlp(nnx.Module):
     def __init__(self, sizes: tuple[int, ...], *, dtype: jnp.dtype, rngs: nnx.Rngs):
         """Draws one layer for each pair of neighbouring sizes."""
         self.layers = nnx.List(
-            nnx.Linear(n_in, n_out, dtype=dtype, rngs=rngs)
-            for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True)
+            nnx.Linear(n_in, n_out, dtype=dtype, rngs=rngs) for n_in, n_out in itertools.pairwise(sizes)
         )
 
     def __call__(self, x: Float[Array, "B S F"]) -> Float[Array, "B S D"]:
@@ -148,9 +148,7 @@ class GenerativeRecommender(nnx.Module):
     the actions after them, and a head on [representation, attended actions, context].
     """
 
-    def __init__(
-        self, config: ModelConfig, spec: InputSpec, task_logits: tuple[float, ...], *, key: Key[Array, ""]
-    ):
+    def __init__(self, config: ModelConfig, spec: InputSpec, task_logits: tuple[float, ...], *, key: Key[Array, ""]):
         """Draws the weights.
 
         Args:
@@ -175,26 +173,20 @@ class GenerativeRecommender(nnx.Module):
         body_key, time_key = jax.random.split(key)
         rngs, time_rngs = nnx.Rngs(params=body_key), nnx.Rngs(params=time_key)
         self.config, self.spec = config, spec
-        self.features = InputFeatures(
-            spec, embedding_dim=config.embedding_dim, id_dropout=config.id_dropout, rngs=rngs
-        )
+        self.features = InputFeatures(spec, embedding_dim=config.embedding_dim, id_dropout=config.id_dropout, rngs=rngs)
         self.token = nnx.Linear(self.features.out_features, config.width, dtype=dtype, rngs=rngs)
         self.token_norm = nnx.LayerNorm(config.width, epsilon=1e-5, dtype=dtype, rngs=rngs)
-        self.actions = Mlp(
-            (spec.action_features, *config.action_widths, config.width), dtype=dtype, rngs=rngs
-        )
+        self.actions = Mlp((spec.action_features, *config.action_widths, config.width), dtype=dtype, rngs=rngs)
         self.blocks = nnx.List(Block(config, dtype=dtype, rngs=rngs) for _ in range(config.layers))
         self.action_attention = RotaryAttention(config, dtype=dtype, rngs=rngs)
         tasks = len(task_logits)
-        self.head = Mlp(
-            (2 * config.width + spec.context_features, *config.head_widths, tasks), dtype=dtype, rngs=rngs
-        )
-        self.head.layers[-1].bias[...] = jnp.asarray(task_logits, jnp.float32)
+        self.head = Mlp((2 * config.width + spec.context_features, *config.head_widths, tasks), dtype=dtype, rngs=rngs)
+        start = self.head.layers[-1].bias
+        assert start is not None
+        start[...] = jnp.asarray(task_logits, jnp.float32)
         self.head_dropout = nnx.Dropout(config.dropout)
         self.context = (
-            nnx.Linear(
-                spec.context_features, tasks, use_bias=False, kernel_init=nnx.initializers.zeros, rngs=rngs
-            )
+            nnx.Linear(spec.context_features, tasks, use_bias=False, kernel_init=nnx.initializers.zeros, rngs=rngs)
             if config.context_skip and spec.context_features
             else None
         )
@@ -212,9 +204,7 @@ class GenerativeRecommender(nnx.Module):
             else None
         )
 
-    def __call__(
-        self, events: Events, *, dropout_key: Key[Array, ""] | None = None
-    ) -> Float32[Array, "B S K"]:
+    def __call__(self, events: Events, *, dropout_key: Key[Array, ""] | None = None) -> Float32[Array, "B S K"]:
         """Scores every event.
 
         Args:
@@ -248,7 +238,5 @@ class GenerativeRecommender(nnx.Module):
         return calendar_features(day, second, start_day=self.spec.start_day, span_days=self.spec.span_days)
 
 
-def _drop(
-    dropout: nnx.Dropout, x: Float[Array, "B S D"], key: Key[Array, ""] | None
-) -> Float[Array, "B S D"]:
+def _drop(dropout: nnx.Dropout, x: Float[Array, "B S D"], key: Key[Array, ""] | None) -> Float[Array, "B S D"]:
     return dropout(x, deterministic=key is None, rngs=key)

@@ -87,9 +87,7 @@ class TimeOrderRotary(nnx.Module):
 class SirenRotary(nnx.Module):
     """SIREN-RoPE. Source: Cheng, Sun, Lu 2026 (arXiv 2604.24717), eq. 1."""
 
-    def __init__(
-        self, config: RotaryConfig, head_dim: int, spec: InputSpec, metadata_features: int, *, rngs: nnx.Rngs
-    ):
+    def __init__(self, config: RotaryConfig, head_dim: int, spec: InputSpec, metadata_features: int, *, rngs: nnx.Rngs):
         """Draws the angle network, or two, from the stream "params"; the gate starts at 1."""
         self.config, self.head_dim, self.spec = config, head_dim, spec
         networks = 2 if config.separate_action_network else 1

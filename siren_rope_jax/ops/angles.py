@@ -8,9 +8,7 @@ from siren_rope_jax.ops.siren import SirenParams, siren_apply
 PerPair = float | Float[Array, ""] | Float[Array, " R"]
 
 
-def ordinal_angles(
-    positions: Num[Array, "*batch"], frequencies: Float[Array, " R"]
-) -> Float32[Array, "*batch R"]:
+def ordinal_angles(positions: Num[Array, "*batch"], frequencies: Float[Array, " R"]) -> Float32[Array, "*batch R"]:
     """Computes the angles of ordinary RoPE, p theta_j.
 
     Args:

@@ -1,5 +1,7 @@
 """Strictly causal attention over packed segments."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -34,21 +36,21 @@ def strictly_causal_attention(
 
     Source: strict causality as in Cheng, Sun, Lu 2026; softmax over packed segments.
     """
-    if query.shape != key.shape or key.shape[:-1] != value.shape[:-1]:
+    if query.ndim != 4 or query.shape != key.shape or key.shape[:-1] != value.shape[:-1]:
         raise ValueError(
-            f"query, key and value must agree in shape, but have {query.shape}, {key.shape} and {value.shape}"
+            "query, key and value must have one shape [B, S, N, H] (value: any last axis), "
+            f"but have {query.shape}, {key.shape} and {value.shape}"
         )
     if segment_ids.shape != query.shape[:2]:
         raise ValueError(f"segment_ids must have shape {query.shape[:2]}, but have {segment_ids.shape}")
     if no_history.shape != value.shape[2:]:
         raise ValueError(f"no_history must have shape {value.shape[2:]}, but has {no_history.shape}")
-    if times is not None and (
-        times.shape != segment_ids.shape or not jnp.issubdtype(times.dtype, jnp.integer)
-    ):
+    if times is not None and (times.shape != segment_ids.shape or not jnp.issubdtype(times.dtype, jnp.integer)):
         raise ValueError(
             f"times must be integers of shape {segment_ids.shape}, but are {times.dtype} of shape {times.shape}"
         )
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    if scale is None:
+        scale = 1 / math.sqrt(query.shape[-1])
     visible = _visible(segment_ids, times)[:, None]
     # One batched matrix product over [B, N] is twice as fast on a CPU as the einsum over "B S N H".
     query, key, value = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))

@@ -20,7 +20,7 @@ _FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
 
 
 def split_unix_time(
-    time: ArrayLike, *, unit: str = "s", utc_offset: ArrayLike = 0, time_zone: str | None = None
+    time: ArrayLike, *, unit: str = "s", utc_offset: int | ArrayLike = 0, time_zone: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Splits Unix time into the local calendar day and the second of that day, exactly, on the host.
 
@@ -39,22 +39,20 @@ def split_unix_time(
     """
     time, offset = np.asarray(time), np.asarray(utc_offset)
     if not np.issubdtype(time.dtype, np.integer):
-        raise ValueError(
-            f"time must be integers (floating point loses seconds), but its dtype is {time.dtype}"
-        )
+        raise ValueError(f"time must be integers (floating point loses seconds), but its dtype is {time.dtype}")
     if unit not in ("s", "ms"):
         raise ValueError(f'unit must be "s" or "ms", but is {unit!r}')
     if not np.issubdtype(offset.dtype, np.integer):
         raise ValueError(f"utc_offset must be integer seconds, but its dtype is {offset.dtype}")
     if time_zone is not None and np.any(offset != 0):
         raise ValueError(f"give time_zone or utc_offset, not both: time_zone is {time_zone!r}")
-    if np.broadcast_shapes(time.shape, offset.shape) != time.shape:
-        raise ValueError(f"utc_offset must match time of shape {time.shape}, but has shape {offset.shape}")
+    try:
+        np.broadcast_to(offset, time.shape)
+    except ValueError:
+        raise ValueError(f"utc_offset must match time of shape {time.shape}, but has shape {offset.shape}") from None
     seconds = time.astype(np.int64) // (1 if unit == "s" else 1000)
     day_of_slack = SECONDS_PER_DAY  # so that adding an offset stays inside the years too
-    if seconds.size and (
-        seconds.min() < _FIRST_SECOND + day_of_slack or seconds.max() > _LAST_SECOND - day_of_slack
-    ):
+    if seconds.size and (seconds.min() < _FIRST_SECOND + day_of_slack or seconds.max() > _LAST_SECOND - day_of_slack):
         raise ValueError(
             f"time must lie in the years 1 to 9999, but runs from {time.min()} to {time.max()} in {unit!r}"
         )
@@ -71,15 +69,15 @@ def _zone_offsets(seconds: np.ndarray, time_zone: str) -> np.ndarray:
     try:
         zone = zoneinfo.ZoneInfo(time_zone)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError(
-            f"time_zone must be an IANA zone such as 'Europe/Paris', but is {time_zone!r}"
-        ) from None
+        raise ValueError(f"time_zone must be an IANA zone such as 'Europe/Paris', but is {time_zone!r}") from None
 
     epoch = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
     def offsets(unix_seconds: np.ndarray) -> np.ndarray:
         moments = ((epoch + datetime.timedelta(seconds=int(s))).astimezone(zone) for s in unix_seconds)
-        return np.array([round(moment.utcoffset().total_seconds()) for moment in moments], np.int64)
+        return np.array(
+            [round((moment.utcoffset() or datetime.timedelta()).total_seconds()) for moment in moments], np.int64
+        )
 
     days, which = np.unique(seconds // SECONDS_PER_DAY, return_inverse=True)
     at_start, at_end = offsets(days * SECONDS_PER_DAY), offsets((days + 1) * SECONDS_PER_DAY - 1)
@@ -120,9 +118,7 @@ def calendar_features(
     """
     day, second = jnp.asarray(day), jnp.asarray(second)
     if not (jnp.issubdtype(day.dtype, jnp.integer) and jnp.issubdtype(second.dtype, jnp.integer)):
-        raise ValueError(
-            f"day and second must be integers, but their dtypes are {day.dtype} and {second.dtype}"
-        )
+        raise ValueError(f"day and second must be integers, but their dtypes are {day.dtype} and {second.dtype}")
     if day.shape != second.shape:
         raise ValueError(f"day and second must have one shape, but have {day.shape} and {second.shape}")
     if not span_days > 0:

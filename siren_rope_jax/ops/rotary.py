@@ -7,8 +7,7 @@ from jaxtyping import Array, Float, Float32
 
 # pi/2 as a sum: three pieces of 12 bits, so that 12 bits of a multiple times each piece is exact in float32.
 _HALF_PI = tuple(
-    np.float32(float.fromhex(piece))
-    for piece in ("0x1.922p+0", "-0x1.2aep-18", "-0x1.deap-31", "0x1.184698p-44")
+    np.float32(float.fromhex(piece)) for piece in ("0x1.922p+0", "-0x1.2aep-18", "-0x1.deap-31", "0x1.184698p-44")
 )
 _LARGEST_ANGLE = np.float32(2**24)
 
@@ -35,8 +34,7 @@ def sincos(angles: Float[Array, "*shape"]) -> tuple[Float32[Array, "*shape"], Fl
     square = x * x
     sin = x + x * square * (-1.6666654611e-1 + square * (8.3321608736e-3 + square * -1.9515295891e-4))
     cos = 1 + square * (
-        -0.5
-        + square * (4.166664568298827e-2 + square * (-1.388731625493765e-3 + square * 2.443315711809948e-5))
+        -0.5 + square * (4.166664568298827e-2 + square * (-1.388731625493765e-3 + square * 2.443315711809948e-5))
     )
     quadrant = multiple.astype(jnp.int32) & 3
     odd = quadrant & 1 == 1
@@ -84,9 +82,10 @@ def rotate_pairs(
         raise ValueError(
             f"the head dimension must be twice the number of angles, but is {x.shape[-1]} for {sin.shape[-1]} angles"
         )
-    if sin.shape != cos.shape or sin.shape[:2] != x.shape[:2]:
+    if sin.shape != cos.shape or sin.shape[:-1] not in (x.shape[:2], x.shape[:3]):
         raise ValueError(
-            f"angles must have the [B, S] of x, {x.shape[:2]}, but have shapes {sin.shape} and {cos.shape}"
+            f"angles must have the [B, S] or [B, S, N] of x, {x.shape[:3]}, and then R, "
+            f"but have shapes {sin.shape} and {cos.shape}"
         )
     if sin.ndim == 3:
         sin, cos = sin[:, :, None], cos[:, :, None]
@@ -120,8 +119,8 @@ def apply_rotary(
       Rotated array in the dtype of `x`; the norm of every pair is preserved.
 
     Raises:
-      ValueError: if H is odd or does not match R, the batch axes do not match, or `angles` is less than float32
-        (bfloat16 holds an angle of 100 only to 0.5 radians).
+      ValueError: if H is odd or does not match R, the batch axes do not match, or `angles` is less than
+        float32 (bfloat16 holds an angle of 100 only to 0.5 radians).
 
     Source: Su et al. 2021, eq. 34.
     """

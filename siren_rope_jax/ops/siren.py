@@ -44,7 +44,8 @@ def siren_init(
 
     Source: Sitzmann et al. 2020, section 3.2; Cheng, Sun, Lu 2026, section 3.2.
     """
-    sizes = dict(in_features=in_features, out_features=out_features, width=width, hidden_layers=hidden_layers)
+    sizes = {"in_features": in_features, "out_features": out_features, "width": width}
+    sizes["hidden_layers"] = hidden_layers
     for name, size in sizes.items():
         if size < 1:
             raise ValueError(f"{name} must be at least 1, but is {size}")
@@ -67,7 +68,7 @@ def siren_init(
         return 1 / n_in if index == 0 else math.sqrt(6 / n_in) / omega0
 
     shapes = [in_features] + [width] * hidden_layers + [out_features]
-    keys = dict(zip(BRANCHES, jax.random.split(key, 2), strict=True))
+    keys: dict[str, Key[Array, ""]] = dict(zip(BRANCHES, jax.random.split(key, 2), strict=True))
     return {
         branch: [
             layer(layer_key, n_in, n_out, bound(branch, index, n_in))
@@ -102,9 +103,7 @@ def siren_apply(
     for branch, layers in params.items():
         expected = layers[0]["kernel"].shape[0]
         if expected != features.shape[-1]:
-            raise ValueError(
-                f"the {branch} branch takes {expected} features, but is given {features.shape[-1]}"
-            )
+            raise ValueError(f"the {branch} branch takes {expected} features, but is given {features.shape[-1]}")
     activations = {"sine": lambda x: sincos(omega0 * x)[0], "relu": jax.nn.relu}
     outputs = []
     for branch, (*hidden, last) in params.items():

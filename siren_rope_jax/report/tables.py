@@ -1,8 +1,12 @@
 """Tables for the terminal."""
 
+import sys
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
+
+from siren_rope_jax.train.loop import four_decimals
 
 
 def metrics_table(metrics: dict[str, dict[str, dict[str, Any]]]) -> Table:
@@ -10,11 +14,11 @@ def metrics_table(metrics: dict[str, dict[str, dict[str, Any]]]) -> Table:
     table = Table("period", "task", "NE", "AUC", "GAUC", "ECE", "log loss", "events", "positives")
     for period, tasks in metrics.items():
         for task, values in tasks.items():
-            shown = [number(values[name]) for name in ("ne", "auc", "gauc", "ece", "log_loss")]
+            shown = [four_decimals(values[name]) for name in ("ne", "auc", "gauc", "ece", "log_loss")]
             table.add_row(period, task, *shown, f"{values['events']:,}", f"{values['positives']:,}")
     return table
 
 
-def number(value: float | None) -> str:
-    """Four decimals, or a dash for what is not defined."""
-    return "-" if value is None else f"{value:.4f}"
+def make_console() -> Console:
+    """Standard output; into a file or a pipe, where no terminal tells a width, wide enough for every table."""
+    return Console(soft_wrap=True, width=None if sys.stdout.isatty() else 140)

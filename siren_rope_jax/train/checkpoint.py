@@ -27,17 +27,13 @@ class Checkpoints:
     def save(self, state: TrainState, progress: dict[str, Any], *, best: bool) -> None:
         """Writes the state as the latest checkpoint, and as the best one too if it is; a step saved is kept."""
         step = int(state.step)
-        arguments = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)
-        )
+        arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress))
         for manager in (self._latest, self._best) if best else (self._latest,):
             if step not in manager.all_steps():
                 manager.save(step, args=arguments)
         self.wait()
 
-    def restore(
-        self, like: TrainState, mesh: Mesh, *, best: bool
-    ) -> tuple[TrainState, dict[str, Any]] | None:
+    def restore(self, like: TrainState, mesh: Mesh, *, best: bool) -> tuple[TrainState, dict[str, Any]] | None:
         """Reads the latest or the best checkpoint onto the mesh.
 
         Args:
@@ -52,12 +48,8 @@ class Checkpoints:
         step = manager.latest_step()
         if step is None:
             return None
-        target = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), like
-        )
-        arguments = ocp.args.Composite(
-            state=ocp.args.StandardRestore(target), progress=ocp.args.JsonRestore()
-        )
+        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), like)
+        arguments = ocp.args.Composite(state=ocp.args.StandardRestore(target), progress=ocp.args.JsonRestore())
         restored = manager.restore(step, args=arguments)
         return restored["state"], restored["progress"]
 

@@ -149,9 +149,7 @@ def paired_bootstrap(
         totals.append(times_drawn @ per_user)
     values = np.asarray(statistic(np.concatenate(totals)))
     if values.shape != (samples,):
-        raise ValueError(
-            f"statistic must map totals {(samples, columns.shape[1])} to {(samples,)}, got {values.shape}"
-        )
+        raise ValueError(f"statistic must map totals {(samples, columns.shape[1])} to {(samples,)}, got {values.shape}")
     low, high = np.quantile(values, (0.025, 0.975))
     return float(statistic(per_user.sum(axis=0))), float(low), float(high)
 

@@ -54,9 +54,7 @@ def predict_events(
     return result
 
 
-def metrics_of(
-    log: EventLog, probabilities: Float32[np.ndarray, "E K"], period: int
-) -> dict[str, dict[str, Any]]:
+def metrics_of(log: EventLog, probabilities: Float32[np.ndarray, "E K"], period: int) -> dict[str, dict[str, Any]]:
     """Metrics of each task over the events of a period."""
     chosen = log.period == period
     return {
@@ -65,10 +63,10 @@ def metrics_of(
     }
 
 
-def mean_ne(metrics: dict[str, dict[str, Any]]) -> float:
-    """Mean NE over the tasks that have both classes; infinite if none has."""
+def mean_ne(metrics: dict[str, dict[str, Any]]) -> float | None:
+    """Mean NE over the tasks that have both classes; None if none has."""
     values = [task["ne"] for task in metrics.values() if task["ne"] is not None]
-    return float(np.mean(values)) if values else float("inf")
+    return float(np.mean(values)) if values else None
 
 
 def write_predictions(path: Path, log: EventLog, probabilities: Float32[np.ndarray, "E K"]) -> None:

@@ -96,7 +96,7 @@ def read_run(run: Path) -> tuple[EventLogSpec, TrainConfig, Encoder]:
         encoder = Encoder.load(run / "encoder.npz")
     except OSError as error:
         raise InputError(
-            f"{run} must be a folder that `siren-rope train` wrote, but {error.filename} cannot be read: {error.strerror}"
+            f"{run} must be a folder that `siren-rope train` wrote, but {error.filename}: {error.strerror}"
         ) from None
     spec = EventLogSpec.from_dict(described["log"], run, str(run / "config.json"))
     return spec, from_dict(TrainConfig, described["config"]), encoder
@@ -143,9 +143,5 @@ def _version(package: str) -> str | None:
 def _differences(old: Any, new: Any, name: str = "") -> list[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         keys = sorted(set(old) | set(new))
-        return [
-            text
-            for key in keys
-            for text in _differences(old.get(key), new.get(key), f"{name}.{key}".strip("."))
-        ]
+        return [text for key in keys for text in _differences(old.get(key), new.get(key), f"{name}.{key}".strip("."))]
     return [] if old == new else [f"{name} (there {old!r}, here {new!r})"]

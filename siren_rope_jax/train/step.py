@@ -1,7 +1,7 @@
 """One training step and one prediction, compiled; the model as a pure function of its parameters."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -61,9 +61,7 @@ def compile_model(
       ValueError: if the number of weights is not that of the tasks.
     """
     if len(task_weights) != len(task_logits):
-        raise ValueError(
-            f"task_weights must hold {len(task_logits)} weights, one a task, but hold {len(task_weights)}"
-        )
+        raise ValueError(f"task_weights must hold {len(task_logits)} weights, one a task, but hold {len(task_weights)}")
     weights = jnp.asarray(task_weights, jnp.float32)
     init_key, dropout_key = jax.random.split(jax.random.key(seed))
 
@@ -86,8 +84,8 @@ def compile_model(
 
         (loss, task_losses), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
-        metrics = {"loss": loss, "task_losses": task_losses, "gradient_norm": optax.global_norm(gradient)}
+        params = cast(nnx.State, optax.apply_updates(state.params, updates))  # type: ignore[arg-type]
+        metrics = {"loss": loss, "task_losses": task_losses, "gradient_norm": optax.tree.norm(gradient)}
         rotary = merge(params).rotary
         if isinstance(rotary, SirenRotary):
             metrics |= {"gate": rotary.gate[...], "scales": rotary.scale[...]}

@@ -1,0 +1,65 @@
+"""Pictures of learned rotations."""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from siren_rope_jax.nn.features import InputSpec
+from siren_rope_jax.nn.rotary import SirenRotary
+from siren_rope_jax.report.rotation import SECONDS_PER_HOUR, mean_cosine, time_angles
+
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONDAY = 4  # days after 1970-01-01, a Thursday
+
+
+def draw_mean_cosine(path: Path, rotary: SirenRotary, spec: InputSpec, *, days: int = 15) -> None:
+    """Draws the mean cosine of the learned angle difference against the lag between two events.
+
+    Args:
+      path: PNG file.
+      rotary: trained without metadata.
+      spec: calendar span of the training data.
+      days: largest lag.
+    """
+    lags = np.arange(days * 24)
+    figure, axes = plt.subplots(figsize=(8, 3.4), layout="constrained")
+    axes.plot(lags / 24, mean_cosine(rotary, spec, lags), color="tab:blue")
+    for day in range(0, days, 7):
+        axes.axvline(day, color="tab:orange", linewidth=1)
+    axes.set(xlabel="lag between two events, days (orange: whole weeks)", ylabel="mean cos(angle difference)")
+    axes.set(
+        xlim=(0, days), xticks=range(days + 1), title="What the rotation has learned: events a day or a week apart"
+    )
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def draw_week(path: Path, rotary: SirenRotary, spec: InputSpec) -> None:
+    """Draws the learned angle of each rotary pair over a week in the middle of the training span.
+
+    Args:
+      path: PNG file.
+      rotary: trained without metadata.
+      spec: calendar span of the training data.
+    """
+    middle = spec.start_day + int(spec.span_days / 2)
+    monday = middle - (middle - _MONDAY) % 7 - spec.start_day
+    hours = np.arange(7 * 24 + 1)
+    angles = time_angles(rotary, spec, (monday * 24 + hours) * SECONDS_PER_HOUR)
+    figure, axes = plt.subplots(figsize=(8, 3.4), layout="constrained")
+    for pair, angle in enumerate(angles.T):
+        axes.plot(hours / 24, angle - angle.mean(), label=f"pair {pair}", linewidth=1.2)
+    axes.set(ylabel="angle, radians (mean removed)", xlim=(0, 7), title="Learned angles over a week")
+    axes.set_xticks(np.arange(7) + 0.5, _DAYS)
+    axes.set_xticks(np.arange(8), [""] * 8, minor=True)
+    axes.grid(alpha=0.3, which="minor")
+    if angles.shape[1] <= 16:
+        axes.legend(fontsize="x-small", ncols=2, loc="upper right")
+    figure.savefig(path, dpi=130)
+    plt.close(figure)

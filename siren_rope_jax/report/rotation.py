@@ -1,0 +1,63 @@
+"""What a trained SIREN-RoPE has learned about time: how its angles turn with the hour, the day and the week."""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Float32, Int
+
+from siren_rope_jax.nn.features import InputSpec
+from siren_rope_jax.nn.rotary import SirenRotary
+from siren_rope_jax.ops.calendar import SECONDS_PER_DAY, calendar_features
+from siren_rope_jax.ops.siren import siren_apply
+
+SECONDS_PER_HOUR = 3_600
+
+
+def time_angles(rotary: SirenRotary, spec: InputSpec, seconds: Int[np.ndarray, " T"]) -> Float32[np.ndarray, "T R"]:
+    """Computes the learned angles of chosen moments, without the ordinal part.
+
+    Args:
+      rotary: trained without metadata.
+      spec: calendar span of the training data.
+      seconds: local seconds since the start of the training span.
+
+    Returns:
+      Angles in radians.
+
+    Raises:
+      ValueError: if the angle network takes metadata too.
+    """
+    if rotary.config.metadata:
+        raise ValueError(f"the angles must depend on time alone, but depend on {rotary.config.metadata} too")
+    day, second = np.divmod(seconds, SECONDS_PER_DAY)
+    features = calendar_features(
+        jnp.asarray(day + spec.start_day, jnp.int32),
+        jnp.asarray(second, jnp.int32),
+        start_day=spec.start_day,
+        span_days=spec.span_days,
+        clamp=rotary.config.clamp_time,
+    )
+    angles = siren_apply(rotary.networks[0].get_value(), features, omega0=rotary.config.omega0)
+    return np.asarray(angles * rotary.scale[...])
+
+
+def mean_cosine(rotary: SirenRotary, spec: InputSpec, lag_hours: Int[np.ndarray, " L"]) -> Float[np.ndarray, " L"]:
+    """Averages the cosine of the learned angle difference over pairs and over every hour of the training span.
+
+    1 where the rotation does not tell two moments apart, whatever the hour; 0 where they are unrelated.
+
+    Args:
+      rotary: trained without metadata.
+      spec: calendar span of the training data.
+      lag_hours: non-negative lags, shorter than the span.
+
+    Returns:
+      The mean cosine at each lag.
+
+    Raises:
+      ValueError: if a lag is negative or not shorter than the span.
+    """
+    hours = int(spec.span_days * 24)
+    if lag_hours.min() < 0 or lag_hours.max() >= hours:
+        raise ValueError(f"lags must be at least 0 and below {hours} hours, but run to {lag_hours.max()}")
+    angles = time_angles(rotary, spec, np.arange(hours) * SECONDS_PER_HOUR)
+    return np.array([np.cos(angles[lag:] - angles[: hours - lag]).mean() for lag in lag_hours.tolist()])

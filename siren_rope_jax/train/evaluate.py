@@ -1,0 +1,60 @@
+"""Evaluates a trained run on its log, and scores new events with it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import nnx
+from jaxtyping import Float32
+
+from siren_rope_jax.data.encode import Encoded
+from siren_rope_jax.data.event_log import EventLog
+from siren_rope_jax.train.predict import PERIODS, metrics_of, write_predictions
+from siren_rope_jax.train.run_folder import check_data, write_json
+from siren_rope_jax.train.session import Session, load_session
+
+
+def evaluate(log: EventLog, run: Path) -> dict[str, Any]:
+    """Evaluates the best checkpoint of a run anew, and rewrites its metrics and predictions.
+
+    Args:
+      log: as it was trained on.
+      run: the run's folder.
+
+    Returns:
+      Metrics of each task on validation and test.
+
+    Raises:
+      InputError: if the folder is not a run with a checkpoint, or the log has changed since.
+    """
+    session, params = load_session(run)
+    encoded = session.encoder.encode(log)
+    check_data(run, log, encoded)
+    return write_evaluation(session, params, log, encoded, run)
+
+
+def write_evaluation(session: Session, params: nnx.State, log: EventLog, encoded: Encoded, run: Path) -> dict[str, Any]:
+    """Predicts validation and test, and writes `predictions.parquet` and `metrics.json`, whose content it returns."""
+    probabilities = session.predict(params, encoded, np.isin(log.period, list(PERIODS.values())))
+    metrics = {name: metrics_of(log, probabilities, period) for name, period in PERIODS.items()}
+    write_predictions(run / "predictions.parquet", log, probabilities)
+    write_json(run / "metrics.json", metrics)
+    return metrics
+
+
+def score(log: EventLog, run: Path) -> Float32[np.ndarray, "N K"]:
+    """Scores the new events of a log with the best checkpoint of a run.
+
+    Args:
+      log: the history and the new events, `read_event_log(spec, new_events=...)`.
+      run: the run's folder.
+
+    Returns:
+      Probabilities of the tasks for each new event, in the order of their rows in their file.
+
+    Raises:
+      InputError: if the folder is not a run with a checkpoint.
+    """
+    session, params = load_session(run)
+    probabilities = session.predict(params, session.encoder.encode(log), log.new)[log.new]
+    return probabilities[np.argsort(log.row[log.new])]

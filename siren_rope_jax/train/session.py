@@ -1,0 +1,110 @@
+"""The compiled model of a run: made anew, or read back with its best parameters."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+from jaxtyping import Bool, Float32
+
+from siren_rope_jax.data.encode import Encoded, Encoder
+from siren_rope_jax.data.schema import InputError
+from siren_rope_jax.nn.features import InputSpec
+from siren_rope_jax.nn.recommender import GenerativeRecommender
+from siren_rope_jax.train.checkpoint import Checkpoints
+from siren_rope_jax.train.config import TrainConfig
+from siren_rope_jax.train.optimizer import make_optimizer
+from siren_rope_jax.train.predict import predict_events
+from siren_rope_jax.train.run_folder import read_run
+from siren_rope_jax.train.sharding import make_mesh
+from siren_rope_jax.train.step import CompiledModel, compile_model
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """A configuration, what its inputs are encoded by, and the model compiled for both."""
+
+    config: TrainConfig
+    encoder: Encoder
+    mesh: jax.sharding.Mesh
+    model: CompiledModel
+
+    def predict(
+        self, params: nnx.State, encoded: Encoded, wanted: Bool[np.ndarray, " E"]
+    ) -> Float32[np.ndarray, "E K"]:
+        """Computes the probabilities of the wanted events; NaN for the others."""
+        return predict_events(self.model.predict, params, encoded, wanted, self.config.batches, self.mesh)
+
+
+def make_session(encoder: Encoder, config: TrainConfig, *, steps: int = 1) -> Session:
+    """Compiles the model of a run.
+
+    Args:
+      encoder: fitted on the log.
+      config: the run.
+      steps: length of the learning-rate schedule, which matters for training alone.
+
+    Raises:
+      InputError: if the configuration does not fit the log or the devices.
+    """
+    rates = np.clip(encoder.task_rates, 1e-4, 1 - 1e-4)
+    spec = InputSpec(
+        id_names=encoder.id_names,
+        id_buckets=encoder.id_buckets,
+        dense_names=encoder.input_names,
+        action_features=2 * len(encoder.action_names),
+        context_features=len(encoder.context_names),
+        start_day=encoder.start_day,
+        span_days=float(encoder.span_days),
+    )
+    try:
+        mesh = make_mesh(config.mesh)
+        model = compile_model(
+            config.model,
+            spec,
+            tuple(math.log(rate / (1 - rate)) for rate in rates.tolist()),
+            make_optimizer(config.optimizer, steps),
+            mesh,
+            task_weights=config.task_weights or (1.0,) * len(encoder.task_names),
+            seed=config.seed,
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    return Session(config, encoder, mesh, model)
+
+
+def load_session(run: Path) -> tuple[Session, nnx.State]:
+    """Reads a run back: its model and the parameters of its best checkpoint.
+
+    Args:
+      run: folder that training wrote; not being trained at the moment.
+
+    Raises:
+      InputError: if the folder is not a run or holds no checkpoint yet.
+    """
+    _, config, encoder = read_run(run)
+    session = make_session(encoder, config)
+    checkpoints = Checkpoints(run)
+    try:
+        like = jax.eval_shape(session.model.initial_state)
+        restored = checkpoints.restore(like, session.mesh, best=True)
+    finally:
+        checkpoints.close()
+    if restored is None:
+        raise InputError(f"{run} must hold a checkpoint, but its training has not reached the first one")
+    return session, restored[0].params
+
+
+def load_recommender(run: Path) -> GenerativeRecommender:
+    """Reads the recommender of a run's best checkpoint, a Flax module.
+
+    Args:
+      run: folder that training wrote.
+
+    Raises:
+      InputError: if the folder is not a run or holds no checkpoint yet.
+    """
+    session, params = load_session(run)
+    return session.model.merge(params)

@@ -1,0 +1,203 @@
+"""Small event logs, packed rows of events and tiny models, for the tests that need one."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import polars as pl
+from jax.sharding import Mesh
+
+from siren_rope_jax.data.batches import BatchConfig, batches, make_rows
+from siren_rope_jax.data.encode import Encoded, Encoder, InputConfig
+from siren_rope_jax.data.event_log import EventLog
+from siren_rope_jax.data.schema import EventLogSpec, Signal, Split
+from siren_rope_jax.data.stable_hash import stable_hash
+from siren_rope_jax.nn.features import Events, InputSpec
+from siren_rope_jax.nn.recommender import ModelConfig
+from siren_rope_jax.nn.rotary import RotaryConfig
+from siren_rope_jax.ops.calendar import split_unix_time
+from siren_rope_jax.train.optimizer import OptimizerConfig, make_optimizer
+from siren_rope_jax.train.sharding import MeshConfig, make_mesh, put_batch
+from siren_rope_jax.train.step import CompiledModel, compile_model
+
+START_DAY = 19_100  # 2022-04-18
+TASKS = ("click", "like")
+SPEC = InputSpec(
+    id_names=("item", "tab"),
+    id_buckets=(11, 5),
+    dense_names=("length", "age"),
+    action_features=2,
+    context_features=3,
+    start_day=START_DAY,
+    span_days=30.0,
+)
+INPUTS = InputConfig(item_buckets=16, categorical_buckets=8, min_count=2)
+
+
+def small_config(rotary: RotaryConfig | None = None, **changes: object) -> ModelConfig:
+    """The tiniest model that has every part: two heads, two rotary pairs each, one block."""
+    sizes = {"width": 8, "heads": 2, "layers": 1, "embedding_dim": 4, "action_widths": (8,), "head_widths": (8,)}
+    return ModelConfig(rotary=rotary or small_rotary("siren"), **(sizes | changes))  # type: ignore[arg-type]
+
+
+def small_rotary(kind: str, **changes: object) -> RotaryConfig:
+    """A rotation whose angle network is tiny; a day counts as much as a position, so that time is felt."""
+    return RotaryConfig(kind=kind, width=8, hidden_layers=1, time_scale=1.0, **changes)  # type: ignore[arg-type]
+
+
+VARIANTS = {
+    "none": small_config(small_rotary("none")),
+    "ordinal": small_config(small_rotary("ordinal")),
+    "time_order": small_config(small_rotary("time_order")),
+    "siren": small_config(),
+    "siren with metadata": small_config(small_rotary("siren", metadata=("tab", "length"))),
+    "siren with separate action network": small_config(small_rotary("siren", separate_action_network=True)),
+    "time in embedding": small_config(small_rotary("ordinal"), time_in_embedding=True),
+}
+
+
+def random_events(segment: np.ndarray, *, seed: int = 0) -> Events:
+    """Events for the given segments, with content in the padding too; times ascend in each row."""
+    rng = np.random.default_rng(seed)
+    rows, slots = segment.shape
+    position = np.zeros_like(segment)
+    for slot in range(1, slots):
+        same = segment[:, slot] == segment[:, slot - 1]
+        position[:, slot] = np.where(same, position[:, slot - 1] + 1, 0)
+    elapsed = np.cumsum(rng.integers(60, 90_000, segment.shape), axis=1)
+    events = Events(
+        segment=segment.astype(np.int32),
+        position=position.astype(np.int32),
+        day=(START_DAY + elapsed // 86_400).astype(np.int32),
+        second=(elapsed % 86_400).astype(np.int32),
+        elapsed=elapsed.astype(np.int32),
+        ids=rng.integers(0, SPEC.id_buckets, (rows, slots, 2)).astype(np.int32),
+        dense=rng.normal(size=(rows, slots, 2)).astype(np.float32),
+        actions=rng.integers(0, 2, (rows, slots, 2)).astype(np.float32),
+        context=rng.normal(size=(rows, slots, 3)).astype(np.float32),
+    )
+    return jax.tree.map(jnp.asarray, events)
+
+
+def small_log(lengths: Sequence[int], *, seed: int = 0) -> EventLog:
+    """A log of users with the given numbers of events, interleaved in time; split 60/20/20 by time.
+
+    Clicks follow the item, likes the hour; a tenth of the likes is unobserved. Some ages are missing.
+    """
+    rng = np.random.default_rng(seed)
+    user = rng.permutation(np.repeat(np.arange(len(lengths)), lengths)).astype(np.int32)
+    events = len(user)
+    time = START_DAY * 86_400_000 + np.cumsum(rng.integers(1_000, 7_200_000, events))
+    day, second = split_unix_time(time, unit="ms")
+    item = rng.integers(0, 12, events).astype(np.int32)
+    tab = rng.integers(0, 4, events)
+    click = rng.random(events) < np.where(item % 2, 0.9, 0.1)
+    like = rng.random(events) < np.where(second < 43_200, 0.8, 0.2)
+    labels = np.stack([click, like], axis=1).astype(np.float32)
+    labels[rng.random(events) < 0.1, 1] = np.nan
+    dense = np.stack([rng.lognormal(3, 1, events), rng.normal(40, 10, events)], axis=1).astype(np.float32)
+    dense[rng.random(events) < 0.2, 1] = np.nan
+    return EventLog(
+        spec=EventLogSpec(
+            files=(Path("log.csv"),),
+            user="user",
+            item="item",
+            timestamp="time",
+            timestamp_unit="ms",
+            tasks=tuple(Signal(name, name) for name in TASKS),
+            actions=tuple(Signal(name, name) for name in TASKS),
+            categorical=("tab",),
+            dense=("length", "age"),
+            split=Split(0.6, 0.8),
+        ),
+        time=time,
+        day=day,
+        second=second,
+        row=np.arange(events),
+        user=user,
+        item=item,
+        user_ids=pl.Series([f"u{index:04d}" for index in range(len(lengths))]),
+        item_ids=pl.Series([f"i{index:02d}" for index in range(12)]),
+        labels=labels,
+        actions=labels,
+        action_known=np.repeat(time[:, None], 2, axis=1),
+        action_pending=np.full(2, np.nan, np.float32),
+        categorical=stable_hash(pl.Series(tab).cast(pl.String), "tab")[:, None],
+        dense=dense,
+        task_names=TASKS,
+        action_names=TASKS,
+        categorical_names=("tab",),
+        dense_names=("length", "age"),
+        period=np.searchsorted([0.6, 0.8], np.arange(events) / events, side="right").astype(np.int8),
+        duplicates=0,
+        unmatched=(),
+    )
+
+
+def encode(log: EventLog) -> tuple[Encoder, Encoded]:
+    """Fits an encoder with tiny tables on the log and encodes the log with it."""
+    encoder = Encoder.fit(log, INPUTS)
+    return encoder, encoder.encode(log)
+
+
+def input_spec(encoder: Encoder) -> InputSpec:
+    """What a model must know of the encoder's arrays."""
+    return InputSpec(
+        id_names=encoder.id_names,
+        id_buckets=encoder.id_buckets,
+        dense_names=encoder.input_names,
+        action_features=2 * len(encoder.action_names),
+        context_features=len(encoder.context_names),
+        start_day=encoder.start_day,
+        span_days=float(encoder.span_days),
+    )
+
+
+def sequences(lengths: Sequence[int]) -> Encoded:
+    """Encoded users of the given lengths whose every array tells which event it is."""
+    user = np.repeat(np.arange(len(lengths)), lengths)
+    index = np.arange(len(user))
+    columns = {"day": index.astype(np.int32), "labels": (index % 2).astype(np.float32)[:, None]}
+    return Encoded(event=index, user=user, columns=columns)
+
+
+def compile_small(
+    encoder: Encoder,
+    mesh: Mesh,
+    optimizer: optax.GradientTransformation | None = None,
+    *,
+    config: ModelConfig | None = None,
+    task_weights: tuple[float, ...] = (1.0, 2.0),
+    seed: int = 0,
+) -> CompiledModel:
+    """The tiny model for the inputs of `encoder`; by default with AdamW for 60 steps."""
+    optimizer = optimizer or make_optimizer(OptimizerConfig(learning_rate=0.03), 60)
+    spec = input_spec(encoder)
+    return compile_model(
+        config or small_config(), spec, (0.0, 0.0), optimizer, mesh, task_weights=task_weights, seed=seed
+    )
+
+
+def sgd_steps(steps: int, devices: int) -> dict[str, np.ndarray]:
+    """Losses and final parameters of a short training on a small log, over so many devices.
+
+    Plain gradient descent: AdamW would blow rounding up to whole steps where the true gradient is 0.
+    """
+    encoder, encoded = encode(small_log([12] * 16))
+    shape = BatchConfig(window=8, row_length=12, batch_size=8)
+    rows = make_rows(encoded, np.ones(len(encoded.user), bool), shape)
+    mesh = make_mesh(MeshConfig(data=devices))
+    config = small_config(small_rotary("ordinal"), layers=0)
+    model = compile_small(encoder, mesh, optax.sgd(0.1), config=config)
+    state, losses = model.initial_state(), []
+    dataset = batches(encoded, rows, shape, seed=0)
+    for index in range(steps):
+        batch = dataset[index]
+        batch.pop("event")
+        state, metrics = model.train_step(state, put_batch(mesh, batch))
+        losses.append(np.asarray(metrics["loss"]))
+    params = jax.tree_util.tree_leaves_with_path(state.params)
+    return {"losses": np.array(losses)} | {jax.tree_util.keystr(path): np.asarray(x) for path, x in params}

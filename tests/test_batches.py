@@ -1,0 +1,239 @@
+"""Windows, rows and batches: nothing scored twice or never, true history, exact order, shards and resumption."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_logs import encode, sequences, small_log
+
+from siren_rope_jax.data.batches import PADDING, BatchConfig, batches, make_rows, pack_rows, plan_windows
+from siren_rope_jax.nn.features import Events
+
+CONFIG = BatchConfig(window=6, row_length=10, batch_size=4)
+
+
+@st.composite
+def cases(draw):
+    """Users of any lengths, any subset of their events to score, and any window and row."""
+    encoded = sequences(draw(st.lists(st.integers(1, 25), max_size=8)))
+    size = len(encoded.user)
+    kind = draw(st.sampled_from(["any", "all", "rare", "late"]))
+    if kind == "any":
+        scored = np.array(draw(st.lists(st.booleans(), min_size=size, max_size=size)), bool)
+    else:
+        chance = {"all": 1.0, "rare": 0.1, "late": 0.3}[kind]
+        scored = np.random.default_rng(draw(st.integers(0, 9))).random(size) >= 1 - chance
+        if kind == "late":
+            scored = np.arange(size) >= (1 - chance) * size
+    window = 2 * draw(st.integers(1, 6))
+    config = BatchConfig(window=window, row_length=window + draw(st.integers(0, 9)), batch_size=2)
+    return encoded, scored, config, draw(st.integers(0, 3))
+
+
+def segments(rows):
+    """(events, scored, positions) of every segment of every row."""
+    for event, segment, position, scored in zip(rows.event, rows.segment, rows.position, rows.scored, strict=True):
+        for number in range(1, segment.max() + 1):
+            slots = segment == number
+            yield event[slots], scored[slots], position[slots]
+
+
+@settings(max_examples=200, deadline=None)
+@given(case=cases())
+def test_every_event_to_score_stands_in_exactly_one_scored_slot(case):
+    encoded, scored, config, seed = case
+    rows = make_rows(encoded, scored, config, seed=seed)
+    np.testing.assert_array_equal(np.sort(rows.event[rows.scored]), np.flatnonzero(scored))
+
+
+@settings(max_examples=200, deadline=None)
+@given(case=cases())
+def test_a_segment_is_an_unbroken_piece_of_one_users_history_no_longer_than_the_window(case):
+    encoded, scored, config, seed = case
+    for events, _, positions in segments(make_rows(encoded, scored, config, seed=seed)):
+        np.testing.assert_array_equal(events, np.arange(events[0], events[0] + len(events)))
+        np.testing.assert_array_equal(positions, np.arange(len(events)))
+        assert len(set(encoded.user[events])) == 1
+        assert len(events) <= config.window
+
+
+@settings(max_examples=200, deadline=None)
+@given(case=cases())
+def test_a_scored_event_sees_half_a_window_of_its_user_or_all_there_is(case):
+    encoded, scored, config, seed = case
+    for events, is_scored, positions in segments(make_rows(encoded, scored, config, seed=seed)):
+        for event, position in zip(events[is_scored], positions[is_scored], strict=True):
+            available = event - np.searchsorted(encoded.user, encoded.user[event])
+            assert position >= min(available, config.window // 2)
+
+
+@settings(max_examples=200, deadline=None)
+@given(case=cases())
+def test_padding_is_marked_in_every_array_and_segments_are_numbered_from_one(case):
+    encoded, scored, config, seed = case
+    rows = make_rows(encoded, scored, config, seed=seed)
+    assert rows.event.shape[1] == config.row_length
+    empty = rows.event == PADDING
+    np.testing.assert_array_equal(rows.segment == 0, empty)
+    assert not rows.scored[empty].any()
+    assert not rows.position[empty].any()
+    for row in rows.segment:
+        assert set(row) - {0} == set(range(1, row.max() + 1))
+    if rows.event.size:
+        assert rows.fill == pytest.approx(1 - empty.mean())
+
+
+def test_windows_of_a_long_history_overlap_by_half():
+    encoded = sequences([3, 20])
+    windows = plan_windows(encoded.user, np.ones(23, bool), 8)
+    assert windows.tolist() == [[0, 0, 3], [3, 3, 11], [7, 11, 15], [11, 15, 19], [15, 19, 23]]
+
+
+def test_no_event_to_score_gives_no_window():
+    encoded = sequences([3, 20])
+    assert plan_windows(encoded.user, np.zeros(23, bool), 8).shape == (0, 3)
+
+
+@pytest.mark.parametrize(("window", "row_length"), [(64, 128), (32, 32), (50, 200)])
+def test_rows_are_more_than_95_percent_full_on_long_tailed_histories(window, row_length):
+    lengths = np.random.default_rng(0).lognormal(2.5, 1.2, 600).astype(int) + 1
+    encoded = sequences(lengths)
+    rows = make_rows(encoded, np.ones(len(encoded.user), bool), BatchConfig(window, row_length, 8))
+    assert rows.fill > 0.95
+
+
+def test_the_seed_decides_which_windows_share_a_row():
+    encoded = sequences([4] * 40)
+    scored = np.ones(160, bool)
+    first, again, other = (make_rows(encoded, scored, CONFIG, seed=seed).event for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert np.any(first != other)
+
+
+def test_short_windows_fill_the_gaps_that_long_ones_leave():
+    windows = np.array([[0, 0, 6], [6, 6, 10], [10, 10, 14], [14, 14, 16], [16, 16, 20]], np.int32)
+    rows = pack_rows(windows, np.ones(20, bool), 10, seed=0)
+    assert rows.event.shape == (2, 10)
+    assert rows.fill == 1
+
+
+USERS = sequences([5, 3, 9, 1, 7, 6, 2, 8, 4, 11, 13])
+ROWS = make_rows(USERS, np.arange(len(USERS.user)) % 3 > 0, CONFIG)
+
+
+def stream(count: int, seed: int | None = 0, **share):
+    dataset = batches(USERS, ROWS, CONFIG, seed=seed, **share)
+    return [dataset[index] for index in range(count)]
+
+
+def assert_same(first, second):
+    for a, b in zip(first, second, strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name])
+
+
+def test_the_same_seed_gives_the_same_batches():
+    assert_same(stream(12), stream(12))
+
+
+def test_another_seed_gives_another_order():
+    assert any(np.any(a["event"] != b["event"]) for a, b in zip(stream(3), stream(3, seed=1), strict=True))
+
+
+def test_each_epoch_visits_every_row_once_and_in_an_order_of_its_own():
+    count = len(ROWS.event)
+    events = np.concatenate([batch["event"] for batch in stream(count)])  # batch_size epochs
+    epochs = events.reshape(CONFIG.batch_size, count, -1)
+    expected = np.where(ROWS.scored, ROWS.event, PADDING)
+    expected = expected[np.lexsort(expected.T)]
+    for epoch in epochs:
+        np.testing.assert_array_equal(epoch[np.lexsort(epoch.T)], expected)
+    assert np.any(epochs[0] != epochs[1])
+
+
+def test_batches_continue_where_they_were_left():
+    resumed = batches(USERS, ROWS, CONFIG, seed=0)[7:]
+    assert_same(stream(12)[7:], [resumed[index] for index in range(5)])
+
+
+@pytest.mark.parametrize("seed", [0, None])
+@pytest.mark.parametrize("processes", [2, 4])
+def test_the_shares_of_the_processes_make_up_the_global_batch(processes, seed):
+    shares = [stream(2, seed, process_index=index, process_count=processes) for index in range(processes)]
+    joined = [
+        {name: np.concatenate([p[name] for p in parts]) for name in parts[0]} for parts in zip(*shares, strict=True)
+    ]
+    assert_same(stream(2, seed), joined)
+    assert len(shares[0][0]["segment"]) == CONFIG.batch_size // processes
+
+
+def test_without_a_seed_the_rows_come_once_as_they_are_and_the_last_batch_is_padded():
+    dataset = batches(USERS, ROWS, CONFIG, seed=None)
+    count = len(ROWS.event)
+    assert count % CONFIG.batch_size, "the case needs an incomplete batch"
+    assert len(dataset) == count // CONFIG.batch_size + 1
+    together = {name: np.concatenate([batch[name] for batch in dataset]) for name in dataset[0]}
+    np.testing.assert_array_equal(together["segment"][:count], ROWS.segment)
+    np.testing.assert_array_equal(together["event"][:count], np.where(ROWS.scored, ROWS.event, PADDING))
+    assert np.all(together["event"][count:] == PADDING)
+    assert not together["segment"][count:].any()
+    assert np.all(np.isnan(together["labels"][count:]))
+
+
+def test_labels_stand_where_events_are_scored_and_nowhere_else():
+    for batch in stream(4, seed=None):
+        scored = batch["event"] != PADDING
+        expected = np.where(scored, batch["event"] % 2, np.nan)
+        np.testing.assert_array_equal(batch["labels"][..., 0], expected)
+
+
+def test_history_keeps_its_inputs_though_it_is_not_scored():
+    rows = batches(USERS, ROWS, CONFIG, seed=None)[0]
+    expected = np.where(ROWS.event[:4] == PADDING, 0, ROWS.event[:4])
+    np.testing.assert_array_equal(rows["day"], expected)
+    assert np.any((rows["event"] == PADDING) & (rows["segment"] != 0))
+
+
+def test_a_batch_of_a_real_log_holds_the_inputs_of_the_model_and_zeros_in_the_padding():
+    _, encoded = encode(small_log([5, 9, 2, 7, 12]))
+    before = {name: column.copy() for name, column in encoded.columns.items()}
+    rows = make_rows(encoded, np.ones(len(encoded.user), bool), CONFIG)
+    for batch in batches(encoded, rows, CONFIG, seed=None):
+        assert set(batch) == {*Events._fields, "labels", "event"}
+        empty = batch["segment"] == 0
+        for name in set(batch) - {"labels", "event"}:
+            assert not batch[name][empty].any(), name
+        for name, column in encoded.columns.items():
+            assert batch[name].dtype == column.dtype
+            real = batch["event"] != PADDING
+            np.testing.assert_array_equal(batch[name][real], column[batch["event"][real]])
+    for name, column in before.items():
+        np.testing.assert_array_equal(encoded.columns[name], column)
+
+
+def test_a_batch_that_does_not_divide_among_the_processes_is_refused():
+    with pytest.raises(ValueError, match="batch_size must be a multiple of the 3 processes, but is 4"):
+        batches(USERS, ROWS, CONFIG, seed=0, process_count=3)
+
+
+def test_a_log_without_anything_to_score_is_refused():
+    rows = make_rows(USERS, np.zeros(len(USERS.user), bool), CONFIG)
+    with pytest.raises(ValueError, match="no event is to be scored"):
+        batches(USERS, rows, CONFIG, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"window": 7}, "window must be even and at least 2, but is 7"),
+        ({"window": 0}, "window must be even and at least 2, but is 0"),
+        ({"window": 12}, "row_length must be at least the window, 12, but is 10"),
+        ({"batch_size": 0}, "batch_size must be at least 1, but is 0"),
+    ],
+)
+def test_a_batch_shape_that_cannot_work_is_refused(changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        dataclasses.replace(CONFIG, **changes)

@@ -1,0 +1,157 @@
+"""The command line as users meet it: one process a command, exit codes and one sentence for bad input."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import polars as pl
+import pytest
+
+from siren_rope_jax.cli import main
+
+TINY = (
+    "--steps 4 --evaluations 2 --model.width 8 --model.heads 1 --model.layers 1 --model.head-widths 8 "
+    "--model.action-widths 8 --model.rotary.width 8 --inputs.item-buckets 64 --inputs.categorical-buckets 16 "
+    "--batches.window 16 --batches.row-length 32 --batches.batch-size 4"
+).split()
+
+
+@pytest.fixture(scope="module")
+def feed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli") / "feed"
+    main(["simulate", "--out", str(folder), "--users", "60"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(feed):
+    folder = feed.parent / "run"
+    main(["train", str(feed / "log.toml"), "--out", str(folder), *TINY])
+    return folder
+
+
+def _refused(capsys, arguments, *fragments, code=2):
+    with pytest.raises(SystemExit) as caught:
+        main([str(argument) for argument in arguments])
+    assert caught.value.code == code
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
+    if not message.startswith(" Value error"):  # tyro frames what a setting's own check says
+        assert message.startswith("siren-rope: ")
+        assert len(message.strip().splitlines()) == 1
+    for fragment in fragments:
+        assert fragment in message
+
+
+def test_a_field_could_not_be_overridden_by_name(run):
+    config = json.loads((run / "config.json").read_text())["config"]
+    assert config["model"]["width"] == 8
+    assert config["model"]["rotary"]["width"] == 8
+    assert config["batches"] == {"window": 16, "row_length": 32, "batch_size": 4}
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "score", "simulate", "prepare"])
+def test_help_would_leave_an_option_unexplained(command, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    shown = capsys.readouterr().out
+    expected = {"train": ["--seed", "--model.rotary.kind", "--optimizer.learning-rate", "--batches.window", "--out"]}
+    for option in expected.get(command, []):
+        assert option in shown
+    # tyro writes a default without a sentence before it where a field has no help.
+    assert not re.findall(r"^ ?.? *--[^\n]*\n[^\w\n]*\(default", shown, re.MULTILINE)
+
+
+def test_python_m_would_not_run_the_command_line():
+    done = subprocess.run(
+        [sys.executable, "-m", "siren_rope_jax", "--help"], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert all(command in done.stdout for command in ("train", "evaluate", "score", "simulate", "prepare"))
+
+
+def test_evaluate_would_change_the_metrics_of_a_run(run, capsys):
+    before = (run / "metrics.json").read_bytes()
+    main(["evaluate", str(run)])
+    assert (run / "metrics.json").read_bytes() == before
+    assert "long_dwell" in capsys.readouterr().out
+
+
+def test_scores_would_not_follow_the_rows_of_the_file(run, feed, tmp_path):
+    events = pl.read_parquet(feed / "events.parquet")
+    last = events["time"].max()
+    known = events.filter(pl.col("user_id") == 7).tail(3)
+    unknown = known.with_columns(pl.col("user_id", "item_id") + 10**9)
+    new = pl.concat([known, unknown]).drop("like", "contribution", "long_dwell")
+    new = new.with_columns(time=last + 100 + pl.int_range(pl.len()))
+    scores = {}
+    for name, order in (("forward", [0, 1, 2, 3, 4, 5]), ("shuffled", [4, 0, 5, 2, 1, 3])):
+        new[order].write_csv(tmp_path / f"{name}.csv")
+        main(["score", str(run), "--events", str(tmp_path / f"{name}.csv"), "--out", str(tmp_path / f"{name}.out")])
+        scores[name] = pl.read_csv(tmp_path / f"{name}.out")
+        assert scores[name].columns == ["like", "contribution", "long_dwell"]
+        assert scores[name].select(pl.all().is_between(0, 1, closed="none").all()).row(0) == (True, True, True)
+    assert scores["shuffled"].equals(scores["forward"][[4, 0, 5, 2, 1, 3]])
+
+
+def test_scores_would_not_equal_what_evaluation_predicts_of_the_same_events(run, feed, tmp_path):
+    # The last test event of a user, taken out of the log and scored as a new one, has the same history.
+    predictions = pl.read_parquet(run / "predictions.parquet").filter(pl.col("period") == 2)
+    final = predictions.sort("time_ms").group_by("user", maintain_order=True).last().head(1)
+    events = pl.read_parquet(feed / "events.parquet")
+    row = events[final["row"][0]]
+    row.drop("like", "contribution", "long_dwell").write_csv(tmp_path / "new.csv")
+    spec = json.loads((run / "config.json").read_text())
+    events.filter(pl.int_range(pl.len()) != final["row"][0]).write_parquet(tmp_path / "events.parquet")
+    spec["log"]["log"]["files"] = [str(tmp_path / "events.parquet")]
+    copy = tmp_path / "run"
+    subprocess.run(["cp", "-r", str(run), str(copy)], check=True)
+    (copy / "config.json").write_text(json.dumps(spec))
+    main(["score", str(copy), "--events", str(tmp_path / "new.csv"), "--out", str(tmp_path / "scores.csv")])
+    scored = pl.read_csv(tmp_path / "scores.csv")
+    for task in scored.columns:
+        assert scored[task][0] == pytest.approx(final[f"probability_{task}"][0], abs=1e-6)
+
+
+def test_bad_input_would_end_in_a_traceback_or_leave_files_behind(feed, run, tmp_path, capsys):
+    out = tmp_path / "out"
+    missing = tmp_path / "missing.toml"
+    _refused(capsys, ["train", missing, "--out", out], str(missing))
+    text = (feed / "log.toml").read_text()
+    misspelt = feed / "misspelt.toml"
+    misspelt.write_text(text.replace('user = "user_id"', 'user = "user_idd"'))
+    _refused(capsys, ["train", misspelt, "--out", out], "user_idd", '"user_id"')
+    unknown = feed / "unknown.toml"
+    unknown.write_text(text.replace("timestamp_unit", "timestamp_units"))
+    _refused(capsys, ["train", unknown, "--out", out], "timestamp_units")
+    _refused(
+        capsys, ["train", feed / "log.toml", "--out", out, "--model.width", "10", "--model.heads", "4"], "width", "10"
+    )
+    _refused(capsys, ["train", feed / "log.toml", "--out", out, "--batches.window", "7"], "window", "7")
+    _refused(capsys, ["train", feed / "log.toml", "--out", run, *TINY, "--seed", "9"], "config.seed")
+    _refused(capsys, ["evaluate", tmp_path / "nowhere"], "nowhere")
+    _refused(capsys, ["score", run, "--events", tmp_path / "no.csv", "--out", out], "no.csv")
+    _refused(capsys, ["simulate", "--out", feed, "--users", "61"], str(feed))
+    _refused(capsys, ["simulate", "--out", out, "--users", "0"], "users")
+    assert not out.exists()
+
+
+def test_sigterm_would_lose_the_work_or_hide_that_the_run_is_unfinished(feed, tmp_path):
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "siren_rope_jax", "train", str(feed / "log.toml"), "--out", str(run), *TINY]
+    command += ["--steps", "100000", "--evaluations", "1000"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("step"):
+            break
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "the same command resumes" in error
+    assert "Traceback" not in error
+    saved = max(int(name) for name in os.listdir(run / "checkpoints") if name.isdigit())
+    assert f"stopped at step {saved} of 100000" in error

@@ -1,0 +1,195 @@
+"""Training end to end on small logs: the run folder, exact resumption, and stopping on what must not go on."""
+
+import dataclasses
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import polars as pl
+import pytest
+from flax import nnx
+from rich.console import Console
+
+from siren_rope_jax.data.batches import BatchConfig
+from siren_rope_jax.data.encode import InputConfig
+from siren_rope_jax.data.event_log import read_event_log
+from siren_rope_jax.data.schema import EventLogSpec, InputError
+from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
+from siren_rope_jax.nn.recommender import ModelConfig
+from siren_rope_jax.nn.rotary import RotaryConfig
+from siren_rope_jax.train import loop
+from siren_rope_jax.train.config import TrainConfig
+from siren_rope_jax.train.evaluate import evaluate
+from siren_rope_jax.train.interrupt import Interrupted
+from siren_rope_jax.train.loop import NonFiniteError, train
+from siren_rope_jax.train.optimizer import OptimizerConfig
+from siren_rope_jax.train.session import load_recommender, load_session
+
+STEPS = 8
+CONFIG = TrainConfig(
+    steps=STEPS,
+    evaluations=2,
+    model=ModelConfig(width=8, heads=1, layers=1, head_widths=(8,), action_widths=(8,), rotary=RotaryConfig(width=8)),
+    inputs=InputConfig(item_buckets=64, categorical_buckets=16),
+    batches=BatchConfig(window=16, row_length=32, batch_size=4),
+)
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("feed")
+    return read_event_log(EventLogSpec.from_toml(write_simulated_log(simulate(SimulatorConfig(users=60)), folder)))
+
+
+@pytest.fixture(scope="module")
+def finished(log, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "run"
+    metrics = train(log, CONFIG, run, console=_silent())
+    return run, metrics
+
+
+def _silent():
+    return Console(file=open(os.devnull, "w"))
+
+
+def _parameters(run):
+    _, params = load_session(run)
+    return jax.tree.map(np.asarray, params)
+
+
+def _during_step(monkeypatch, number, action):
+    """Calls `action` while the training step of that number, from 1, is fed."""
+    calls = []
+    real = loop.put_batch
+
+    def put_batch(mesh, batch):
+        calls.append(None)
+        return real(mesh, action(batch) if len(calls) == number else batch)
+
+    monkeypatch.setattr(loop, "put_batch", put_batch)
+
+
+def test_a_run_folder_without_its_parts_would_be_useless(finished, log):
+    run, metrics = finished
+    expected = {
+        "config.json",
+        "environment.json",
+        "encoder.npz",
+        "metrics.json",
+        "training.json",
+        "predictions.parquet",
+    }
+    assert expected | {"checkpoints", "best", "tensorboard"} == {path.name for path in run.iterdir()}
+    assert json.loads((run / "metrics.json").read_text()) == metrics
+    for period in ("validation", "test"):
+        for task in log.task_names:
+            assert set(metrics[period][task]) == {"ne", "auc", "gauc", "ece", "log_loss", "events", "positives"}
+    assert json.loads((run / "environment.json").read_text())["packages"]["jax"] == jax.__version__
+    predictions = pl.read_parquet(run / "predictions.parquet")
+    assert sorted(predictions["row"]) == sorted(log.row[log.period > 0])
+    assert predictions.select(pl.col("^probability_.*$").is_between(0, 1).all()).row(0) == (True,) * len(log.task_names)
+
+
+@pytest.mark.parametrize(("number", "step"), [(signal.SIGINT, 3), (signal.SIGTERM, STEPS // 2)])
+def test_an_interrupted_run_would_end_elsewhere_than_an_uninterrupted_one(
+    log, finished, tmp_path, monkeypatch, number, step
+):
+    run = tmp_path / "run"
+
+    def interrupt(batch):
+        os.kill(os.getpid(), number)
+        return batch
+
+    with monkeypatch.context() as patch:
+        _during_step(patch, step, interrupt)
+        with pytest.raises(Interrupted, match=f"stopped at step {step} of {STEPS}") as caught:
+            train(log, CONFIG, run, console=_silent())
+    assert caught.value.signal == number
+    assert not (run / "metrics.json").exists()
+    metrics = train(log, CONFIG, run, console=_silent())
+    whole, whole_metrics = finished
+    jax.tree.map(np.testing.assert_array_equal, _parameters(run), _parameters(whole))
+    assert metrics == whole_metrics
+
+
+def test_a_second_call_on_a_finished_run_would_train_again_or_change_it(log, finished):
+    run, metrics = finished
+    before = _parameters(run)
+    assert train(log, CONFIG, run, console=_silent()) == metrics
+    jax.tree.map(np.testing.assert_array_equal, before, _parameters(run))
+
+
+def test_evaluate_would_report_other_metrics_than_training(log, finished):
+    run, metrics = finished
+    assert evaluate(log, run) == metrics
+
+
+def test_evaluate_would_accept_a_log_that_changed(log, finished):
+    run, _ = finished
+    changed = dataclasses.replace(log, labels=1 - log.labels)
+    with pytest.raises(InputError, match="have changed since"):
+        evaluate(changed, run)
+
+
+def test_other_settings_would_silently_continue_a_run(log, finished):
+    run, _ = finished
+    other = dataclasses.replace(CONFIG, optimizer=OptimizerConfig(learning_rate=0.5))
+    with pytest.raises(InputError, match=r"config.optimizer.learning_rate \(there 0.003, here 0.5\)"):
+        train(log, other, run, console=_silent())
+
+
+def test_a_folder_with_other_files_would_be_written_into(log, tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(InputError, match="holds something else"):
+        train(log, CONFIG, tmp_path, console=_silent())
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_diverged_step_would_be_saved_over_a_good_checkpoint(log, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+
+    def poison(batch):
+        return batch | {"dense": np.full_like(batch["dense"], np.nan)}
+
+    with monkeypatch.context() as patch:
+        _during_step(patch, STEPS - 1, poison)
+        with pytest.raises(NonFiniteError, match=rf"step {STEPS - 1}: the loss is nan .*checkpoints/{STEPS // 2}"):
+            train(log, CONFIG, run, console=_silent())
+    _, params = load_session(run)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+    assert [path.name for path in (run / "checkpoints").iterdir() if path.is_dir()] == [str(STEPS // 2)]
+
+
+def test_a_configuration_that_does_not_fit_would_leave_a_folder_behind(log, tmp_path):
+    run = tmp_path / "run"
+    for config, message in (
+        (dataclasses.replace(CONFIG, task_weights=(1.0,)), "task_weights"),
+        (dataclasses.replace(CONFIG, model=ModelConfig(width=10, heads=4)), "width"),
+        (dataclasses.replace(CONFIG, model=ModelConfig(rotary=RotaryConfig(metadata=("nonsense",)))), "nonsense"),
+    ):
+        with pytest.raises(InputError, match=message):
+            train(log, config, run, console=_silent())
+    assert not run.exists()
+
+
+def test_tensorboard_would_lack_what_users_watch(finished):
+    run, _ = finished
+    written = b"".join(path.read_bytes() for path in (run / "tensorboard").iterdir())
+    for name in ("loss", "learning_rate", "gradient_norm", "events_per_second", "fill", "loss_like"):
+        assert f"train/{name}".encode() in written
+    for name in (b"rotary/gate", b"rotary/scale_0", b"validation/like/ne", b"validation/mean_ne"):
+        assert name in written
+
+
+def test_the_loaded_recommender_would_not_be_the_trained_one(finished):
+    run, _ = finished
+    model = load_recommender(run)
+    _, params = load_session(run)
+    jax.tree.map(np.testing.assert_array_equal, jax.tree.leaves(params), jax.tree.leaves(nnx.state(model)))
+
+
+def test_no_checkpoint_would_end_in_a_traceback(log, finished, tmp_path):
+    with pytest.raises(InputError, match="must be a folder that `siren-rope train` wrote"):
+        evaluate(log, tmp_path / "nowhere")

@@ -1,0 +1,342 @@
+"""What a score may depend on, for every rotation; and that variants differ in nothing but their rotation."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from small_logs import SPEC, VARIANTS, random_events, small_config, small_rotary
+
+from siren_rope_jax.nn.features import Events
+from siren_rope_jax.nn.recommender import GenerativeRecommender, ModelConfig
+
+SLOTS = 8  # rows too: row i asks about event i
+TASK_LOGITS = (-2.0, 0.5)
+RATES = 1 / (1 + np.exp(-np.array(TASK_LOGITS)))
+# Sums over 8 slots in another order: a few units in the last place of values of order 1.
+CLOSE = {"rtol": 1e-5, "atol": 3e-6}
+every_variant = pytest.mark.parametrize("variant", VARIANTS)
+
+
+def make(config: ModelConfig, seed: int = 0) -> GenerativeRecommender:
+    return GenerativeRecommender(config, SPEC, TASK_LOGITS, key=jax.random.key(seed))
+
+
+def awake(model: GenerativeRecommender) -> GenerativeRecommender:
+    """Moves every parameter off its start, so that nothing hides behind a zero."""
+    leaves, tree = jax.tree.flatten(nnx.state(model))
+    rng = np.random.default_rng(9)
+    moved = [jnp.asarray(x + rng.normal(0, 0.2, x.shape), jnp.float32) for x in leaves]
+    nnx.update(model, jax.tree.unflatten(tree, moved))
+    return model
+
+
+@functools.cache
+def compiled(config: ModelConfig):
+    """Logits of the awake model, and gradients of the logits chosen by `weights`: of parameters and numbers."""
+    graph, params = nnx.split(awake(make(config)))
+
+    def chosen(params, numbers, events, weights):
+        logits = nnx.merge(graph, params)(events._replace(**numbers))
+        return (logits.sum(-1) * weights).sum(), logits
+
+    gradient = jax.jit(
+        jax.value_and_grad(chosen, argnums=(0, 1), has_aux=True),
+        # Compiles in half the time; what depends on what stays the same.
+        compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True},
+    )
+
+    def run(events: Events, weights=None):
+        numbers = {name: getattr(events, name) for name in ("dense", "actions", "context")}
+        weights = jnp.ones(events.segment.shape) if weights is None else jnp.asarray(weights, jnp.float32)
+        (_, logits), gradients = gradient(params, numbers, events, weights)
+        return np.asarray(logits), jax.tree.map(np.asarray, gradients)
+
+    return run
+
+
+def logits_of(config: ModelConfig, events: Events) -> np.ndarray:
+    return compiled(config)(events)[0]
+
+
+def one_user(seed: int = 0) -> Events:
+    """The history of one user, the same in every row."""
+    row = random_events(np.ones((1, SLOTS), np.int32), seed=seed)
+    return jax.tree.map(lambda x: jnp.repeat(x, SLOTS, axis=0), row)
+
+
+def mixed(base: Events, other: Events, where: np.ndarray, names=Events._fields) -> Events:
+    """`base`, with the named fields of `other` where `where` [B, S] holds."""
+
+    def mix(name):
+        a, b = getattr(base, name), getattr(other, name)
+        return jnp.where(where.reshape(where.shape + (1,) * (a.ndim - 2)), b, a) if name in names else a
+
+    return Events(*(mix(name) for name in Events._fields))
+
+
+def place(events: Events, source: slice, at: int, segment: int, onto: Events) -> Events:
+    """`onto`, with the events of `source` in its slots from `at`, as the given segment."""
+    target = slice(at, at + source.stop - source.start)
+    placed = jax.tree.map(lambda x, y: y.at[:, target].set(x[:, source]), events, onto)
+    return placed._replace(segment=placed.segment.at[:, target].set(segment))
+
+
+def padding(seed: int) -> Events:
+    """All padding, full of rubbish."""
+    events = random_events(np.ones((SLOTS, SLOTS), np.int32), seed=seed)
+    return events._replace(segment=jnp.zeros_like(events.segment))
+
+
+ROW, SLOT = np.indices((SLOTS, SLOTS))
+DIAGONAL = np.arange(SLOTS)
+
+
+@every_variant
+def test_no_score_changes_with_later_events_or_with_actions_not_yet_taken(variant):
+    events, other = one_user(), one_user(seed=1)
+    changed = mixed(events, other, SLOT > ROW)
+    flipped = events._replace(actions=1 - events.actions)
+    changed = mixed(changed, flipped, SLOT >= ROW, names=("actions",))
+    before, after = (logits_of(VARIANTS[variant], e)[DIAGONAL, DIAGONAL] for e in (events, changed))
+    np.testing.assert_array_equal(before, after)
+
+
+@every_variant
+def test_no_gradient_reaches_a_score_from_later_events_or_from_actions_not_yet_taken(variant):
+    _, (_, numbers) = compiled(VARIANTS[variant])(one_user(), np.eye(SLOTS))
+    for name, gradient in numbers.items():
+        from_slot = np.abs(gradient).max(axis=-1)  # [event scored, event it depends on]
+        assert np.all(from_slot[SLOT > ROW] == 0), name
+    assert np.all(np.abs(numbers["actions"]).max(axis=-1)[SLOT == ROW] == 0)
+
+
+@every_variant
+def test_every_score_depends_on_its_own_features_and_on_every_earlier_event_and_action(variant):
+    _, (_, numbers) = compiled(VARIANTS[variant])(one_user(), np.eye(SLOTS))
+    from_slot = {name: np.abs(gradient).max(axis=-1) for name, gradient in numbers.items()}
+    assert np.all(from_slot["dense"][SLOT <= ROW] > 1e-6)
+    assert np.all(from_slot["actions"][SLOT < ROW] > 1e-6)
+    assert np.all(from_slot["context"][SLOT == ROW] > 1e-6)
+
+
+@every_variant
+def test_every_score_depends_on_its_own_ids(variant):
+    events = one_user()
+    buckets = jnp.array(SPEC.id_buckets)
+    changed = mixed(events, events._replace(ids=(events.ids + 1) % buckets), SLOT == ROW)
+    before, after = (logits_of(VARIANTS[variant], e)[DIAGONAL, DIAGONAL] for e in (events, changed))
+    assert np.all(np.abs(before - after).max(axis=-1) > 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("variant", "names", "felt"),
+    [
+        ("none", ("position", "day", "second", "elapsed"), False),
+        ("ordinal", ("day", "second", "elapsed"), False),
+        ("ordinal", ("position",), True),
+        ("time_order", ("elapsed",), True),
+        ("siren", ("day", "second"), True),
+        ("time in embedding", ("day", "second"), True),
+    ],
+)
+def test_only_the_rotation_that_is_asked_for_reads_the_clock(variant, names, felt):
+    events, other = one_user(), one_user(seed=1)
+    changed = mixed(events, other._replace(position=3 * events.position), SLOT < ROW, names)
+    before, after = (logits_of(VARIANTS[variant], e)[DIAGONAL, DIAGONAL] for e in (events, changed))
+    # Events 0 and 1 see at most one other, whose weight is 1 at any angle.
+    assert (np.abs(before - after)[2:].max() > 1e-4) == felt
+
+
+@every_variant
+def test_a_packed_row_scores_its_sequences_as_if_each_were_alone(variant):
+    config = VARIANTS[variant]
+    packed = random_events(np.array([[1, 1, 1, 2, 2, 2, 2, 0]] * SLOTS, np.int32))
+    together = logits_of(config, packed)
+    for first, end in ((0, 3), (3, 7)):
+        alone = logits_of(config, place(packed, slice(first, end), 0, 1, onto=padding(seed=2)))
+        np.testing.assert_allclose(together[:, first:end], alone[:, : end - first], **CLOSE)
+
+
+@every_variant
+def test_a_prefix_scores_the_same_as_inside_the_longer_history(variant):
+    config, events = VARIANTS[variant], one_user()
+    whole = logits_of(config, events)
+    prefix = logits_of(config, place(events, slice(0, 5), 0, 1, onto=padding(seed=2)))
+    np.testing.assert_allclose(whole[:, :5], prefix[:, :5], **CLOSE)
+
+
+@every_variant
+def test_padding_anywhere_and_of_any_content_moves_no_score(variant):
+    config, events = VARIANTS[variant], one_user()
+    at_start = logits_of(config, place(events, slice(0, 4), 0, 1, onto=padding(seed=2)))[:, :4]
+    for slots, seed in (((0, 1, 2, 3), 3), ((4, 5, 6, 7), 2), ((1, 3, 4, 6), 4)):
+        scattered = padding(seed=seed)
+        for source, slot in enumerate(slots):
+            scattered = place(events, slice(source, source + 1), slot, 1, onto=scattered)
+        np.testing.assert_allclose(logits_of(config, scattered)[:, list(slots)], at_start, **CLOSE)
+
+
+@every_variant
+def test_rows_of_padding_and_first_events_give_finite_logits_and_gradients(variant):
+    segment = np.zeros((SLOTS, SLOTS), np.int32)
+    segment[1, 0], segment[2, 3], segment[3, :5], segment[4] = 1, 1, [1, 2, 3, 4, 5], 1
+    logits, gradients = compiled(VARIANTS[variant])(random_events(segment))
+    for values in (logits, *jax.tree.leaves(gradients)):
+        assert np.all(np.isfinite(values))
+
+
+def test_only_padding_gives_finite_logits_and_gradients():
+    logits, gradients = compiled(VARIANTS["siren"])(padding(seed=0))
+    for values in (logits, *jax.tree.leaves(gradients)):
+        assert np.all(np.isfinite(values))
+
+
+@every_variant
+def test_every_parameter_is_used(variant):
+    gradients = compiled(VARIANTS[variant])(one_user())[1][0]
+    # Only differences of angles matter, so a constant offset of all angles, the last biases, moves nothing.
+    idle = [
+        jax.tree_util.keystr(path)
+        for path, gradient in jax.tree_util.tree_leaves_with_path(gradients)
+        if not np.abs(gradient).max() > 1e-4
+    ]
+    assert all("networks" in name and "bias" in name for name in idle), idle
+
+
+def test_with_ties_hidden_events_of_one_second_do_not_see_each_other():
+    config = small_config(hide_ties=True)
+    events = one_user()
+    tied = events._replace(elapsed=events.elapsed.at[:, 3:6].set(events.elapsed[:, 3:4]))
+    _, (_, numbers) = compiled(config)(tied, np.eye(SLOTS))
+    for name in ("dense", "actions"):
+        from_slot = np.abs(numbers[name]).max(axis=-1)
+        for event in (3, 4, 5):
+            others = [slot for slot in (3, 4, 5) if slot != event]
+            assert np.all(from_slot[event, others] == 0), name
+            assert np.all(from_slot[event, :3] > 1e-6), name
+        assert np.all(from_slot[6, :6] > 1e-6), name
+
+
+def test_without_ties_hiding_them_changes_nothing():
+    events = one_user()
+    np.testing.assert_allclose(
+        logits_of(small_config(hide_ties=True), events), logits_of(small_config(), events), **CLOSE
+    )
+
+
+def test_bfloat16_stays_finite_and_close_to_float32():
+    config, events = VARIANTS["siren"], one_user()
+    exact = logits_of(config, events)
+    logits, gradients = compiled(dataclasses.replace(config, dtype="bfloat16"))(events)
+    assert logits.dtype == np.float32
+    assert all(x.dtype == np.float32 and np.all(np.isfinite(x)) for x in jax.tree.leaves(gradients[0]))
+    assert np.any(logits != exact)
+    # Eight bits of mantissa through about ten layers.
+    assert np.abs(logits - exact).max() < 0.05 * np.abs(exact).max()
+
+
+def parameters(config: ModelConfig, seed: int = 0) -> dict[str, np.ndarray]:
+    """Every parameter by its path, but those of the rotation and of the time features."""
+    state = nnx.to_flat_state(nnx.state(make(config, seed)))
+    return {
+        "/".join(map(str, path)): np.asarray(value[...]) for path, value in state if path[0] not in ("rotary", "time")
+    }
+
+
+@every_variant
+def test_everything_but_the_rotation_starts_alike_for_one_seed(variant):
+    reference, other = parameters(VARIANTS["ordinal"]), parameters(VARIANTS[variant])
+    assert reference.keys() == other.keys()
+    for name, value in reference.items():
+        np.testing.assert_array_equal(value, other[name], err_msg=name)
+
+
+def test_everything_that_is_drawn_starts_differently_for_another_seed():
+    first, second = parameters(VARIANTS["siren"]), parameters(VARIANTS["siren"], seed=1)
+    drawn = {name for name, value in first.items() if np.ptp(value) > 0 and not name.startswith("head/layers/1/b")}
+    assert {name for name in first if name.endswith(("kernel", "embedding"))} - {"context/kernel"} == drawn
+    for name in drawn:
+        assert np.mean(first[name] == second[name]) < 0.01, name
+
+
+def test_the_angle_network_starts_differently_for_another_seed():
+    first, second = (make(VARIANTS["siren"], seed).rotary.networks[0].get_value() for seed in (0, 1))
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        assert not np.any(a == b)
+
+
+def test_the_dropout_stream_is_the_same_for_every_rotation():
+    events = one_user()
+    inert = small_config(small_rotary("siren", initial_scale=0.0), dropout=0.5, id_dropout=0.5)
+    ordinal = small_config(small_rotary("ordinal"), dropout=0.5, id_dropout=0.5)
+    a, b, other_key = (
+        np.asarray(make(config)(events, dropout_key=jax.random.key(key)))
+        for config, key in ((inert, 3), (ordinal, 3), (ordinal, 4))
+    )
+    np.testing.assert_allclose(a, b, **CLOSE)
+    assert np.abs(a - other_key).max() > 1e-2
+
+
+@pytest.mark.parametrize("which", ["dropout", "id_dropout"])
+def test_each_dropout_acts_in_training_only(which):
+    config = small_config(**({"dropout": 0.0, "id_dropout": 0.0} | {which: 0.5}))
+    without = small_config(dropout=0.0, id_dropout=0.0)
+    events, key = one_user(), jax.random.key(0)
+    np.testing.assert_array_equal(make(config)(events), make(without)(events))
+    np.testing.assert_allclose(make(without)(events, dropout_key=key), make(without)(events), **CLOSE)
+    assert np.abs(make(config)(events, dropout_key=key) - make(config)(events)).max() > 1e-2
+
+
+def test_predictions_start_at_the_base_rates():
+    model, events = make(small_config()), one_user()
+    start = np.asarray(jax.nn.sigmoid(model(events)))
+    assert np.all(np.abs(start.mean((0, 1)) - RATES) < 0.1)
+    model.head.layers[-1].kernel[...] *= 0
+    np.testing.assert_allclose(jax.nn.sigmoid(model(events)), np.broadcast_to(RATES, start.shape), rtol=1e-6)
+
+
+def test_history_counters_act_linearly_unless_the_skip_is_off():
+    model, events = make(small_config()), one_user()
+    model.head.layers[0].kernel[...] *= 0
+    before = np.asarray(model(events))
+    model.context.kernel[...] = jnp.array([[1.0, 0], [0, 2], [0, 0]])
+    expected = before + np.asarray(events.context)[..., :2] * [1, 2]
+    np.testing.assert_allclose(model(events), expected, **CLOSE)
+    assert make(small_config(context_skip=False)).context is None
+
+
+def test_the_attention_and_residual_scales_of_the_configuration_are_used():
+    events = one_user()
+
+    def logits(**changes):
+        return np.asarray(awake(make(small_config(**changes)))(events))
+
+    base = logits()
+    np.testing.assert_allclose(logits(attention_scale=4**-0.5), base, **CLOSE)
+    assert np.abs(logits(attention_scale=0.025) - base).max() > 1e-2
+    assert np.abs(logits(residual_scale=0.1) - base).max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"width": 10}, "width must be a multiple of twice the heads, but is 10 for 2 heads"),
+        ({"width": 4, "heads": 4}, "width must be a multiple of twice the heads, but is 4 for 4 heads"),
+        ({"heads": 0}, "but is 8 for 0 heads"),
+        ({"layers": -1}, "layers must be 0 or more and tasks 1 or more, but are -1 and 2"),
+        ({"rotary": small_rotary("siren", metadata=("colour",))}, "but 'colour' is not one"),
+    ],
+)
+def test_a_configuration_that_cannot_work_is_refused_in_one_sentence(changes, sentence):
+    with pytest.raises(ValueError, match=sentence) as caught:
+        make(small_config(**changes))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_without_tasks_is_refused():
+    with pytest.raises(ValueError, match="tasks 1 or more, but are 1 and 0"):
+        GenerativeRecommender(small_config(), SPEC, (), key=jax.random.key(0))

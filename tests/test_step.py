@@ -1,0 +1,156 @@
+"""The compiled training step: it learns, repeats itself exactly, and does the same on one device and on eight."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from small_logs import compile_small, encode, sgd_steps, small_config, small_log, small_rotary
+
+from siren_rope_jax.data.batches import BatchConfig, batches, make_rows
+from siren_rope_jax.train.sharding import MeshConfig, make_mesh, put_batch
+from siren_rope_jax.train.step import CompiledModel
+
+CONFIG = BatchConfig(window=16, row_length=16, batch_size=4)
+STEPS = 60
+ENCODER, ENCODED = encode(small_log([16] * 16))
+ROWS = make_rows(ENCODED, np.ones(len(ENCODED.user), bool), CONFIG)
+MESH = make_mesh(MeshConfig())
+
+
+def batch_of(step: int):
+    batch = batches(ENCODED, ROWS, CONFIG, seed=0)[step]
+    batch.pop("event")
+    return put_batch(MESH, batch)
+
+
+@pytest.fixture(scope="module")
+def model() -> CompiledModel:
+    return compile_small(ENCODER, MESH)
+
+
+@pytest.fixture(scope="module")
+def training(model):
+    """Final state and the metrics of every step."""
+    state, history = model.initial_state(), []
+    for step in range(STEPS):
+        state, metrics = model.train_step(state, batch_of(step))
+        history.append(jax.tree.map(np.asarray, metrics))
+    return state, history
+
+
+def test_the_loss_falls_by_a_fifth_on_a_log_that_can_be_learned(training):
+    _, history = training
+    losses = [metrics["loss"] for metrics in history]
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+
+
+def test_every_parameter_that_matters_is_trained(model, training):
+    states = model.initial_state(), training[0]
+    before, after = (jax.tree_util.tree_leaves_with_path(state.params) for state in states)
+    still = [jax.tree_util.keystr(path) for (path, a), (_, b) in zip(before, after, strict=True) if np.all(a == b)]
+    assert not still
+
+
+def test_the_step_counts_and_its_metrics_are_finite(training):
+    state, history = training
+    assert int(state.step) == STEPS
+    for metrics in history:
+        assert set(metrics) == {"loss", "task_losses", "gradient_norm", "gate", "scales"}
+        assert all(np.all(np.isfinite(value)) for value in metrics.values())
+        np.testing.assert_allclose(metrics["loss"], metrics["task_losses"] @ [1, 2], rtol=1e-5)
+        assert metrics["gradient_norm"] > 0
+
+
+def test_gate_and_scales_are_reported_as_they_are_after_the_step(training):
+    state, history = training
+    rotary = state.params["rotary"]
+    np.testing.assert_array_equal(history[-1]["gate"], rotary["gate"][...])
+    np.testing.assert_array_equal(history[-1]["scales"], rotary["scale"][...])
+
+
+def test_the_same_seed_trains_bit_identically(model, training):
+    state = model.initial_state()
+    for step in range(3):
+        state, metrics = model.train_step(state, batch_of(step))
+        assert np.asarray(metrics["loss"]) == training[1][step]["loss"]
+
+
+def test_dropout_differs_from_step_to_step(model):
+    state = model.initial_state()
+    first = float(model.train_step(state, batch_of(0))[1]["loss"])
+    later = model.initial_state()
+    later = later._replace(step=jax.device_put(np.int32(1), later.step.sharding))
+    assert float(model.train_step(later, batch_of(0))[1]["loss"]) != first
+
+
+def test_another_seed_starts_elsewhere():
+    config = small_config(small_rotary("none"), layers=0)
+    first, second = (compile_small(ENCODER, MESH, optax.sgd(0.1), config=config, seed=seed) for seed in (0, 1))
+    leaves = (jax.tree.leaves(model.initial_state().params) for model in (first, second))
+    assert any(np.any(a != b) for a, b in zip(*leaves, strict=True))
+
+
+def test_the_state_is_donated_so_that_memory_holds_it_once(model):
+    state = model.initial_state()
+    model.train_step(state, batch_of(0))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
+
+
+def test_prediction_is_the_probability_of_the_merged_model_without_dropout(model, training):
+    params, batch = training[0].params, batch_of(0)
+    probabilities = model.predict(params, batch)
+    np.testing.assert_array_equal(probabilities, model.predict(params, batch))
+    assert probabilities.shape == (4, 16, 2)
+    assert np.all((probabilities > 0) & (probabilities < 1))
+    assert isinstance(nnx.state(model.merge(params)), nnx.State)
+
+
+def test_a_rotation_without_gate_reports_none():
+    other = compile_small(ENCODER, MESH, config=small_config(small_rotary("ordinal")))
+    _, metrics = jax.eval_shape(other.train_step, jax.eval_shape(other.initial_state), batch_of(0))
+    assert set(metrics) == {"loss", "task_losses", "gradient_norm"}
+
+
+def test_a_weight_for_each_task_is_demanded():
+    with pytest.raises(ValueError, match="task_weights must hold 2 weights, one a task, but hold 1"):
+        compile_small(ENCODER, MESH, task_weights=(1.0,))
+
+
+def test_one_device_is_the_one_by_one_mesh():
+    assert dict(MESH.shape) == {"data": 1, "model": 1}
+
+
+@pytest.mark.parametrize("config", [MeshConfig(data=3), MeshConfig(model=2), MeshConfig(model=0), MeshConfig(data=0)])
+def test_a_mesh_that_does_not_fit_the_devices_is_refused(config):
+    with pytest.raises(ValueError, match="mesh must use all 1 devices"):
+        make_mesh(config)
+
+
+def test_eight_devices_train_to_the_same_losses_and_parameters_as_one(tmp_path):
+    program = "import sys, numpy, small_logs; numpy.savez(sys.argv[1], **small_logs.sgd_steps(3, devices=8))"
+    subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "eight.npz")],
+        check=True,
+        timeout=200,
+        cwd=Path(__file__).parent,
+        env=os.environ
+        | {
+            "JAX_PLATFORMS": "cpu",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiles in half the time
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+        },
+    )
+    one = sgd_steps(3, devices=1)
+    with np.load(tmp_path / "eight.npz") as eight:
+        assert set(eight) == set(one)
+        assert np.ptp(one["losses"]) > 1e-3
+        for name, value in one.items():
+            # The mean over the batch is added up in another order.
+            np.testing.assert_allclose(eight[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
