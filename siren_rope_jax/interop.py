@@ -1,7 +1,7 @@
 """Weights of the authors' PyTorch recommenders, run by our model code."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Float32
 
 from siren_rope_jax.nn.features import Events, InputSpec
 from siren_rope_jax.nn.recommender import GenerativeRecommender, Mlp, ModelConfig, RotaryAttention
-from siren_rope_jax.nn.rotary import RotaryConfig
+from siren_rope_jax.nn.rotary import RotaryConfig, SirenRotary
 from siren_rope_jax.ops.calendar import split_unix_time
 from siren_rope_jax.ops.siren import SirenParams
 
@@ -30,6 +30,11 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
     "ordinal": _SHARED | {"sequence_length": 1024},
     "torope": _SHARED | {"time_scale": 0.01},
     "siren": _SHARED | {"sequence_length": 1024, "rope_d_angle": 64, "angle_nn_width": 16},
+}
+_ROTARY_KINDS: dict[str, Literal["ordinal", "time_order", "siren"]] = {
+    "ordinal": "ordinal",
+    "torope": "time_order",
+    "siren": "siren",
 }
 _INPUTS = {
     "ordinal": {"sequence_features", "action_features", "dynamic_context_features"},
@@ -81,7 +86,7 @@ def from_authors(state_dict: Mapping[str, Any], config: Mapping[str, Any]) -> Ca
         raise ValueError(f"config must hold {missing}")
     model = nnx.eval_shape(lambda: _empty_model(kind, arguments))
     weights = _Weights(state_dict)
-    _fill(model, weights, kind, arguments.get("rope_d_angle", 1))
+    _fill(model, weights, arguments.get("rope_d_angle", 1))
     if weights.unread():
         raise ValueError(f"state_dict holds weights that kind {kind!r} does not have: {weights.unread()}")
 
@@ -98,7 +103,7 @@ def from_authors(state_dict: Mapping[str, Any], config: Mapping[str, Any]) -> Ca
 def _empty_model(kind: str, arguments: dict[str, Any]) -> GenerativeRecommender:
     siren = kind == "siren"
     rotary = RotaryConfig(
-        kind="time_order" if kind == "torope" else kind,
+        kind=_ROTARY_KINDS[kind],
         base=10_000.0 if kind == "torope" else 100_000.0,
         time_scale=arguments.get("time_scale", 0.01),
         width=arguments.get("angle_nn_width", 16),
@@ -148,17 +153,20 @@ class _Weights:
         return sorted(name for name in set(self.state_dict) - self.seen if ".rope." not in name)
 
 
-def _fill(model: GenerativeRecommender, weights: _Weights, kind: str, rope_d_angle: int) -> None:
+def _fill(model: GenerativeRecommender, weights: _Weights, rope_d_angle: int) -> None:
+    def fill(variable: Any, name: str) -> None:
+        variable.set_value(weights(name, variable.shape))
+
     def kernel(name: str, shape: tuple[int, ...]) -> Float[Array, "in out"]:
         return weights(f"{name}.weight", shape[::-1]).T
 
     def linear(layer: nnx.Linear, name: str) -> None:
         layer.kernel.set_value(kernel(name, layer.kernel.shape))
-        layer.bias.set_value(weights(f"{name}.bias", layer.bias.shape))
+        fill(layer.bias, f"{name}.bias")
 
     def norm(layer: nnx.LayerNorm, name: str) -> None:
-        layer.scale.set_value(weights(f"{name}.weight", layer.scale.shape))
-        layer.bias.set_value(weights(f"{name}.bias", layer.bias.shape))
+        fill(layer.scale, f"{name}.weight")
+        fill(layer.bias, f"{name}.bias")
 
     def mlp(module: Mlp, name: str) -> None:
         for index, layer in enumerate(module.layers):
@@ -173,7 +181,7 @@ def _fill(model: GenerativeRecommender, weights: _Weights, kind: str, rope_d_ang
         module.key.kernel.set_value(key[:, order])
         module.value.kernel.set_value(value)
         module.output.kernel.set_value(output)
-        module.no_history.set_value(weights(f"{name}.padding_embedding", (width,)).reshape(heads, -1))
+        module.no_history.set_value(weights(f"{name}.padding_embedding", (width,)))
 
     pairs = model.config.width // model.config.heads // 2
 
@@ -181,7 +189,7 @@ def _fill(model: GenerativeRecommender, weights: _Weights, kind: str, rope_d_ang
         """One angle serves several neighbouring pairs: repeat it until there is one for each."""
         return jnp.repeat(x, pairs // rope_d_angle, axis=-1)
 
-    def angle_network(empty: dict[str, list[dict[str, jax.ShapeDtypeStruct]]], name: str) -> SirenParams:
+    def angle_network(empty: Mapping[str, Any], name: str) -> SirenParams:
         names = {
             "sine": [f"{name}.net.{i}.linear" for i in range(3)] + [f"{name}.net.3"],
             "relu": [f"{name}.residual.{2 * i}" for i in range(4)],
@@ -200,10 +208,10 @@ def _fill(model: GenerativeRecommender, weights: _Weights, kind: str, rope_d_ang
         return network
 
     inputs, width = model.token.kernel.shape
-    if kind == "siren":  # the order, the last input, feeds the angle network alone
+    if isinstance(model.rotary, SirenRotary):  # the order, the last input, feeds the angle network alone
         token = kernel("seq_projection.0", (inputs - 1, width))
         model.token.kernel.set_value(jnp.concatenate([token, jnp.zeros_like(token[:1])]))
-        model.token.bias.set_value(weights("seq_projection.0.bias", (width,)))
+        fill(model.token.bias, "seq_projection.0.bias")
     else:
         linear(model.token, "seq_projection.0")
     norm(model.token_norm, "seq_norm")
@@ -216,13 +224,13 @@ def _fill(model: GenerativeRecommender, weights: _Weights, kind: str, rope_d_ang
         norm(block.attention_norm, f"{name}.prenorm_1")
         norm(block.feed_forward_norm, f"{name}.prenorm_2")
     attention(model.action_attention, "action_attention")
-    if kind == "siren":
-        if pairs % rope_d_angle:
+    if isinstance(model.rotary, SirenRotary):
+        if rope_d_angle < 1 or pairs % rope_d_angle:
             raise ValueError(f"rope_d_angle must divide the {pairs} pairs of a head, but is {rope_d_angle}")
         for network, name in zip(model.rotary.networks, ("angle_nn", "action_angle_nn"), strict=True):
             network.set_value(angle_network(network.get_value(), name))
         model.rotary.scale.set_value(repeated(weights("rope.freq", (rope_d_angle,))))
-        model.rotary.gate.set_value(weights("rope.order_scale", ()))
+        fill(model.rotary.gate, "rope.order_scale")
 
 
 def _events(kind: str, inputs: dict[str, Any]) -> Events:

@@ -30,9 +30,9 @@ def naive_counters(time, user, item, actions, known, pending, smoothing):
         for action in range(actions.shape[1]):
             positives, observed = rate_parts(action, earlier)
             base_rates.append((positives + 1) / (observed + 20))
-        row = [logit(rate) for rate in base_rates]
-        for key in (user, item):
-            own = [event for event in earlier if key[event] == key[now]]
+        row = []
+        for key in (user[:, None], item[:, None], np.stack([user, item], axis=1)):
+            own = [event for event in earlier if (key[event] == key[now]).all()]
             row.append(np.log1p(len(own)))
             for action, base_rate in enumerate(base_rates):
                 positives, observed = rate_parts(action, own)
@@ -133,7 +133,8 @@ def test_an_outcome_hidden_until_known_counts_as_nothing_before():
 
 def test_names_follow_the_columns():
     counters, names = two_views(pending=0.0)
-    assert names == ("base_rate_like", "user_events", "user_rate_like", "item_events", "item_rate_like")
+    kinds = ("user", "item", "user_item")
+    assert names == tuple(name for kind in kinds for name in (f"{kind}_events", f"{kind}_rate_like"))
     assert counters.dtype == np.float32
     np.testing.assert_allclose(counters[:, names.index("user_events")], np.log1p([0, 1, 2]), rtol=1e-6)
     np.testing.assert_array_equal(counters[:, names.index("item_events")], 0)
@@ -148,7 +149,7 @@ def test_an_empty_log_has_no_counters_but_all_names():
         action_known=np.zeros((0, 2), np.int64),
         action_pending=np.zeros(2, np.float32),
     )
-    assert counters.shape == (0, len(names)) == (0, 8)
+    assert counters.shape == (0, len(names)) == (0, 9)
 
 
 @pytest.mark.parametrize(

@@ -176,9 +176,10 @@ def test_misshapen_weight_is_refused_in_one_sentence(siren, name, shape):
         from_authors(siren.state | {name: np.zeros(shape, np.float32)}, siren.config)
 
 
-def test_angles_that_do_not_divide_the_pairs_of_a_head_are_refused_in_one_sentence(siren):
-    with raises_one_sentence("rope_d_angle", "divide the 4 pairs", "3"):
-        from_authors(siren.state, siren.config | {"rope_d_angle": 3})
+@pytest.mark.parametrize("angles", [3, 8, 0])
+def test_angles_that_do_not_divide_the_pairs_of_a_head_are_refused_in_one_sentence(siren, angles):
+    with raises_one_sentence("rope_d_angle", "divide the 4 pairs", f"is {angles}"):
+        from_authors(siren.state, siren.config | {"rope_d_angle": angles})
 
 
 def test_missing_or_unknown_input_is_refused_in_one_sentence(siren):

@@ -1,5 +1,6 @@
 """User sequences -> windows -> rows packed with several windows -> shuffled, sharded grain batches."""
 
+import bisect
 import dataclasses
 
 import grain
@@ -62,16 +63,15 @@ def plan_windows(user: np.ndarray, scored: Bool[np.ndarray, " E"], window: int) 
     wanted = np.flatnonzero(scored)
     # Positions, among the wanted events, of each user's first and of the one after its last.
     low, high = np.searchsorted(wanted, starts), np.searchsorted(wanted, ends)
+    wanted = wanted.tolist()
     windows = []
-    for user_start, a, b in zip(starts.tolist(), low.tolist(), high.tolist(), strict=True):
-        if a == b:
-            continue
-        new, last = int(wanted[a]), int(wanted[b - 1]) + 1
-        while new < last:
+    for user_start, next_wanted, stop in zip(starts.tolist(), low.tolist(), high.tolist(), strict=True):
+        while next_wanted < stop:
+            new = wanted[next_wanted]
             first = max(user_start, new - window // 2)
-            end = min(last, first + window)
+            end = min(wanted[stop - 1] + 1, first + window)
             windows.append((first, new, end))
-            new = end
+            next_wanted = bisect.bisect_left(wanted, end, next_wanted, stop)
     return np.array(windows, np.int32).reshape(-1, 3)
 
 

@@ -1,4 +1,4 @@
-"""History counters: what is known about a user and an item strictly before each event, without leakage.
+"""History counters: what is known of a user, an item and both strictly before each event, without leakage.
 
 Every event changes a running count at two moments: when it has happened, and when its outcome becomes known.
 A counter seen from time t is the sum of the changes whose moment has come, so one primitive serves all of
@@ -25,7 +25,7 @@ def history_counters(
     action_names: Sequence[str] | None = None,
     smoothing: float = 10.0,
 ) -> tuple[Float32[np.ndarray, "E C"], tuple[str, ...]]:
-    """Counts and smoothed action rates of each event's user and item, from strictly earlier, known events.
+    """Counts and smoothed action rates of each event's user, item, and user with item, from the known past.
 
     Seen from an event at time t, an earlier event (time < t) counts for an action with its value if
     `action_known` <= t, otherwise with `action_pending`; NaN counts as nothing, 0 as an observed negative.
@@ -39,12 +39,12 @@ def history_counters(
       action_known: time from which the outcome may be seen; earlier than `time` means at the event itself.
       action_pending: what later events see of an action until then: 0 ("none yet") or NaN ("unobserved").
       action_names: used in the returned names; by default the actions are numbered.
-      smoothing: weight, in events, of the running base rate in the rate of a user or an item.
+      smoothing: weight, in events, of the running base rate in the rate of a user, an item or a pair.
 
     Returns:
-      The counters and their names: for each action the logit of the running base rate (it carries drift);
-      then for the user, and after that for the item, log(1 + events) and the logit of each action's rate,
-      (positives + smoothing * base rate) / (observed + smoothing).
+      The counters and their names: for the user, then the item, then the pair of both, log(1 + events) and the
+      logit of each action's rate, (positives + smoothing * base rate) / (observed + smoothing). The running base
+      rate carries drift into every rate; it is no counter itself, being a clock that a model would overfit to.
 
     Raises:
       ValueError: if shapes do not match, a time or code is not an integer, an outcome is not 0, 1 or NaN,
@@ -58,7 +58,7 @@ def history_counters(
         raise ValueError(f"action_names must have {number_of_actions} entries, got {len(action_names)}")
 
     distinct_times, time_rank = np.unique(time, return_inverse=True)
-    counters = np.empty((len(time), 2 + 3 * number_of_actions), np.float32)
+    counters = np.empty((len(time), 3 + 3 * number_of_actions), np.float32)
     names: list[str] = []
 
     def add(name: str, values: np.ndarray) -> None:
@@ -68,11 +68,11 @@ def history_counters(
     outcomes = [(actions[:, a], action_known[:, a], float(action_pending[a])) for a in range(number_of_actions)]
     timeline = _Timeline(np.zeros(len(time), np.int8), time_rank, distinct_times)
     base_rates = []
-    for name, outcome in zip(action_names, outcomes, strict=True):
+    for outcome in outcomes:
         positives, observed = timeline.totals(*outcome)
         base_rates.append((positives + _BASE_POSITIVES) / (observed + _BASE_EVENTS))
-        add(f"base_rate_{name}", _logit(base_rates[-1]))
-    for kind, key in (("user", user), ("item", item)):
+    pair = user.astype(np.int64) * (int(item.max(initial=0)) + 1) + item
+    for kind, key in (("user", user), ("item", item), ("user_item", pair)):
         timeline = _Timeline(key, time_rank, distinct_times)
         add(f"{kind}_events", np.log1p(timeline.events))
         for name, outcome, base_rate in zip(action_names, outcomes, base_rates, strict=True):

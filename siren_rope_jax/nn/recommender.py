@@ -82,7 +82,7 @@ class RotaryAttention(nnx.Module):
         self.query, self.key, self.value, self.output = (
             nnx.Linear(config.width, config.width, use_bias=False, dtype=dtype, rngs=rngs) for _ in range(4)
         )
-        self.no_history = nnx.Param(jnp.zeros((config.heads, config.width // config.heads), jnp.float32))
+        self.no_history = nnx.Param(jnp.zeros(config.width, jnp.float32))
 
     def __call__(
         self, x: Float[Array, "B S D"], value: Float[Array, "B S D"], events: Events, rotation: SinCos
@@ -101,7 +101,7 @@ class RotaryAttention(nnx.Module):
             key,
             value,
             segment_ids=events.segment,
-            no_history=self.no_history[...],
+            no_history=self.no_history[...].reshape(self.config.heads, -1),
             scale=self.config.attention_scale,
             times=events.elapsed if self.config.hide_ties else None,
         )

@@ -192,6 +192,8 @@ class _Training:
             for name, value in values.items():
                 if value is not None:
                     writer.add_scalar(f"validation/{task}/{name}", value, step)
+        if ne is not None:
+            writer.add_scalar("validation/mean_ne", ne, step)
         writer.flush()
         tasks = ", ".join(f"{task} {four_decimals(v['ne'])}/{four_decimals(v['auc'])}" for task, v in metrics.items())
         self.console.print(f"step {step:>6}: validation NE/AUC {tasks}")
