@@ -27,8 +27,8 @@ from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simul
 from siren_rope_jax.nn.recommender import ModelConfig
 from siren_rope_jax.nn.rotary import RotaryConfig, SirenRotary
 from siren_rope_jax.report.pictures import draw_mean_cosine, draw_week
-from siren_rope_jax.report.tables import make_console
 from siren_rope_jax.report.rotation import mean_cosine
+from siren_rope_jax.report.tables import make_console
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.loop import train
 from siren_rope_jax.train.metrics import cross_entropy, expected_ne, paired_bootstrap

@@ -9,7 +9,8 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_opti
 import jax
 from jaxtyping import install_import_hook
 
-install_import_hook("siren_rope_jax", "beartype.beartype")
+# As for users and pyright, an int may stand for a float.
+install_import_hook("siren_rope_jax", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 _cache = tempfile.TemporaryDirectory()
 jax.config.update("jax_compilation_cache_dir", _cache.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

@@ -20,8 +20,7 @@ def naive_counters(time, user, item, actions, known, pending, smoothing):
 
         def rate_parts(action, events, now=now):
             seen = [
-                actions[event, action] if known[event, action] <= time[now] else pending[action]
-                for event in events
+                actions[event, action] if known[event, action] <= time[now] else pending[action] for event in events
             ]
             seen = [value for value in seen if not np.isnan(value)]
             return float(sum(seen)), float(len(seen))
@@ -88,9 +87,7 @@ def test_removing_all_later_events_changes_no_counter(log, data):
     kept = log["time"] <= log["time"][now]
     past = {name: column[kept] for name, column in log.items() if name != "action_pending"}
     counters, _ = history_counters(**log)
-    np.testing.assert_array_equal(
-        counters[kept], history_counters(**past, action_pending=log["action_pending"])[0]
-    )
+    np.testing.assert_array_equal(counters[kept], history_counters(**past, action_pending=log["action_pending"])[0])
 
 
 @settings(max_examples=80, deadline=None)

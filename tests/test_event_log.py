@@ -341,9 +341,7 @@ def test_hashes_stay_the_same_forever_because_trained_embeddings_depend_on_them(
     assert not set(hashes.tolist()) & set(stable_hash(pl.Series(["a", "b", None]), "other").tolist())
 
 
-def side_table(
-    folder: Path, lines: list[str], header: str = "id,kind,length", name: str = "items.csv"
-) -> None:
+def side_table(folder: Path, lines: list[str], header: str = "id,kind,length", name: str = "items.csv") -> None:
     (folder / name).write_text("\n".join([header, *lines]))
 
 
@@ -445,9 +443,7 @@ def test_a_bad_cell_is_refused_with_file_line_column_and_what_was_found(tmp_path
 
 def test_seconds_declared_as_milliseconds_are_recognised(tmp_path):
     write(tmp_path / "log.csv", rows())
-    assert 'these look like seconds, set timestamp_unit = "s"' in refusal(
-        tmp_path, log={"timestamp_unit": "ms"}
-    )
+    assert 'these look like seconds, set timestamp_unit = "s"' in refusal(tmp_path, log={"timestamp_unit": "ms"})
 
 
 def test_the_line_of_a_bad_cell_counts_blank_lines_and_line_breaks_inside_quotes(tmp_path):
@@ -556,9 +552,7 @@ def test_a_split_that_leaves_a_period_without_events_is_refused(tmp_path, first,
     assert first in message
 
 
-@pytest.mark.parametrize(
-    ("value", "lacking"), [("0", "positives"), ("1", "negatives"), ("", "observed labels")]
-)
+@pytest.mark.parametrize(("value", "lacking"), [("0", "positives"), ("1", "negatives"), ("", "observed labels")])
 def test_a_task_that_cannot_be_learned_is_refused(tmp_path, value, lacking):
     lines = with_cell("click", value, row=0)
     for row in range(1, 10):

@@ -29,9 +29,7 @@ def naive_ece(label, probability):
     order = np.argsort(probability)
     slices = np.array_split(order, 15)
     return sum(
-        len(part) / len(label) * abs(label[part].mean() - probability[part].mean())
-        for part in slices
-        if len(part)
+        len(part) / len(label) * abs(label[part].mean() - probability[part].mean()) for part in slices if len(part)
     )
 
 

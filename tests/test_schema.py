@@ -88,9 +88,7 @@ def test_every_key_of_the_documented_format_is_read(tmp_path):
         actions=(Signal("liked_early", column="like_before_next"),),
         categorical=("tab",),
         dense=("duration_ms",),
-        side_tables=(
-            SideTable(tmp_path / "video_features.csv", "item", "video_id", categorical=("author_id", "tag")),
-        ),
+        side_tables=(SideTable(tmp_path / "video_features.csv", "item", "video_id", categorical=("author_id", "tag")),),
         split=Split("2022-05-05T00:00:00", "2022-05-06"),
     )
 

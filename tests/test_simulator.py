@@ -90,14 +90,10 @@ def test_item_marginals_match_the_specification(feed: SimulatedFeed) -> None:
     quality = feed.events["quality"].to_numpy()
     assert abs(quality.mean()) < 0.012
     assert abs(quality.std() - 1) < 0.012
-    mixes = feed.events.pivot("topic", index="user_id", values="time", aggregate_function="len").drop(
-        "user_id"
-    )
+    mixes = feed.events.pivot("topic", index="user_id", values="time", aggregate_function="len").drop("user_id")
     topics = mixes.fill_null(0).to_numpy()
     pairs = (topics * (topics - 1)).sum() / (topics.sum(1) * (topics.sum(1) - 1)).sum()
-    assert (
-        abs(pairs - 1.5 / 5) < 0.012
-    )  # two events share a topic: (.5 + 1) / (8 * .5 + 1) under Dirichlet(.5)
+    assert abs(pairs - 1.5 / 5) < 0.012  # two events share a topic: (.5 + 1) / (8 * .5 + 1) under Dirichlet(.5)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -114,9 +110,7 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Path) 
         assert (tmp_path / "once" / name).read_bytes() != (tmp_path / "other" / name).read_bytes()
 
 
-def test_written_log_reads_back_and_its_toml_never_names_the_truth(
-    small: SimulatedFeed, tmp_path: Path
-) -> None:
+def test_written_log_reads_back_and_its_toml_never_names_the_truth(small: SimulatedFeed, tmp_path: Path) -> None:
     path = write_simulated_log(small, tmp_path / "new" / "feed")
     spec = tomllib.loads(path.read_text(encoding="utf-8"))
     assert spec == {
@@ -184,8 +178,6 @@ def test_a_write_that_fails_midway_leaves_nothing_behind(
         ({"days": 6}, ValueError, r"days must be between 7 and 366, got 6\.$"),
     ],
 )
-def test_a_bad_config_is_refused_in_one_sentence(
-    arguments: dict, error: type[Exception], message: str
-) -> None:
+def test_a_bad_config_is_refused_in_one_sentence(arguments: dict, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         SimulatorConfig(**arguments)

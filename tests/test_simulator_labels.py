@@ -61,15 +61,11 @@ def test_oracle_is_as_good_as_the_specification_says(feed: SimulatedFeed) -> Non
 
 
 def test_knowing_the_affinity_is_worth_something_beyond_the_oracle(feed: SimulatedFeed) -> None:
-    assert (
-        entropy(probabilities(feed, "full")).mean(0) < entropy(probabilities(feed, "bayes")).mean(0)
-    ).all()
+    assert (entropy(probabilities(feed, "full")).mean(0) < entropy(probabilities(feed, "bayes")).mean(0)).all()
 
 
 def test_oracle_of_the_events_alone_equals_the_truth_table(small: SimulatedFeed) -> None:
-    np.testing.assert_allclose(
-        bayes_probabilities(small.events), probabilities(small, "bayes"), rtol=0, atol=1e-12
-    )
+    np.testing.assert_allclose(bayes_probabilities(small.events), probabilities(small, "bayes"), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("position", [0, 1, 20, 45])
@@ -77,8 +73,7 @@ def test_oracle_of_the_events_alone_equals_the_truth_table(small: SimulatedFeed)
 def test_labels_from_now_on_do_not_change_the_oracle_up_to_now(small, function, position: int) -> None:
     place = pl.int_range(pl.len()).over("user_id")
     changed = small.events.with_columns(
-        pl.when(place >= position).then(1 - pl.col(task)).otherwise(pl.col(task)).alias(task)
-        for task in TASKS
+        pl.when(place >= position).then(1 - pl.col(task)).otherwise(pl.col(task)).alias(task) for task in TASKS
     )
     past = small.events.select(place).to_series().to_numpy() <= position
     before, after = function(small.events), function(changed)
@@ -119,9 +114,7 @@ def reference(history: list[dict]) -> tuple[list[list[float]], list[list[float]]
         kernels.append([reference_kernel(event, history[:i], task) for task in TASKS])
         for task, z in zip(TASKS, kernels[-1], strict=True):
             base, off, _, _, _, beta, qual, load, _, fmt = SPECIFICATION[task]
-            known = (
-                math.log(base / (1 - base)) + off + fmt[event["format"]] + qual * event["quality"] + beta * z
-            )
+            known = math.log(base / (1 - base)) + off + fmt[event["format"]] + qual * event["quality"] + beta * z
             curves.append(1 / (1 + np.exp(-(known + load * grid))))
         density = np.exp(log_density - log_density.max())
         probabilities.append([(density * curve).sum() / density.sum() for curve in curves])
@@ -137,9 +130,7 @@ def reference_kernel(event: dict, past: list[dict], task: str) -> float:
         days = (event["time"] - earlier["time"]) / DAY
         weight = math.exp(-days / tau + kappa * (math.cos(2 * math.pi * days) - 1))
         weight *= 1.0 if is_weekend(event) == is_weekend(earlier) else other_kind
-        total += weight * sum(
-            s * (earlier[t] - SPECIFICATION[t][0]) for s, t in zip(sigma, TASKS, strict=True)
-        )
+        total += weight * sum(s * (earlier[t] - SPECIFICATION[t][0]) for s, t in zip(sigma, TASKS, strict=True))
         normaliser += weight
     return total / normaliser
 
@@ -161,9 +152,7 @@ def test_kernel_and_oracle_equal_the_specification_computed_naively(small: Simul
 
 def test_logistic_regression_on_the_true_kernel_comes_close_to_the_oracle(feed: SimulatedFeed) -> None:
     fmt = feed.events["format"].to_numpy()
-    features = np.column_stack(
-        [kernel_features(feed.events), feed.events["quality"].to_numpy(), fmt == 1, fmt == 2]
-    )
+    features = np.column_stack([kernel_features(feed.events), feed.events["quality"].to_numpy(), fmt == 1, fmt == 2])
     bayes = probabilities(feed, "bayes")
     fit = feed.events["user_id"].to_numpy() < 2_400
     gaps = []

@@ -254,18 +254,15 @@ def write_kuairand(folder, generator):
         )
         pl.concat([log, log.head(7)]).write_csv(folder / f"log_{name}_pure.csv")
     degrees = ["user_active_degree", "is_lowactive_period", "is_live_streamer", "is_video_author"]
-    ranges = [
-        f"{what}_range" for what in ("follow_user_num", "fans_user_num", "friend_user_num", "register_days")
-    ]
+    ranges = [f"{what}_range" for what in ("follow_user_num", "fans_user_num", "friend_user_num", "register_days")]
     onehot = [f"onehot_feat{index}" for index in range(18)]
     pl.DataFrame(
-        {"user_id": range(users)}
-        | {name: generator.integers(0, 3, users) for name in degrees + ranges + onehot}
+        {"user_id": range(users)} | {name: generator.integers(0, 3, users) for name in degrees + ranges + onehot}
     ).write_csv(folder / "user_features_pure.csv")
     basic = ["author_id", "video_type", "upload_type", "music_id", "music_type", "tag"]
-    pl.DataFrame(
-        {"video_id": range(videos)} | {name: generator.integers(0, 9, videos) for name in basic}
-    ).write_csv(folder / "video_features_basic_pure.csv")
+    pl.DataFrame({"video_id": range(videos)} | {name: generator.integers(0, 9, videos) for name in basic}).write_csv(
+        folder / "video_features_basic_pure.csv"
+    )
     return folder
 
 
@@ -285,9 +282,7 @@ def test_kuairand_is_read_from_all_standard_logs_and_never_the_random_one(kuaira
     assert log.duplicates == raw.height - once.height > 0
     assert len(log.time) == once.height
     assert log.task_names == ("click", "long_view", "like", "contribution")
-    contribution = once.select(
-        pl.any_horizontal(pl.col("is_comment", "is_follow", "is_forward") == "1").sum()
-    )
+    contribution = once.select(pl.any_horizontal(pl.col("is_comment", "is_follow", "is_forward") == "1").sum())
     assert log.labels.sum(axis=0).tolist() == [
         *((once[name] == "1").sum() for name in ("is_click", "long_view", "is_like")),
         contribution.item(),

@@ -93,7 +93,7 @@ class Encoder:
             context_std=_scale(counters[train]),
             action_names=log.action_names,
             task_names=log.task_names,
-            task_rates=tuple(float(rate) for rate in np.nanmean(labels, axis=0, dtype=np.float64)),
+            task_rates=tuple(float(np.nanmean(column, dtype=np.float64)) for column in labels.T),
             start_day=start_day,
             span_days=int(log.day[train].max()) - start_day + 1,
             start_second=int(log.time[train].min()) // 1000,
