@@ -84,7 +84,8 @@ def compare(log: EventLog, oracle: np.ndarray, predicted: dict[str, np.ndarray])
     chosen = log.period == TEST
     labels, user = log.labels[chosen], log.user[chosen]
     # Each task's cross-entropy over the entropy of its base rate, summed: what an event adds to the summed NE.
-    entropies = [float(cross_entropy(rate, rate)) for rate in oracle.mean(axis=0)]
+    base_rates = oracle.mean(axis=0)
+    entropies = cross_entropy(base_rates, base_rates)
 
     def summed(probabilities: np.ndarray) -> np.ndarray:
         return (cross_entropy(oracle, probabilities) / entropies).sum(axis=1)

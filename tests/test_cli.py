@@ -12,34 +12,10 @@ import pytest
 
 from siren_rope_jax.cli import main
 
-TINY = [
-    "--steps",
-    "4",
-    "--evaluations",
-    "2",
-    "--model.width",
-    "8",
-    "--model.heads",
-    "1",
-    "--model.layers",
-    "1",
-    "--model.head-widths",
-    "8",
-    "--model.action-widths",
-    "8",
-    "--model.rotary.width",
-    "8",
-    "--inputs.item-buckets",
-    "64",
-    "--inputs.categorical-buckets",
-    "16",
-    "--batches.window",
-    "16",
-    "--batches.row-length",
-    "32",
-    "--batches.batch-size",
-    "4",
-]
+TINY = ["--steps", "4", "--evaluations", "2", "--model.width", "8", "--model.heads", "1", "--model.layers", "1"]
+TINY += ["--model.head-widths", "8", "--model.action-widths", "8", "--model.rotary.width", "8"]
+TINY += ["--inputs.item-buckets", "64", "--inputs.categorical-buckets", "16"]
+TINY += ["--batches.window", "16", "--batches.row-length", "32", "--batches.batch-size", "4"]
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from jaxtyping import Float32, Int32, UInt64
 
 from siren_rope_jax.data.counters import history_counters
 from siren_rope_jax.data.event_log import TRAIN, EventLog
+from siren_rope_jax.data.schema import InputError
 from siren_rope_jax.data.stable_hash import stable_hash
 
 _CLIP = 5.0  # standard deviations; one absurd duration must not drown the rest
@@ -106,12 +107,18 @@ class Encoder:
           log: with the columns that the encoder was fitted on.
 
         Raises:
-          ValueError: if the columns differ.
+          InputError: if the columns differ, or an event lies more than 68 years from the start of training.
         """
         fitted = {"task_names": self.task_names, "action_names": self.action_names, "dense_names": self.dense_names}
         for what, names in (fitted | {"categorical_names": self.id_names[1:]}).items():
             if names != getattr(log, what):
-                raise ValueError(f"the log must have the {what} {names}, but has {getattr(log, what)}")
+                raise InputError(f"the log must have the {what} {names}, but has {getattr(log, what)}")
+        elapsed = log.time // 1000 - self.start_second
+        if len(elapsed) and np.abs(elapsed).max() > np.iinfo(np.int32).max:
+            raise InputError(
+                "events must lie within 68 years of the start of training, but one lies "
+                f"{np.abs(elapsed).max() / 31_556_952:.0f} years away"
+            )
         order = np.argsort(log.user, kind="stable")
         counters, _ = _counters(log, self.config)
         ids = [self._buckets(column, hashes[order]) for column, hashes in enumerate(_ids(log))]
@@ -120,7 +127,7 @@ class Encoder:
         columns = {
             "day": log.day[order],
             "second": log.second[order],
-            "elapsed": (log.time[order] // 1000 - self.start_second).astype(np.int32),
+            "elapsed": elapsed[order].astype(np.int32),
             "ids": np.stack(ids, axis=1),
             "dense": np.concatenate([_standardised(dense, self.dense_mean, self.dense_std), absent], axis=1),
             "actions": _visible_actions(log, order),

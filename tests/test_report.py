@@ -1,0 +1,115 @@
+"""Pictures and tables show what was learned, and the experiments compare what they say they compare."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import polars as pl
+import pytest
+from flax import nnx
+from small_logs import small_log
+
+from experiments.demo import ORDINAL, VARIANTS, compare, get_config, read_probabilities
+from experiments.real_logs import difference
+from siren_rope_jax.nn.features import InputSpec
+from siren_rope_jax.nn.rotary import RotaryConfig, make_rotary
+from siren_rope_jax.report.pictures import draw_mean_cosine, draw_week
+from siren_rope_jax.report.rotation import mean_cosine, time_angles
+from siren_rope_jax.report.tables import metrics_table
+from siren_rope_jax.train.predict import write_predictions
+
+SPEC = InputSpec(dense_names=("quality",), start_day=19_723, span_days=28.0)
+DAY_INPUTS, WEEK_INPUTS = [0, 1], [2, 3]
+
+
+def rotary_of(inputs):
+    """A network, drawn at random, that reads only some of the five time features."""
+    rotary = make_rotary(RotaryConfig(kind="siren"), 16, SPEC, rngs=nnx.Rngs(params=jax.random.key(0)))
+    network = rotary.networks[0].get_value()
+    for first, *_ in network.values():
+        others = [column for column in range(5) if column not in inputs]
+        first["kernel"] = first["kernel"].at[np.array(others, int)].set(0)
+    rotary.networks[0].set_value(network)
+    return rotary
+
+
+def test_a_network_of_the_time_of_day_repeats_after_whole_days_only():
+    cosines = mean_cosine(rotary_of(DAY_INPUTS), SPEC, np.array([0, 12, 24, 168]))
+    np.testing.assert_allclose(cosines[[0, 2, 3]], 1, atol=1e-5)
+    assert cosines[1] < 0.99
+
+
+def test_a_network_of_the_time_of_week_repeats_after_whole_weeks_only():
+    cosines = mean_cosine(rotary_of(WEEK_INPUTS), SPEC, np.array([84, 168]))
+    assert cosines[0] < 0.99
+    np.testing.assert_allclose(cosines[1], 1, atol=1e-5)
+
+
+def test_a_scale_of_zero_turns_nothing():
+    rotary = rotary_of(range(5))
+    rotary.scale[...] = 0 * rotary.scale[...]
+    np.testing.assert_array_equal(time_angles(rotary, SPEC, np.arange(5)), 0)
+
+
+def test_lags_beyond_the_span_are_refused():
+    with pytest.raises(ValueError, match="below 672 hours"):
+        mean_cosine(rotary_of(DAY_INPUTS), SPEC, np.array([672]))
+
+
+def test_pictures_are_drawn(tmp_path):
+    for draw in (draw_mean_cosine, draw_week):
+        draw(tmp_path / "picture.png", rotary_of(range(5)), SPEC)
+        assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+        (tmp_path / "picture.png").unlink()
+
+
+def test_a_metric_that_is_not_defined_is_a_dash():
+    values = {"ne": None, "auc": 0.5, "gauc": None, "ece": 0.1, "log_loss": 0.2, "events": 3, "positives": 0}
+    table = metrics_table({"test": {"like": values}})
+    assert [next(iter(column.cells)) for column in table.columns[2:5]] == ["-", "0.5000", "-"]
+
+
+def test_the_oracle_captures_all_and_ordinal_nothing():
+    log = small_log([12, 30, 7, 25, 18, 40, 9, 22], seed=0)
+    chosen = log.period == 2
+    rng = np.random.default_rng(0)
+    oracle = rng.uniform(0.1, 0.9, (chosen.sum(), log.labels.shape[1]))
+    flat = np.tile(oracle.mean(axis=0), (len(oracle), 1))
+    half = (oracle + flat) / 2
+    log = dataclasses.replace(log, labels=rng.integers(0, 2, log.labels.shape).astype(np.float32))
+    results = compare(log, oracle, {ORDINAL: flat, "half": half, "oracle": oracle})
+    assert results[ORDINAL]["captured"][0] == pytest.approx(0)
+    assert results["oracle"]["captured"] == pytest.approx([1, 1, 1])
+    value, low, high = results["half"]["captured"]
+    assert 0 < low <= value <= high < 1
+    # A forecast at the base rate has an NE of exactly 1.
+    np.testing.assert_allclose(results[ORDINAL]["ne"], 1, rtol=1e-6)
+
+
+def test_predictions_are_matched_with_the_log_by_row(tmp_path):
+    log = small_log([12, 30, 7, 25], seed=1)
+    probabilities = np.random.default_rng(2).uniform(size=log.labels.shape).astype(np.float32)
+    write_predictions(tmp_path / "predictions.parquet", log, probabilities)
+    shuffled = pl.read_parquet(tmp_path / "predictions.parquet").sample(fraction=1.0, shuffle=True, seed=3)
+    shuffled.write_parquet(tmp_path / "predictions.parquet")
+    np.testing.assert_array_equal(read_probabilities(tmp_path, log), probabilities[log.period == 2].astype(np.float64))
+
+
+def test_the_models_of_the_demo_differ_in_nothing_but_time():
+    configs = [get_config(name, seed=3, steps=10) for name in VARIANTS]
+    same = {"rotary": RotaryConfig(), "time_in_embedding": False}
+    plain = {dataclasses.replace(config, model=dataclasses.replace(config.model, **same)) for config in configs}
+    assert len(configs) == 4
+    assert len(plain) == 1
+    assert len({config.model.rotary.base for config in configs}) == 1
+
+
+def test_the_interval_of_a_difference_is_students_over_paired_seeds():
+    first, second = np.array([1.0, 2.0, 3.0]), np.array([1.1, 2.3, 3.2])
+    mean, low, high = difference(first, second)
+    assert mean == pytest.approx(0.2)
+    # t(0.975, 2) = 4.3027, standard error 0.1 / sqrt(3)
+    assert high - mean == pytest.approx(4.30265 * 0.1 / np.sqrt(3), rel=1e-4)
+    assert mean - low == pytest.approx(high - mean)
+    with pytest.raises(ValueError, match="at least 2 seeds"):
+        difference(first[:1], second[:1])
