@@ -133,7 +133,7 @@ def main(arguments: list[str] | None = None) -> None:
     except Interrupted as error:
         _fail(str(error), 128 + error.signal)
     except KeyboardInterrupt:
-        _fail("interrupted before the first step was saved", 130)
+        _fail("interrupted; what was saved before is whole, and the same command goes on from there", 130)
 
 
 def _fail(message: str, code: int) -> NoReturn:

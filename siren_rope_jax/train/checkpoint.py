@@ -28,10 +28,11 @@ class Checkpoints:
         """Writes the state as the latest checkpoint, and as the best one too if it is; a step saved is kept."""
         step = int(state.step)
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress))
-        for manager in (self._latest, self._best) if best else (self._latest,):
+        # The best one first: should the process die in between, the run resumes before it and comes to it again.
+        for manager in (self._best, self._latest) if best else (self._latest,):
             if step not in manager.all_steps():
                 manager.save(step, args=arguments)
-        self.wait()
+                manager.wait_until_finished()
 
     def restore(self, like: TrainState, mesh: Mesh, *, best: bool) -> tuple[TrainState, dict[str, Any]] | None:
         """Reads the latest or the best checkpoint onto the mesh.
@@ -57,11 +58,6 @@ class Checkpoints:
         """Names the latest checkpoint for a message."""
         step = self._latest.latest_step()
         return "none was written yet" if step is None else str(self._folder / str(step))
-
-    def wait(self) -> None:
-        """Blocks until everything is on disk."""
-        self._latest.wait_until_finished()
-        self._best.wait_until_finished()
 
     def close(self) -> None:
         """Ends the background threads."""
