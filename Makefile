@@ -16,7 +16,7 @@ demo: $(VENV)/installed
 	$(BIN)/python experiments/demo.py
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/installed
 	$(BIN)/ruff check .

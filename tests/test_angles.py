@@ -2,6 +2,7 @@
 
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,41 +38,41 @@ def siren_case():
 def test_ordinal_angles_are_position_times_frequency(variant):
     positions = jnp.asarray([0, 1, 2, 4095, 100_000], jnp.int32)
     result = variant(ordinal_angles)(positions, FREQUENCIES)
-    assert result.dtype == jnp.float32
-    np.testing.assert_allclose(result, np.outer(positions, THETA), rtol=2e-7)
+    chex.assert_type(result, jnp.float32)
+    chex.assert_trees_all_close(result, np.outer(positions, THETA), rtol=2e-7)
 
 
 def test_positions_may_be_fractions_of_any_shape():
     positions = jnp.asarray([[[0.5, -2.25]]])
     result = ordinal_angles(positions, FREQUENCIES)
-    np.testing.assert_allclose(result, np.asarray(positions)[..., None] * THETA, rtol=2e-7)
+    chex.assert_trees_all_close(result, np.asarray(positions)[..., None] * THETA, rtol=2e-7)
 
 
 @variant
 def test_time_order_angles_mix_order_and_days_on_every_pair(variant):
     result = variant(time_order_angles)(POSITIONS, DAYS, FREQUENCIES, position_scale=0.7, time_scale=0.03)
-    assert result.dtype == jnp.float32
+    chex.assert_type(result, jnp.float32)
     expected = (0.7 * np.float64(POSITIONS) + 0.03 * np.float64(DAYS))[..., None] * THETA
-    np.testing.assert_allclose(result, expected, rtol=5e-7)
+    chex.assert_trees_all_close(result, expected, rtol=5e-7)
 
 
 def test_scales_per_pair_split_order_and_time_by_dimension():
     order_only = jnp.asarray([1.0, 1.0, 0.0, 0.0])
     result = time_order_angles(POSITIONS, DAYS, FREQUENCIES, position_scale=order_only, time_scale=1 - order_only)
-    np.testing.assert_array_equal(result[..., :2], ordinal_angles(POSITIONS, FREQUENCIES)[..., :2])
-    np.testing.assert_array_equal(result[..., 2:], ordinal_angles(DAYS, FREQUENCIES)[..., 2:])
+    chex.assert_trees_all_equal(result[..., :2], ordinal_angles(POSITIONS, FREQUENCIES)[..., :2], strict=True)
+    chex.assert_trees_all_equal(result[..., 2:], ordinal_angles(DAYS, FREQUENCIES)[..., 2:], strict=True)
 
 
 def test_time_order_with_time_scale_zero_is_ordinal_rope():
     result = time_order_angles(POSITIONS, DAYS, FREQUENCIES, time_scale=0.0)
-    np.testing.assert_array_equal(result, ordinal_angles(POSITIONS, FREQUENCIES))
+    chex.assert_trees_all_equal(result, ordinal_angles(POSITIONS, FREQUENCIES), strict=True)
 
 
 @variant
 def test_siren_rope_with_scale_zero_and_gate_one_is_ordinal_rope(variant):
     params, features = siren_case()
     result = variant(siren_rope_angles)(POSITIONS, features, FREQUENCIES, params, scale=0.0, gate=1.0)
-    np.testing.assert_array_equal(result, ordinal_angles(POSITIONS, FREQUENCIES))
+    chex.assert_trees_all_equal(result, ordinal_angles(POSITIONS, FREQUENCIES), strict=True)
 
 
 @variant
@@ -79,9 +80,10 @@ def test_siren_rope_equals_its_equation_in_float64(variant):
     params, features = siren_case()
     scale = jnp.asarray([math.pi, 1.0, -2.0, 0.5], jnp.float32)
     result = variant(siren_rope_angles)(POSITIONS, features, FREQUENCIES, params, scale=scale, gate=jnp.asarray(0.044))
-    assert result.dtype == jnp.float32
+    chex.assert_type(result, jnp.float32)
     learned = reference.siren(params, features, 10.0) * np.float64(scale)
-    np.testing.assert_allclose(result, learned + 0.044 * np.float64(POSITIONS)[..., None] * THETA, atol=1e-5)
+    expected = learned + 0.044 * np.float64(POSITIONS)[..., None] * THETA
+    chex.assert_trees_all_close(result, expected, rtol=0, atol=1e-5)
 
 
 def test_siren_rope_without_gate_ignores_the_order():
@@ -90,7 +92,7 @@ def test_siren_rope_without_gate_ignores_the_order():
         siren_rope_angles(positions, features, FREQUENCIES, params, scale=math.pi, gate=0.0)
         for positions in (POSITIONS, POSITIONS[:, ::-1])
     ]
-    np.testing.assert_array_equal(*angles)
+    chex.assert_trees_all_equal(*angles, strict=True)
 
 
 def test_gate_scale_and_network_are_trained_through_the_angles():
@@ -101,9 +103,27 @@ def test_gate_scale_and_network_are_trained_through_the_angles():
         return jnp.sum(jnp.sin(angles))
 
     gradients = jax.jit(jax.grad(total, argnums=(0, 1, 2)))(params, jnp.full(4, math.pi), jnp.asarray(1.0))
+    chex.assert_tree_all_finite(gradients)
     for gradient in jax.tree.leaves(gradients):
-        assert np.isfinite(gradient).all()
         assert np.abs(gradient).max() > 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_new_values_and_outputs_fed_back_compile_nothing_anew(dtype):
+    chex.clear_trace_counter()
+    ordinal, time_order, siren, rotate = (
+        jax.jit(chex.assert_max_traces(op, n=1))
+        for op in (ordinal_angles, time_order_angles, siren_rope_angles, apply_rotary)
+    )
+    params, features = siren_case()
+    x = jnp.ones((2, 12, 2, 8), dtype)
+    for call in range(3):
+        positions, scale = POSITIONS + call, 0.5 * call
+        x = rotate(x, ordinal(positions, FREQUENCIES))
+        x = rotate(x, time_order(positions, DAYS + call, FREQUENCIES, time_scale=scale))
+        x = rotate(x, siren(positions, features + call, FREQUENCIES, params, scale=scale, gate=scale))
+    with pytest.raises(AssertionError, match="'apply_rotary' is traced > 1 times"):
+        rotate(x[:, :6], ordinal(POSITIONS, FREQUENCIES)[:, :6])
 
 
 def rotated_logits(angles):

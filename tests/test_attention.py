@@ -2,6 +2,7 @@
 
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,10 +60,9 @@ def check_against_float64(inputs, segment_ids, times=None, *, function=jitted, a
     exact, exact_gradients = reference.attention(
         *inputs[:3], segment_ids, inputs[3], SCALE, times, cotangent=np.float64(cotangent)
     )
-    assert result.dtype == inputs[2].dtype
-    np.testing.assert_allclose(np.float64(result), exact, atol=atol)
-    for gradient, exact_gradient in zip(gradients, exact_gradients, strict=True):
-        np.testing.assert_allclose(np.float64(gradient), exact_gradient, atol=2 * atol, rtol=2 * atol)
+    chex.assert_type(result, inputs[2].dtype)
+    chex.assert_trees_all_close(result, exact, rtol=0, atol=atol)
+    chex.assert_trees_all_close(gradients, tuple(exact_gradients), atol=2 * atol, rtol=2 * atol)
 
 
 @settings(deadline=None, max_examples=40)
@@ -93,7 +93,7 @@ def test_a_row_of_one_event_gives_no_history(segment):
     segment_ids = np.full((BATCH, 1), segment, np.int32)
     check_against_float64(inputs, segment_ids)
     result, _ = jitted(*inputs, jnp.asarray(segment_ids), jnp.ones_like(inputs[2]))
-    np.testing.assert_array_equal(result, np.broadcast_to(inputs[3], result.shape))
+    chex.assert_trees_all_equal(result, np.broadcast_to(inputs[3], result.shape), strict=True)
 
 
 def test_scale_is_the_factor_of_the_logits():
@@ -101,9 +101,9 @@ def test_scale_is_the_factor_of_the_logits():
     segment_ids = jnp.asarray(PACKED)
     result = strictly_causal_attention(query, key, value, segment_ids=segment_ids, no_history=no_history, scale=0.025)
     exact = reference.attention(query, key, value, PACKED, no_history, 0.025)
-    np.testing.assert_allclose(result, exact, atol=2e-6)
+    chex.assert_trees_all_close(result, exact, rtol=0, atol=2e-6)
     even = strictly_causal_attention(query, key, value, segment_ids=segment_ids, no_history=no_history, scale=0.0)
-    np.testing.assert_allclose(even[1, 5], value[1, :5].mean(axis=0), atol=1e-6)
+    chex.assert_trees_all_close(even[1, 5], value[1, :5].mean(axis=0), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -114,11 +114,10 @@ def test_logits_of_ten_thousand_stay_finite(dtype, segment_ids):
     logits = SCALE * jnp.einsum("bind,bjnd->bnij", *(x.astype(jnp.float32) for x in inputs[:2]))
     assert jnp.abs(logits).max() > 1e4
     result, gradients = jitted(*inputs, jnp.asarray(segment_ids), jnp.ones_like(value))
-    for array in (result, *gradients):
-        assert np.isfinite(np.float32(array)).all()
+    chex.assert_tree_all_finite((result, gradients))
     # The largest logit takes all the weight: a logit's rounding by 1e-3 moves a weight by less than that.
     exact = reference.attention(*inputs[:3], segment_ids, no_history, SCALE)
-    np.testing.assert_allclose(np.float64(result), exact, atol=2e-2 if dtype == "bfloat16" else 5e-3)
+    chex.assert_trees_all_close(result, exact, rtol=0, atol=2e-2 if dtype == "bfloat16" else 5e-3)
 
 
 @pytest.mark.parametrize("segment_ids", [PACKED, PADDING_INSIDE, PADDING_ONLY, SINGLES])
@@ -137,9 +136,9 @@ def test_events_of_one_time_do_not_see_each_other():
             query, key, value, segment_ids=segment_ids, no_history=no_history, times=times
         )[0]
 
-    np.testing.assert_array_equal(attend(value)[:3], np.broadcast_to(no_history, (3, HEADS, VALUE_WIDTH)))
+    chex.assert_trees_all_equal(attend(value)[:3], np.broadcast_to(no_history, (3, HEADS, VALUE_WIDTH)), strict=True)
     depends = np.abs(jax.jit(jax.jacrev(attend))(value)[:, :, :, 0]).max(axis=(1, 2, 4, 5)) > 0
-    np.testing.assert_array_equal(depends, np.asarray(times)[0][:, None] > np.asarray(times)[0][None, :])
+    chex.assert_trees_all_equal(depends, np.asarray(times)[0][:, None] > np.asarray(times)[0][None, :], strict=True)
 
 
 SIREN = siren_init(jax.random.key(0), 5, WIDTH // 2, width=8)
@@ -230,7 +229,7 @@ def test_packed_row_equals_its_sequences_run_alone(source):
         alone = {name: jnp.roll(token, -start, axis=1) for name, token in tokens.items()}
         alone_ids = np.where(np.arange(LENGTH) < stop - start, segment, 0)
         result = attend_jitted(source, alone, jnp.asarray(np.tile(alone_ids, (BATCH, 1)), jnp.int32))
-        np.testing.assert_allclose(result[0, : stop - start], packed[0, start:stop], atol=1e-6)
+        chex.assert_trees_all_close(result[0, : stop - start], packed[0, start:stop], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -239,7 +238,8 @@ def test_prefix_scores_as_it_does_inside_the_longer_history(source):
     tokens = random_tokens(segment_ids)
     whole = attend_jitted(source, tokens, segment_ids)
     prefix = {name: token[:, :5] for name, token in tokens.items()}
-    np.testing.assert_allclose(attend_jitted(source, prefix, segment_ids[:, :5]), whole[:, :5], atol=1e-6)
+    alone = attend_jitted(source, prefix, segment_ids[:, :5])
+    chex.assert_trees_all_close(alone, whole[:, :5], rtol=0, atol=1e-6)
 
 
 def test_what_padding_holds_does_not_matter():
@@ -254,8 +254,8 @@ def test_what_padding_holds_does_not_matter():
         )
         for filling in (0.0, 1e4)
     ]
-    np.testing.assert_array_equal(*results)
-    np.testing.assert_array_equal(results[0][0, 2], no_history)
+    chex.assert_trees_all_equal(*results, strict=True)
+    chex.assert_trees_all_equal(results[0][0, 2], no_history, strict=True)
 
 
 ZEROS = {

@@ -3,6 +3,7 @@
 import datetime
 import zoneinfo
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,7 +41,7 @@ def local_time(unix_seconds, zone):
 @example([0, 86_399, 86_400, -1, -86_400, -86_401, YEAR_2200 - 1])
 def test_split_of_seconds_loses_nothing(times):
     day, second = split_unix_time(np.array(times))
-    assert day.dtype == second.dtype == np.int32
+    chex.assert_type([day, second], np.int32)
     assert [(int(d), int(s)) for d, s in zip(day, second, strict=True)] == [divmod(t, 86_400) for t in times]
 
 
@@ -62,8 +63,8 @@ def test_every_event_is_moved_by_its_own_offset(events):
 def test_one_offset_moves_all_events_and_the_shape_is_kept():
     times = np.array([[0, 1_700_000_000], [-5, 4_000_000_000]])
     day, second = split_unix_time(times, utc_offset=28_800)
-    assert day.shape == second.shape == (2, 2)
-    np.testing.assert_array_equal(day.astype(np.int64) * 86_400 + second, times + 28_800)
+    chex.assert_shape([day, second], (2, 2))
+    chex.assert_trees_all_equal(day.astype(np.int64) * 86_400 + second, times + 28_800, strict=True)
 
 
 @settings(deadline=None, max_examples=30)
@@ -80,8 +81,7 @@ def test_days_of_a_clock_change_are_what_datetime_says(zone, date):
     times = start + np.concatenate([around - 1, around, around + 1, around + 777])
     day, second = split_unix_time(times.reshape(4, -1), time_zone=zone)
     expected = np.array([local_time(int(t), zone) for t in times])
-    np.testing.assert_array_equal(day.ravel(), expected[:, 0])
-    np.testing.assert_array_equal(second.ravel(), expected[:, 1])
+    chex.assert_trees_all_equal((day.ravel(), second.ravel()), (expected[:, 0], expected[:, 1]))
 
 
 def test_the_chosen_days_do_change_their_clocks():
@@ -95,7 +95,7 @@ def test_the_chosen_days_do_change_their_clocks():
 def test_zone_works_in_milliseconds_and_for_no_events():
     day, second = split_unix_time(np.array([1_720_000_000_999]), unit="ms", time_zone="Asia/Kolkata")
     assert (day[0], second[0]) == local_time(1_720_000_000, "Asia/Kolkata")
-    assert split_unix_time(np.array([], np.int64), time_zone="Europe/Berlin")[0].shape == (0,)
+    chex.assert_shape(split_unix_time(np.array([], np.int64), time_zone="Europe/Berlin"), (0,))
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_features_keep_1e_6_from_1970_to_2200(jit, start_day, span_days):
         return calendar_features(day, second, start_day=start_day, span_days=span_days)
 
     result = np.asarray((jax.jit(features) if jit else features)(day, second))
-    assert result.dtype == np.float32
+    chex.assert_type(result, np.float32)
     expected = reference.calendar_features(day, second, start_day, span_days)
     assert np.abs(result - expected).max() < 1e-6
     assert np.abs(result[:, 4]).max() <= 1
@@ -185,7 +185,7 @@ def test_days_before_1970_keep_their_weekday():
     day = jnp.arange(-20, 0, dtype=jnp.int32)
     second = jnp.full(20, 40_000, jnp.int32)
     result = calendar_features(day, second, start_day=-20, span_days=40.0)
-    np.testing.assert_allclose(result, reference.calendar_features(day, second, -20, 40.0), atol=1e-6)
+    chex.assert_trees_all_close(result, reference.calendar_features(day, second, -20, 40.0), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,6 +61,7 @@ def differentiated(request):
 def test_logits_and_loss_equal_the_authors(differentiated):
     golden, logits, loss, _ = differentiated
     outputs = golden.part("output")
+    chex.assert_trees_all_equal_shapes_and_dtypes(logits, outputs["logits"])
     assert np.abs(logits - outputs["logits"]).max() < 2e-5
     assert abs(loss - outputs["mean_bce"]) < 1e-6
 
@@ -68,6 +70,7 @@ def test_gradients_equal_the_authors_in_every_tensor(differentiated):
     golden, _, _, gradients = differentiated
     expected = golden.part("grad")
     assert len(expected) > 30
+    chex.assert_trees_all_equal_shapes_and_dtypes(gradients, expected)
     largest = max(np.abs(gradient).max() for gradient in expected.values())
     for name, gradient in expected.items():
         error = np.abs(gradients[name] - gradient).max()
@@ -95,7 +98,7 @@ def test_angle_network_equals_the_authors(siren):
     cyclic = [wave(phase) for phase in phases for wave in (np.sin, np.cos)]
     features = np.stack([siren.inputs["order_features"], time / 31_536_000 - 55, *cyclic], axis=-1)
     result = siren_apply(params, jnp.asarray(features, jnp.float32))
-    np.testing.assert_allclose(result, siren.part("output")["angle_nn_output"], atol=1e-5)
+    chex.assert_trees_all_close(result, siren.part("output")["angle_nn_output"], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -106,9 +109,10 @@ def test_inputs_that_a_kind_lacks_change_nothing(kind, surplus):
     forward = from_authors(golden.state, golden.config)
     needed = {name: array for name, array in golden.inputs.items() if name not in surplus}
     assert len(needed) + len(surplus) == len(golden.inputs)
-    logits = forward(**needed)
-    assert np.abs(logits - golden.part("output")["logits"]).max() < 2e-5
-    np.testing.assert_array_equal(forward(**golden.inputs), logits)
+    logits, expected = forward(**needed), golden.part("output")["logits"]
+    chex.assert_trees_all_equal_shapes_and_dtypes(logits, expected)
+    assert np.abs(logits - expected).max() < 2e-5
+    chex.assert_trees_all_equal(forward(**golden.inputs), logits, strict=True)
 
 
 @pytest.mark.parametrize("kind", ["rope", None])

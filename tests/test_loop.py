@@ -5,6 +5,7 @@ import json
 import os
 import signal
 
+import chex
 import jax
 import numpy as np
 import polars as pl
@@ -110,7 +111,7 @@ def test_an_interrupted_run_would_end_elsewhere_than_an_uninterrupted_one(
     assert not (run / "metrics.json").exists()
     metrics = train(log, CONFIG, run, console=_silent())
     whole, whole_metrics = finished
-    jax.tree.map(np.testing.assert_array_equal, _parameters(run), _parameters(whole))
+    chex.assert_trees_all_equal(_parameters(run), _parameters(whole), strict=True)
     assert metrics == whole_metrics
 
 
@@ -118,7 +119,7 @@ def test_a_second_call_on_a_finished_run_would_train_again_or_change_it(log, fin
     run, metrics = finished
     before = _parameters(run)
     assert train(log, CONFIG, run, console=_silent()) == metrics
-    jax.tree.map(np.testing.assert_array_equal, before, _parameters(run))
+    chex.assert_trees_all_equal(before, _parameters(run), strict=True)
 
 
 def test_evaluate_would_report_other_metrics_than_training(log, finished):
@@ -158,7 +159,7 @@ def test_a_diverged_step_would_be_saved_over_a_good_checkpoint(log, tmp_path, mo
         with pytest.raises(NonFiniteError, match=rf"step {STEPS - 1}: the loss is nan .*checkpoints/{STEPS // 2}"):
             train(log, CONFIG, run, console=_silent())
     _, params = load_session(run)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+    chex.assert_tree_all_finite(params)
     assert [path.name for path in (run / "checkpoints").iterdir() if path.is_dir()] == [str(STEPS // 2)]
 
 
@@ -187,7 +188,7 @@ def test_the_loaded_recommender_would_not_be_the_trained_one(finished):
     run, _ = finished
     model = load_recommender(run)
     _, params = load_session(run)
-    jax.tree.map(np.testing.assert_array_equal, jax.tree.leaves(params), jax.tree.leaves(nnx.state(model)))
+    chex.assert_trees_all_equal(jax.tree.leaves(params), jax.tree.leaves(nnx.state(model)), strict=True)
 
 
 def test_no_checkpoint_would_end_in_a_traceback(log, finished, tmp_path):

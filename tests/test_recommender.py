@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -102,7 +103,7 @@ def test_no_score_changes_with_later_events_or_with_actions_not_yet_taken(varian
     flipped = events._replace(actions=1 - events.actions)
     changed = mixed(changed, flipped, SLOT >= ROW, names=("actions",))
     before, after = (logits_of(VARIANTS[variant], e)[DIAGONAL, DIAGONAL] for e in (events, changed))
-    np.testing.assert_array_equal(before, after)
+    chex.assert_trees_all_equal(before, after, strict=True)
 
 
 @every_variant
@@ -158,7 +159,7 @@ def test_a_packed_row_scores_its_sequences_as_if_each_were_alone(variant):
     together = logits_of(config, packed)
     for first, end in ((0, 3), (3, 7)):
         alone = logits_of(config, place(packed, slice(first, end), 0, 1, onto=padding(seed=2)))
-        np.testing.assert_allclose(together[:, first:end], alone[:, : end - first], **CLOSE)
+        chex.assert_trees_all_close(together[:, first:end], alone[:, : end - first], **CLOSE)
 
 
 @every_variant
@@ -166,7 +167,7 @@ def test_a_prefix_scores_the_same_as_inside_the_longer_history(variant):
     config, events = VARIANTS[variant], one_user()
     whole = logits_of(config, events)
     prefix = logits_of(config, place(events, slice(0, 5), 0, 1, onto=padding(seed=2)))
-    np.testing.assert_allclose(whole[:, :5], prefix[:, :5], **CLOSE)
+    chex.assert_trees_all_close(whole[:, :5], prefix[:, :5], **CLOSE)
 
 
 @every_variant
@@ -177,7 +178,7 @@ def test_padding_anywhere_and_of_any_content_moves_no_score(variant):
         scattered = padding(seed=seed)
         for source, slot in enumerate(slots):
             scattered = place(events, slice(source, source + 1), slot, 1, onto=scattered)
-        np.testing.assert_allclose(logits_of(config, scattered)[:, list(slots)], at_start, **CLOSE)
+        chex.assert_trees_all_close(logits_of(config, scattered)[:, list(slots)], at_start, **CLOSE)
 
 
 @every_variant
@@ -185,14 +186,12 @@ def test_rows_of_padding_and_first_events_give_finite_logits_and_gradients(varia
     segment = np.zeros((SLOTS, SLOTS), np.int32)
     segment[1, 0], segment[2, 3], segment[3, :5], segment[4] = 1, 1, [1, 2, 3, 4, 5], 1
     logits, gradients = compiled(VARIANTS[variant])(random_events(segment))
-    for values in (logits, *jax.tree.leaves(gradients)):
-        assert np.all(np.isfinite(values))
+    chex.assert_tree_all_finite((logits, gradients))
 
 
 def test_only_padding_gives_finite_logits_and_gradients():
     logits, gradients = compiled(VARIANTS["siren"])(padding(seed=0))
-    for values in (logits, *jax.tree.leaves(gradients)):
-        assert np.all(np.isfinite(values))
+    chex.assert_tree_all_finite((logits, gradients))
 
 
 @every_variant
@@ -223,17 +222,16 @@ def test_with_ties_hidden_events_of_one_second_do_not_see_each_other():
 
 def test_without_ties_hiding_them_changes_nothing():
     events = one_user()
-    np.testing.assert_allclose(
-        logits_of(small_config(hide_ties=True), events), logits_of(small_config(), events), **CLOSE
-    )
+    hiding, showing = (logits_of(small_config(hide_ties=hide), events) for hide in (True, False))
+    chex.assert_trees_all_close(hiding, showing, **CLOSE)
 
 
 def test_bfloat16_stays_finite_and_close_to_float32():
     config, events = VARIANTS["siren"], one_user()
     exact = logits_of(config, events)
     logits, gradients = compiled(dataclasses.replace(config, dtype="bfloat16"))(events)
-    assert logits.dtype == np.float32
-    assert all(x.dtype == np.float32 and np.all(np.isfinite(x)) for x in jax.tree.leaves(gradients[0]))
+    chex.assert_type([logits, *jax.tree.leaves(gradients[0])], np.float32)
+    chex.assert_tree_all_finite((logits, gradients[0]))
     assert np.any(logits != exact)
     # Eight bits of mantissa through about ten layers.
     assert np.abs(logits - exact).max() < 0.05 * np.abs(exact).max()
@@ -249,10 +247,7 @@ def parameters(config: ModelConfig, seed: int = 0) -> dict[str, np.ndarray]:
 
 @every_variant
 def test_everything_but_the_rotation_starts_alike_for_one_seed(variant):
-    reference, other = parameters(VARIANTS["ordinal"]), parameters(VARIANTS[variant])
-    assert reference.keys() == other.keys()
-    for name, value in reference.items():
-        np.testing.assert_array_equal(value, other[name], err_msg=name)
+    chex.assert_trees_all_equal(parameters(VARIANTS["ordinal"]), parameters(VARIANTS[variant]), strict=True)
 
 
 def test_everything_that_is_drawn_starts_differently_for_another_seed():
@@ -277,7 +272,7 @@ def test_the_dropout_stream_is_the_same_for_every_rotation():
         np.asarray(make(config)(events, dropout_key=jax.random.key(key)))
         for config, key in ((inert, 3), (ordinal, 3), (ordinal, 4))
     )
-    np.testing.assert_allclose(a, b, **CLOSE)
+    chex.assert_trees_all_close(a, b, **CLOSE)
     assert np.abs(a - other_key).max() > 1e-2
 
 
@@ -286,8 +281,8 @@ def test_each_dropout_acts_in_training_only(which):
     config = small_config(**({"dropout": 0.0, "id_dropout": 0.0} | {which: 0.5}))
     without = small_config(dropout=0.0, id_dropout=0.0)
     events, key = one_user(), jax.random.key(0)
-    np.testing.assert_array_equal(make(config)(events), make(without)(events))
-    np.testing.assert_allclose(make(without)(events, dropout_key=key), make(without)(events), **CLOSE)
+    chex.assert_trees_all_equal(make(config)(events), make(without)(events), strict=True)
+    chex.assert_trees_all_close(make(without)(events, dropout_key=key), make(without)(events), **CLOSE)
     assert np.abs(make(config)(events, dropout_key=key) - make(config)(events)).max() > 1e-2
 
 
@@ -296,7 +291,7 @@ def test_predictions_start_at_the_base_rates():
     start = np.asarray(jax.nn.sigmoid(model(events)))
     assert np.all(np.abs(start.mean((0, 1)) - RATES) < 0.1)
     model.head.layers[-1].kernel[...] *= 0
-    np.testing.assert_allclose(jax.nn.sigmoid(model(events)), np.broadcast_to(RATES, start.shape), rtol=1e-6)
+    chex.assert_trees_all_close(jax.nn.sigmoid(model(events)), np.broadcast_to(RATES, start.shape), rtol=1e-6)
 
 
 def test_history_counters_act_linearly_unless_the_skip_is_off():
@@ -305,7 +300,7 @@ def test_history_counters_act_linearly_unless_the_skip_is_off():
     before = np.asarray(model(events))
     model.context.kernel[...] = jnp.array([[1.0, 0], [0, 2], [0, 0]])
     expected = before + np.asarray(events.context)[..., :2] * [1, 2]
-    np.testing.assert_allclose(model(events), expected, **CLOSE)
+    chex.assert_trees_all_close(model(events), expected, **CLOSE)
     assert make(small_config(context_skip=False)).context is None
 
 
@@ -316,7 +311,7 @@ def test_the_attention_and_residual_scales_of_the_configuration_are_used():
         return np.asarray(awake(make(small_config(**changes)))(events))
 
     base = logits()
-    np.testing.assert_allclose(logits(attention_scale=4**-0.5), base, **CLOSE)
+    chex.assert_trees_all_close(logits(attention_scale=4**-0.5), base, **CLOSE)
     assert np.abs(logits(attention_scale=0.025) - base).max() > 1e-2
     assert np.abs(logits(residual_scale=0.1) - base).max() > 1e-2
 

@@ -1,5 +1,6 @@
 """Sine and cosine of large angles, and the rotation of pairs, with and without jit, in float32 and bfloat16."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,7 +33,7 @@ def angles_up_to(limit, count, seed=0):
 
 def sincos_error(angles, variant):
     sin, cos = variant(sincos)(jnp.asarray(angles))
-    assert sin.dtype == cos.dtype == jnp.float32
+    chex.assert_type([sin, cos], jnp.float32)
     exact = np.float64(angles)
     return max(np.abs(sin - np.sin(exact)).max(), np.abs(cos - np.cos(exact)).max())
 
@@ -54,7 +55,7 @@ def test_sincos_is_nan_where_an_angle_means_nothing(variant):
     sin, cos = variant(sincos)(meaningless)
     assert np.isnan(sin).all()
     assert np.isnan(cos).all()
-    assert np.isfinite(np.asarray(variant(sincos)(jnp.asarray([2.0**24, -(2.0**24)])))).all()
+    chex.assert_tree_all_finite(variant(sincos)(jnp.asarray([2.0**24, -(2.0**24)])))
 
 
 @variant
@@ -70,20 +71,20 @@ def test_gradients_of_sincos_are_cosine_and_minus_sine_to_any_order(variant):
 
         for derivative in derivatives:
             function = jax.grad(function)
-            np.testing.assert_allclose(variant(jax.vmap(function))(x), derivative, atol=3e-7)
+            chex.assert_trees_all_close(variant(jax.vmap(function))(x), derivative, rtol=0, atol=3e-7)
 
 
 def test_sincos_under_vmap_is_sincos_of_the_whole_array():
     x = jnp.linspace(-50.0, 50.0, 24).reshape(2, 3, 4)
     whole = jax.jit(sincos)(x)
     for mapped in (jax.vmap(jax.vmap(sincos)), jax.vmap(sincos, in_axes=2, out_axes=2)):
-        jax.tree.map(np.testing.assert_array_equal, jax.jit(mapped)(x), whole)
+        chex.assert_trees_all_equal(jax.jit(mapped)(x), whole, strict=True)
 
 
 def test_sincos_of_bfloat16_angles_is_float32():
     sin, cos = sincos(jnp.asarray([1.0, 100.0], jnp.bfloat16))
-    assert sin.dtype == cos.dtype == jnp.float32
-    np.testing.assert_allclose(sin, np.sin([1.0, 100.0]), atol=2e-7)
+    chex.assert_type([sin, cos], jnp.float32)
+    chex.assert_trees_all_close(sin, np.sin([1.0, 100.0]), rtol=0, atol=2e-7)
 
 
 def random_case(seed, batch, length, heads, pairs, dtype, *, per_head):
@@ -102,8 +103,7 @@ def pair_norms(x, interleaved):
 
 def check_rotation(x, angles, interleaved, variant):
     rotated = variant(apply_rotary, static_argnames="interleaved")(x, angles, interleaved=interleaved)
-    assert rotated.dtype == x.dtype
-    assert rotated.shape == x.shape
+    chex.assert_trees_all_equal_shapes_and_dtypes(rotated, x)
     per_head = angles if angles.ndim == 4 else np.broadcast_to(angles[:, :, None], (*x.shape[:3], x.shape[3] // 2))
     error = np.abs(np.float64(rotated) - reference.rotate(np.float64(x), per_head, interleaved))
     assert (error <= TOLERANCE[x.dtype.name] * pair_norms(x, interleaved)).all()
@@ -137,7 +137,7 @@ def test_rotation_keeps_the_norm_of_every_pair(variant, interleaved, dtype):
     x, angles = random_case(1, 2, 8, 2, 4, dtype, per_head=False)
     rotated = variant(apply_rotary, static_argnames="interleaved")(x, angles, interleaved=interleaved)
     before, after = pair_norms(x, interleaved), pair_norms(rotated, interleaved)
-    np.testing.assert_allclose(after, before, rtol=2 * TOLERANCE[dtype])
+    chex.assert_trees_all_close(after, before, rtol=2 * TOLERANCE[dtype])
 
 
 @variant
@@ -146,7 +146,7 @@ def test_rotation_keeps_the_norm_of_every_pair(variant, interleaved, dtype):
 def test_zero_angle_changes_nothing(variant, interleaved, dtype):
     x, angles = random_case(2, 2, 3, 2, 4, dtype, per_head=False)
     rotated = variant(apply_rotary, static_argnames="interleaved")(x, 0 * angles, interleaved=interleaved)
-    np.testing.assert_array_equal(rotated, x)
+    chex.assert_trees_all_equal(rotated, x, strict=True)
 
 
 @variant
@@ -176,16 +176,15 @@ def test_gradient_of_x_turns_back_and_that_of_the_angle_is_a_right_angle_ahead()
     rotated, pull_back = jax.vjp(apply_rotary, x, angles)
     of_x, of_angles = pull_back(cotangent)
     # The transposed rotation turns back; turning a pair by d moves it by d times itself turned by a right angle.
-    np.testing.assert_allclose(of_x, apply_rotary(cotangent, -angles), atol=3e-6)
     quarter = jnp.concatenate([-rotated[..., 2:], rotated[..., :2]], axis=-1)
     per_pair = (cotangent * quarter).reshape(1, 3, 2, 2, 2).sum(axis=(2, 3))
-    np.testing.assert_allclose(of_angles, per_pair, atol=3e-6)
+    chex.assert_trees_all_close((of_x, of_angles), (apply_rotary(cotangent, -angles), per_pair), rtol=0, atol=3e-6)
 
 
 def test_sine_and_cosine_shared_by_layers_rotate_as_the_angles_do():
     x, angles = random_case(6, 2, 3, 2, 4, "float32", per_head=True)
     sin, cos = sincos(angles)
-    np.testing.assert_array_equal(rotate_pairs(x, sin, cos), apply_rotary(x, angles))
+    chex.assert_trees_all_equal(rotate_pairs(x, sin, cos), apply_rotary(x, angles), strict=True)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,8 +46,7 @@ def test_fixed_rotations_have_nothing_to_learn(kind):
 
 
 def test_ordinal_angles_are_positions_times_the_published_frequencies():
-    for part in angles(small_rotary("ordinal")):
-        np.testing.assert_allclose(part, ORDINAL, rtol=1e-6)
+    chex.assert_trees_all_close(angles(small_rotary("ordinal")), (ORDINAL, ORDINAL), rtol=1e-6)
 
 
 def test_the_base_of_the_configuration_is_used_by_every_kind():
@@ -56,8 +56,7 @@ def test_the_base_of_the_configuration_is_used_by_every_kind():
         dataclasses.replace(small_rotary("time_order", base=100.0), time_scale=0.0),
         small_rotary("siren", base=100.0, initial_scale=0.0),
     ):
-        for part in angles(config):
-            np.testing.assert_allclose(part, other, rtol=1e-6)
+        chex.assert_trees_all_close(angles(config), (other, other), rtol=1e-6)
 
 
 def test_time_order_angles_add_the_days_since_the_training_span_began():
@@ -65,19 +64,18 @@ def test_time_order_angles_add_the_days_since_the_training_span_began():
     days = np.asarray(EVENTS.elapsed) / 86_400
     expected = (EVENTS.position + 0.5 * days)[..., None] * frequencies
     config = dataclasses.replace(small_rotary("time_order"), time_scale=0.5)
-    for part in angles(config):
-        np.testing.assert_allclose(part, expected, rtol=1e-6)
+    chex.assert_trees_all_close(angles(config), (expected, expected), rtol=1e-6)
 
 
 def test_siren_with_scale_zero_is_ordinal_rope_exactly():
-    for part in angles(small_rotary("siren", initial_scale=0.0)):
-        np.testing.assert_array_equal(part, angles(small_rotary("ordinal"))[0])
+    ordinal = angles(small_rotary("ordinal"))[0]
+    chex.assert_trees_all_equal(angles(small_rotary("siren", initial_scale=0.0)), (ordinal, ordinal), strict=True)
 
 
 def test_siren_starts_with_the_published_gate_and_scale():
     module = make(small_rotary("siren"))
     assert module.gate[...] == 1
-    np.testing.assert_allclose(module.scale[...], np.full(PAIRS, math.pi), rtol=1e-7)
+    chex.assert_trees_all_close(module.scale[...], np.full(PAIRS, math.pi), rtol=1e-7)
 
 
 def test_siren_angles_are_learned_scale_times_network_plus_gate_times_position():
@@ -85,7 +83,7 @@ def test_siren_angles_are_learned_scale_times_network_plus_gate_times_position()
     learned = np.asarray(module(EVENTS, NOTHING)[0]) - ORDINAL
     module.gate[...] = np.float32(0.25)
     module.scale[...] = module.scale[...] * 2
-    np.testing.assert_allclose(module(EVENTS, NOTHING)[0], 2 * learned + 0.25 * ORDINAL, rtol=1e-4, atol=1e-5)
+    chex.assert_trees_all_close(module(EVENTS, NOTHING)[0], 2 * learned + 0.25 * ORDINAL, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["siren", "time_order"])
@@ -95,14 +93,13 @@ def test_temporal_angles_change_with_the_hour(kind):
 
 
 def test_ordinal_angles_ignore_the_hour():
-    np.testing.assert_array_equal(
-        angles(small_rotary("ordinal"), later(3, seconds=7))[0], angles(small_rotary("ordinal"))[0]
-    )
+    moved, at_home = (angles(small_rotary("ordinal"), events) for events in (later(3, seconds=7), EVENTS))
+    chex.assert_trees_all_equal(moved, at_home, strict=True)
 
 
 def test_siren_angles_repeat_weekly_once_the_training_span_has_passed():
     after, much_later = (angles(small_rotary("siren"), later(days))[0] for days in (70, 70 + 7 * 500))
-    np.testing.assert_array_equal(after, much_later)
+    chex.assert_trees_all_equal(after, much_later, strict=True)
 
 
 def test_siren_angles_follow_the_long_range_offset_beyond_the_span_if_the_clamp_is_off():
@@ -120,27 +117,26 @@ def test_siren_angles_see_metadata_only_where_configured():
 
 def test_one_network_serves_blocks_and_action_attention_unless_separated():
     block, action = angles(small_rotary("siren"))
-    np.testing.assert_array_equal(block, action)
+    chex.assert_trees_all_equal(block, action, strict=True)
     block, action = angles(small_rotary("siren", separate_action_network=True))
     assert np.all(np.abs(block - action).max(axis=-1) > 1e-3)
 
 
 def test_separating_the_action_network_leaves_the_angles_of_the_blocks_alone():
-    np.testing.assert_array_equal(
-        angles(small_rotary("siren", separate_action_network=True))[0], angles(small_rotary("siren"))[0]
-    )
+    apart, shared = (angles(small_rotary("siren", separate_action_network=separate))[0] for separate in (True, False))
+    chex.assert_trees_all_equal(apart, shared, strict=True)
 
 
 @pytest.mark.parametrize("branch", ["sine", "relu"])
 def test_leaving_a_branch_out_leaves_the_other_as_it_was(branch):
     both = nnx.to_pure_dict(nnx.state(make(small_rotary("siren"))))["networks"][0]
     alone = nnx.to_pure_dict(nnx.state(make(small_rotary("siren", branches=(branch,)))))["networks"][0]
-    assert list(alone) == [branch]
-    jax.tree.map(np.testing.assert_array_equal, alone[branch], both[branch])
+    chex.assert_trees_all_equal(alone, {branch: both[branch]}, strict=True)
 
 
 @pytest.mark.parametrize("kind", ["ordinal", "time_order", "siren"])
 def test_an_angle_depends_on_its_own_event_alone(kind):
     config = small_rotary(kind)
     cut = EVENTS._replace(**{name: values[:, 2:5] for name, values in EVENTS._asdict().items()})
-    np.testing.assert_allclose(angles(config, cut, NOTHING[:, 2:5])[0], angles(config)[0][:, 2:5], rtol=1e-5, atol=1e-6)
+    alone = angles(config, cut, NOTHING[:, 2:5])[0]
+    chex.assert_trees_all_close(alone, angles(config)[0][:, 2:5], rtol=1e-5, atol=1e-6)

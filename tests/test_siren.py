@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,7 +41,7 @@ def test_initial_weights_follow_the_published_distributions(in_features, width, 
     assert set(params) == {"sine", "relu"}
     sizes = [in_features, width, width, 3]
     for branch, layers in params.items():
-        assert [layer["kernel"].shape[1:] for layer in layers] == list(itertools.pairwise(sizes))
+        chex.assert_shape([layer["kernel"] for layer in layers], [(DRAWS, *pair) for pair in itertools.pairwise(sizes)])
         for index, (layer, n_in) in enumerate(zip(layers, sizes[:-1], strict=True)):
             first_or_later = 1 / n_in if index == 0 else math.sqrt(6 / n_in) / omega0
             check_uniform(layer["kernel"], first_or_later if branch == "sine" else 1 / math.sqrt(n_in))
@@ -57,7 +58,7 @@ def test_no_two_draws_of_a_network_share_their_random_numbers():
 
 def test_one_key_repeats_its_draw_and_another_key_does_not():
     first, again = (siren_init(jax.random.key(1), 5, 2, width=8) for _ in range(2))
-    jax.tree.map(np.testing.assert_array_equal, first, again)
+    chex.assert_trees_all_equal(first, again, strict=True)
     other = siren_init(jax.random.key(2), 5, 2, width=8)
     assert not any(jax.tree.leaves(jax.tree.map(np.array_equal, first, other)))
 
@@ -66,8 +67,7 @@ def test_one_key_repeats_its_draw_and_another_key_does_not():
 def test_leaving_one_branch_out_keeps_the_draw_of_the_other(branch):
     both = siren_init(jax.random.key(3), 5, 2, width=8)
     alone = siren_init(jax.random.key(3), 5, 2, width=8, branches=(branch,))
-    assert list(alone) == [branch]
-    jax.tree.map(np.testing.assert_array_equal, alone[branch], both[branch])
+    chex.assert_trees_all_equal(alone, {branch: both[branch]}, strict=True)
 
 
 @pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
@@ -76,15 +76,15 @@ def test_network_equals_float64(jit, branches):
     params = siren_init(jax.random.key(4), 5, 3, width=16, hidden_layers=2, branches=branches)
     features = jax.random.uniform(jax.random.key(5), (2, 7, 5), minval=-1, maxval=1)
     result = (apply if jit else siren_apply)(params, features)
-    assert result.dtype == jnp.float32
-    np.testing.assert_allclose(result, reference.siren(params, features, 10.0), atol=3e-6)
+    chex.assert_type(result, jnp.float32)
+    chex.assert_trees_all_close(result, reference.siren(params, features, 10.0), rtol=0, atol=3e-6)
 
 
 def test_omega0_is_the_frequency_of_the_sine_layers():
     params = siren_init(jax.random.key(6), 5, 3, width=16, omega0=2.5)
     features = jax.random.uniform(jax.random.key(7), (7, 5), minval=-1, maxval=1)
     result = apply(params, features, omega0=2.5)
-    np.testing.assert_allclose(result, reference.siren(params, features, 2.5), atol=3e-6)
+    chex.assert_trees_all_close(result, reference.siren(params, features, 2.5), rtol=0, atol=3e-6)
     assert np.abs(result - reference.siren(params, features, 10.0)).max() > 0.01
 
 
@@ -92,15 +92,15 @@ def test_branches_add():
     params = siren_init(jax.random.key(8), 5, 3, width=16)
     features = jax.random.normal(jax.random.key(9), (4, 5))
     apart = [apply({branch: layers}, features) for branch, layers in params.items()]
-    np.testing.assert_allclose(apply(params, features), apart[0] + apart[1], rtol=1e-6)
+    chex.assert_trees_all_close(apply(params, features), apart[0] + apart[1], rtol=1e-6)
 
 
 def test_every_weight_and_feature_has_a_gradient():
     params = siren_init(jax.random.key(10), 5, 3, width=16)
     features = jax.random.normal(jax.random.key(11), (32, 5))
     gradients = jax.jit(jax.grad(lambda p, x: jnp.sum(apply(p, x) ** 2), argnums=(0, 1)))(params, features)
+    chex.assert_tree_all_finite(gradients)
     for gradient in jax.tree.leaves(gradients):
-        assert np.isfinite(gradient).all()
         assert np.abs(gradient).max() > 0
 
 
@@ -108,8 +108,8 @@ def test_bfloat16_features_give_float32_outputs():
     params = siren_init(jax.random.key(12), 5, 3, width=16)
     features = jax.random.normal(jax.random.key(13), (4, 5), jnp.bfloat16)
     result = apply(params, features)
-    assert result.dtype == jnp.float32
-    np.testing.assert_allclose(result, apply(params, features.astype(jnp.float32)), rtol=1e-6)
+    chex.assert_type(result, jnp.float32)
+    chex.assert_trees_all_close(result, apply(params, features.astype(jnp.float32)), rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["in_features", "out_features", "width", "hidden_layers"])

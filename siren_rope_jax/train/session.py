@@ -61,6 +61,11 @@ def make_session(encoder: Encoder, config: TrainConfig, *, steps: int = 1) -> Se
     )
     try:
         mesh = make_mesh(config.mesh)
+        if config.batches.batch_size % mesh.shape["data"]:
+            raise ValueError(
+                f"batch_size must be a multiple of the {mesh.shape['data']} devices of the data axis, "
+                f"but is {config.batches.batch_size}"
+            )
         model = compile_model(
             config.model,
             spec,
