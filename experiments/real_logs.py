@@ -55,13 +55,17 @@ class RealLogs:
 
 def get_config(source: Source, rotation: Rotation, seed: int) -> TrainConfig:
     """The run of one rotation and seed."""
-    rotary = RotaryConfig(kind=rotation)
     small = source == "deskdrop"  # so small that ids, of which most test items have none, only invite overfitting
     return TrainConfig(
         seed=seed,
         epochs=16 if small else 4,
         evaluations=10 if small else 8,
-        model=ModelConfig(width=32, heads=2, rotary=rotary),
+        model=ModelConfig(
+            width=32,
+            heads=2,
+            dropout=0.2 if small else 0.1,
+            rotary=RotaryConfig(kind=rotation, omega0=1.0 if small else 10.0),
+        ),
         inputs=InputConfig(item_buckets=1, categorical_buckets=1, counter_smoothing=5.0) if small else InputConfig(),
         batches=BatchConfig(batch_size=16),
         optimizer=OptimizerConfig(learning_rate=3e-3),

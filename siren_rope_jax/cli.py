@@ -128,6 +128,8 @@ def main(arguments: list[str] | None = None) -> None:
         command(make_console())
     except (InputError, FileExistsError) as error:
         _fail(str(error), 2)
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror or error}", 2)
     except NonFiniteError as error:
         _fail(str(error), 3)
     except Interrupted as error:

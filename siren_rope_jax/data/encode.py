@@ -11,6 +11,7 @@ from siren_rope_jax.data.counters import history_counters
 from siren_rope_jax.data.event_log import TRAIN, EventLog
 from siren_rope_jax.data.schema import InputError
 from siren_rope_jax.data.stable_hash import stable_hash
+from siren_rope_jax.settings import check_settings
 
 _CLIP = 5.0  # standard deviations; one absurd duration must not drown the rest
 
@@ -29,9 +30,13 @@ class InputConfig:
     """Weight, in events, of the running base rate in a user's or an item's rates."""
 
     def __post_init__(self) -> None:
-        for name in ("item_buckets", "categorical_buckets", "min_count"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, but is {getattr(self, name)}")
+        check_settings(
+            self,
+            item_buckets="[1, 2147483647]",
+            categorical_buckets="[1, 2147483647]",
+            min_count="[1, inf)",
+            counter_smoothing="(0, inf)",
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from siren_rope_jax.nn.rotary import RotaryConfig, make_rotary
 from siren_rope_jax.ops.attention import strictly_causal_attention
 from siren_rope_jax.ops.calendar import calendar_features
 from siren_rope_jax.ops.rotary import rotate_pairs, sincos
+from siren_rope_jax.settings import check_settings
 
 SinCos = tuple[Float32[Array, "B S R"], Float32[Array, "B S R"]] | None
 
@@ -54,6 +55,26 @@ class ModelConfig:
     """Type of the activations; angles, softmax, logits and parameters stay float32."""
     rotary: RotaryConfig = dataclasses.field(default_factory=RotaryConfig)
     """Which angles rotate queries and keys."""
+
+    def __post_init__(self) -> None:
+        check_settings(
+            self,
+            width="[1, inf)",
+            heads="[1, inf)",
+            layers="[0, inf)",
+            embedding_dim="[1, inf)",
+            action_widths="[1, inf)",
+            head_widths="[1, inf)",
+            feed_forward="(0, inf)",
+            dropout="[0, 1)",
+            id_dropout="[0, 1)",
+            attention_scale="(0, inf)",
+            residual_scale="(-inf, inf)",
+        )
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width must be a multiple of twice the heads, but is {self.width} for {self.heads} heads")
+        if round(self.feed_forward * self.width) < 1:
+            raise ValueError(f"feed_forward must leave at least one unit, but is {self.feed_forward}")
 
 
 class Mlp(nnx.Module):
@@ -158,16 +179,10 @@ class GenerativeRecommender(nnx.Module):
           key: everything but rotation and time features is drawn from it alike for every variant.
 
         Raises:
-          ValueError: if the width does not split into heads of even width.
+          ValueError: if there is no task, or the rotation's metadata names an unknown column.
         """
-        if config.heads < 1 or config.width % (2 * config.heads):
-            raise ValueError(
-                f"width must be a multiple of twice the heads, but is {config.width} for {config.heads} heads"
-            )
-        if config.layers < 0 or not task_logits:
-            raise ValueError(
-                f"layers must be 0 or more and tasks 1 or more, but are {config.layers} and {len(task_logits)}"
-            )
+        if not task_logits:
+            raise ValueError("task_logits must hold one logit a task, but are empty")
         dtype = jnp.dtype(config.dtype)
         # The time-dependent parts have a stream of their own: without them, or with others, the rest starts alike.
         body_key, time_key = jax.random.split(key)

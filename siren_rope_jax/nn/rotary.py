@@ -13,6 +13,7 @@ from siren_rope_jax.ops.angles import ordinal_angles, siren_rope_angles, time_or
 from siren_rope_jax.ops.calendar import SECONDS_PER_DAY, calendar_features
 from siren_rope_jax.ops.frequencies import inverse_frequencies
 from siren_rope_jax.ops.siren import siren_init
+from siren_rope_jax.settings import check_settings
 
 Angles = Float32[Array, "B S R"]
 
@@ -43,6 +44,19 @@ class RotaryConfig:
     """SIREN-RoPE: id or dense columns that the angle network takes beside the time features."""
     separate_action_network: bool = False
     """SIREN-RoPE: a second angle network for the final action attention, as in the authors' code."""
+
+    def __post_init__(self) -> None:
+        check_settings(
+            self,
+            base="(1, inf)",
+            time_scale="(-inf, inf)",
+            width="[1, inf)",
+            hidden_layers="[1, inf)",
+            omega0="(0, inf)",
+            initial_scale="(-inf, inf)",
+        )
+        if not self.branches or len(set(self.branches)) != len(self.branches):
+            raise ValueError(f'branches must be "sine", "relu" or both, but are {self.branches}')
 
 
 class NoRotation(nnx.Module):

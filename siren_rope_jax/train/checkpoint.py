@@ -7,6 +7,7 @@ import jax
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
+from siren_rope_jax.data.schema import InputError
 from siren_rope_jax.train.sharding import replicated
 from siren_rope_jax.train.step import TrainState
 
@@ -44,6 +45,9 @@ class Checkpoints:
 
         Returns:
           (state, progress), or None if there is no checkpoint yet.
+
+        Raises:
+          InputError: if the checkpoint is damaged, or of another model.
         """
         manager = self._best if best else self._latest
         step = manager.latest_step()
@@ -51,7 +55,11 @@ class Checkpoints:
             return None
         target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), like)
         arguments = ocp.args.Composite(state=ocp.args.StandardRestore(target), progress=ocp.args.JsonRestore())
-        restored = manager.restore(step, args=arguments)
+        try:
+            restored = manager.restore(step, args=arguments)
+        except Exception as error:  # orbax and tensorstore raise what they like
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise InputError(f"checkpoint {manager.directory / str(step)} cannot be read: {reason[:200]}") from error
         return restored["state"], restored["progress"]
 
     def describe_latest(self) -> str:

@@ -5,6 +5,7 @@ import dataclasses
 from siren_rope_jax.data.batches import BatchConfig
 from siren_rope_jax.data.encode import InputConfig
 from siren_rope_jax.nn.recommender import ModelConfig
+from siren_rope_jax.settings import SEEDS, check_settings
 from siren_rope_jax.train.optimizer import OptimizerConfig
 from siren_rope_jax.train.sharding import MeshConfig
 
@@ -37,11 +38,14 @@ class TrainConfig:
     """Devices."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.epochs < float("inf"):
-            raise ValueError(f"epochs must be positive, but is {self.epochs}")
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"steps must be at least 1, but is {self.steps}")
-        if self.evaluations < 1:
-            raise ValueError(f"evaluations must be at least 1, but is {self.evaluations}")
-        if any(not 0 <= weight < float("inf") for weight in self.task_weights):
-            raise ValueError(f"task_weights must be finite and not negative, but are {self.task_weights}")
+        check_settings(
+            self,
+            seed=SEEDS,
+            epochs="(0, inf)",
+            steps="[1, inf)",
+            evaluations="[1, inf)",
+            checkpoint_seconds="[0, inf]",
+            task_weights="[0, inf)",
+        )
+        if self.task_weights and not any(self.task_weights):
+            raise ValueError(f"task_weights must not all be 0, but are {self.task_weights}")

@@ -5,6 +5,8 @@ import dataclasses
 import jax
 import optax
 
+from siren_rope_jax.settings import check_settings
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
@@ -26,10 +28,16 @@ class OptimizerConfig:
     """Decay of the second moment."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.learning_rate < float("inf"):
-            raise ValueError(f"learning_rate must be positive, but is {self.learning_rate}")
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f"warmup must be at least 0 and below 1, but is {self.warmup}")
+        check_settings(
+            self,
+            learning_rate="(0, inf)",
+            warmup="[0, 1)",
+            final="[0, 1]",
+            weight_decay="[0, inf)",
+            clip_norm="(0, inf]",
+            b1="[0, 1)",
+            b2="[0, 1)",
+        )
 
 
 def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:

@@ -7,12 +7,14 @@ import json
 import os
 import platform
 import typing
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from siren_rope_jax import __version__
 from siren_rope_jax.data.encode import Encoded, Encoder
 from siren_rope_jax.data.event_log import EventLog
 from siren_rope_jax.data.schema import EventLogSpec, InputError
@@ -71,7 +73,7 @@ def open_run(run: Path, log: EventLog, encoder: Encoder, encoded: Encoded, confi
     described = json.loads(json.dumps(described))
     path = run / "config.json"
     if path.exists():
-        differences = _differences(json.loads(path.read_text()), described)
+        differences = _differences(_described(run), described)
         if differences:
             raise InputError(
                 f"{run} holds a run that differs in {'; '.join(differences)}: give another --out, or the same settings"
@@ -91,15 +93,31 @@ def read_run(run: Path) -> tuple[EventLogSpec, TrainConfig, Encoder]:
     Raises:
       InputError: if the folder is not that of a run.
     """
+    if not (run / "config.json").exists():
+        raise InputError(f"{run} must be a folder that `siren-rope train` wrote, but has no config.json")
+    described = _described(run)
+    try:
+        spec = EventLogSpec.from_dict(described["log"], run, str(run / "config.json"))
+        config = from_dict(TrainConfig, described["config"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{run / 'config.json'} must be as `siren-rope train` {__version__} writes it, but is not: {error}"
+        ) from None
+    try:
+        encoder = Encoder.load(run / "encoder.npz")
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{run / 'encoder.npz'} is damaged or missing: {error}") from None
+    return spec, config, encoder
+
+
+def _described(run: Path) -> dict[str, Any]:
     try:
         described = json.loads((run / "config.json").read_text())
-        encoder = Encoder.load(run / "encoder.npz")
-    except OSError as error:
-        raise InputError(
-            f"{run} must be a folder that `siren-rope train` wrote, but {error.filename}: {error.strerror}"
-        ) from None
-    spec = EventLogSpec.from_dict(described["log"], run, str(run / "config.json"))
-    return spec, from_dict(TrainConfig, described["config"]), encoder
+        if not isinstance(described, dict) or not {"config", "log", "data"} <= described.keys():
+            raise ValueError("it lacks a part")
+    except ValueError as error:  # of JSON and of UTF-8 too
+        raise InputError(f"{run / 'config.json'} is damaged: {error}") from None
+    return described
 
 
 def check_data(run: Path, log: EventLog, encoded: Encoded) -> None:
@@ -108,7 +126,7 @@ def check_data(run: Path, log: EventLog, encoded: Encoded) -> None:
     Raises:
       InputError: if events came, went or changed.
     """
-    data = json.loads((run / "config.json").read_text())["data"]
+    data = _described(run)["data"]
     if data != {"events": len(log.time), "digest": _digest(encoded)}:
         raise InputError(
             f"{run} was trained on {data['events']} events of {', '.join(map(str, log.spec.files))}, but these files "
