@@ -52,7 +52,7 @@ class Demo:
     """Folder of the feed, the runs, the table and the pictures."""
     seed: int = 0
     """Of initialisation, order of the batches and dropout, the same for every model."""
-    steps: int = 1_400
+    steps: int = 1_000
     """Training steps of each model."""
     feed: SimulatorConfig = dataclasses.field(default_factory=lambda: SimulatorConfig(seed=1))
     """The simulated feed."""
@@ -63,7 +63,7 @@ def get_config(variant: str, *, seed: int, steps: int) -> TrainConfig:
     return TrainConfig(
         seed=seed,
         steps=steps,
-        evaluations=4,
+        evaluations=2,
         model=ModelConfig(width=32, heads=2, dropout=0.0, id_dropout=0.0, **VARIANTS[variant]),
         inputs=InputConfig(item_buckets=1),
         batches=BatchConfig(batch_size=16),

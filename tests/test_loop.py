@@ -27,6 +27,7 @@ from siren_rope_jax.train.interrupt import Interrupted
 from siren_rope_jax.train.loop import NonFiniteError, train
 from siren_rope_jax.train.optimizer import OptimizerConfig
 from siren_rope_jax.train.session import load_recommender, load_session
+from siren_rope_jax.train.sharding import MeshConfig
 
 STEPS = 8
 CONFIG = TrainConfig(
@@ -167,7 +168,7 @@ def test_a_configuration_that_does_not_fit_would_leave_a_folder_behind(log, tmp_
     run = tmp_path / "run"
     for config, message in (
         (dataclasses.replace(CONFIG, task_weights=(1.0,)), "task_weights"),
-        (dataclasses.replace(CONFIG, model=ModelConfig(width=10, heads=4)), "width"),
+        (dataclasses.replace(CONFIG, mesh=MeshConfig(model=3)), "mesh"),
         (dataclasses.replace(CONFIG, model=ModelConfig(rotary=RotaryConfig(metadata=("nonsense",)))), "nonsense"),
     ):
         with pytest.raises(InputError, match=message):

@@ -1,0 +1,63 @@
+"""Settings outside their intervals are refused in one sentence; those inside are left alone."""
+
+import dataclasses
+
+import pytest
+from one_sentence import raises_one_sentence
+
+from siren_rope_jax.data.encode import InputConfig
+from siren_rope_jax.nn.recommender import ModelConfig
+from siren_rope_jax.nn.rotary import RotaryConfig
+from siren_rope_jax.settings import check_settings
+from siren_rope_jax.train.config import TrainConfig
+from siren_rope_jax.train.optimizer import OptimizerConfig
+
+NAN = float("nan")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    rate: float = 0.0
+    widths: tuple[int, ...] = (1, 2)
+    scale: float | None = None
+
+
+def test_ends_belong_to_an_interval_as_its_brackets_say():
+    check_settings(Settings(rate=0.0), rate="[0, 1)", widths="[1, 2]", scale="(0, inf)")
+    for value, interval in ((1.0, "[0, 1)"), (0.0, "(0, 1)"), (NAN, "[-inf, inf]"), (-0.1, "[0, 1]")):
+        with raises_one_sentence("rate", interval, str(value)):
+            check_settings(Settings(rate=value), rate=interval)
+    with raises_one_sentence("widths", "[2, inf)", "1"):
+        check_settings(Settings(), widths="[2, inf)")
+
+
+@pytest.mark.parametrize(
+    ("cls", "name", "value"),
+    [
+        (ModelConfig, "width", -8),
+        (ModelConfig, "width", 10),
+        (ModelConfig, "layers", -1),
+        (ModelConfig, "dropout", 1.0),
+        (ModelConfig, "id_dropout", NAN),
+        (ModelConfig, "embedding_dim", 0),
+        (ModelConfig, "head_widths", (0,)),
+        (ModelConfig, "action_widths", (-3,)),
+        (ModelConfig, "feed_forward", float("inf")),
+        (ModelConfig, "attention_scale", NAN),
+        (RotaryConfig, "base", 0.5),
+        (RotaryConfig, "omega0", 0.0),
+        (RotaryConfig, "branches", ()),
+        (InputConfig, "counter_smoothing", NAN),
+        (InputConfig, "item_buckets", 0),
+        (OptimizerConfig, "learning_rate", NAN),
+        (OptimizerConfig, "warmup", 1.0),
+        (OptimizerConfig, "b2", 1.0),
+        (TrainConfig, "seed", -1),
+        (TrainConfig, "seed", 2**32),
+        (TrainConfig, "epochs", 0.0),
+        (TrainConfig, "task_weights", (0.0, 0.0)),
+    ],
+)
+def test_a_value_that_would_train_nonsense_is_refused(cls, name, value):
+    with raises_one_sentence(name):
+        cls(**{name: value})
