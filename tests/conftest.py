@@ -4,6 +4,8 @@ import os
 import tempfile
 
 # Before jax starts: tests run each program a few times only, and most of their time would go into optimising it.
+# One thread for gradient boosting too: two test processes share two cores.
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
 
 import jax

@@ -138,11 +138,11 @@ def test_a_gradient_within_the_bound_is_taken_as_it_is():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"learning_rate": 0.0}, "learning_rate must be positive, but is 0.0"),
-        ({"learning_rate": math.inf}, "learning_rate must be positive, but is inf"),
-        ({"learning_rate": math.nan}, "learning_rate must be positive, but is nan"),
-        ({"warmup": 1.0}, "warmup must be at least 0 and below 1, but is 1.0"),
-        ({"warmup": -0.1}, "warmup must be at least 0 and below 1, but is -0.1"),
+        ({"learning_rate": 0.0}, r"learning_rate must lie in \(0, inf\), but is 0.0"),
+        ({"learning_rate": math.inf}, r"learning_rate must lie in \(0, inf\), but is inf"),
+        ({"learning_rate": math.nan}, r"learning_rate must lie in \(0, inf\), but is nan"),
+        ({"warmup": 1.0}, r"warmup must lie in \[0, 1\), but is 1.0"),
+        ({"warmup": -0.1}, r"warmup must lie in \[0, 1\), but is -0.1"),
     ],
 )
 def test_a_schedule_that_cannot_work_is_refused(changes, sentence):
