@@ -71,6 +71,10 @@ class Score:
     def __call__(self, console: Console) -> None:
         """Runs the command."""
         spec, _, _ = read_run(self.run)
+        kept = {file.resolve() for file in (self.events, *spec.files, *(side.file for side in spec.side_tables))}
+        out = self.out.resolve()
+        if out in kept or out.is_dir() or out.is_relative_to(self.run.resolve()):
+            raise InputError(f"{self.out} must be a new file or earlier scores, but is data, a folder or in the run")
         log = read_event_log(spec, new_events=self.events)
         write_scores(self.out, log, score(log, self.run))
         console.print(f"{int(log.new.sum()):,} events scored in {self.out}")

@@ -133,6 +133,10 @@ def test_bad_input_would_end_in_a_traceback_or_leave_files_behind(feed, run, tmp
     _refused(capsys, ["train", feed / "log.toml", "--out", run, *TINY, "--seed", "9"], "config.seed")
     _refused(capsys, ["evaluate", tmp_path / "nowhere"], "nowhere")
     _refused(capsys, ["score", run, "--events", tmp_path / "no.csv", "--out", out], "no.csv")
+    for precious in (feed / "events.parquet", run / "config.json"):
+        before = precious.read_bytes()
+        _refused(capsys, ["score", run, "--events", feed / "events.parquet", "--out", precious], str(precious))
+        assert precious.read_bytes() == before
     _refused(capsys, ["simulate", "--out", feed, "--users", "61"], str(feed))
     _refused(capsys, ["simulate", "--out", out, "--users", "0"], "users")
     assert not out.exists()

@@ -191,6 +191,24 @@ def test_an_unobserved_action_is_shown_as_unobserved_not_as_negative():
     assert one_user([0, 10, 20], np.nan, [0, np.nan, 1]).tolist() == [[0, 1], [0, 0], [1, 1]]
 
 
+def test_an_action_is_not_shown_to_another_event_of_its_own_second():
+    # Three events in one second, known at once, 5 s and 20 s later; the next second's event comes after 10 s.
+    log = small_log([4, 1])
+    events = np.flatnonzero(log.user == 0)
+    time = log.time.copy()
+    time[events] = np.array([0, 300, 900, 10_000]) + 1_650_000_000_000
+    order = np.argsort(time, kind="stable")
+    known = np.repeat(time[:, None], 2, axis=1)
+    known[events[:3], 0] += np.array([0, 5_000, 20_000])
+    actions = np.ones_like(log.actions)
+    pending = np.full(2, np.nan, np.float32)
+    log = replace(log, time=time, actions=actions, action_known=known, action_pending=pending)
+    fields = {name: getattr(log, name)[order] for name in ("time", "user", "item", "actions", "action_known")}
+    shown = by_event(encode(replace(log, **fields))[1])["actions"]
+    own = np.flatnonzero(fields["user"] == 0)
+    np.testing.assert_array_equal(shown[own, 2], [1, 1, 0, 1])
+
+
 def test_the_moment_an_action_is_known_counts_from_the_users_own_next_event():
     log = small_log([2, 2])
     log = replace(

@@ -26,6 +26,7 @@ from siren_rope_jax.train.evaluate import evaluate
 from siren_rope_jax.train.interrupt import Interrupted
 from siren_rope_jax.train.loop import NonFiniteError, train
 from siren_rope_jax.train.optimizer import OptimizerConfig
+from siren_rope_jax.train.run_folder import lock_run
 from siren_rope_jax.train.session import load_recommender, load_session
 from siren_rope_jax.train.sharding import MeshConfig
 
@@ -83,7 +84,7 @@ def test_a_run_folder_without_its_parts_would_be_useless(finished, log):
         "training.json",
         "predictions.parquet",
     }
-    assert expected | {"checkpoints", "best", "tensorboard"} == {path.name for path in run.iterdir()}
+    assert expected | {"checkpoints", "best", "tensorboard", "lock"} == {path.name for path in run.iterdir()}
     assert json.loads((run / "metrics.json").read_text()) == metrics
     for period in ("validation", "test"):
         for task in log.task_names:
@@ -126,6 +127,12 @@ def test_a_second_call_on_a_finished_run_would_train_again_or_change_it(log, fin
 def test_evaluate_would_report_other_metrics_than_training(log, finished):
     run, metrics = finished
     assert evaluate(log, run) == metrics
+
+
+def test_two_trainers_would_share_a_folder(log, finished):
+    run, _ = finished
+    with lock_run(run), pytest.raises(InputError, match="being trained by another process"):
+        train(log, CONFIG, run, console=_silent())
 
 
 def test_evaluate_would_accept_a_log_that_changed(log, finished):

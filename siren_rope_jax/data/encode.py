@@ -198,11 +198,13 @@ def _counters(log: EventLog, config: InputConfig) -> tuple[Float32[np.ndarray, "
 
 
 def _visible_actions(log: EventLog, order: np.ndarray) -> Float32[np.ndarray, "E A2"]:
-    """Value and observed flag of each action as the user's next event may see it: its value once it is known."""
+    """Value and observed flag of each action as the user's next event, at a later second, may see it."""
     user, time = log.user[order], log.time[order]
-    next_time = np.full(len(order), np.iinfo(np.int64).max)
-    same = user[:-1] == user[1:]
-    next_time[:-1][same] = time[1:][same]
+    # Events of one second do not see each other (ModelConfig.hide_ties), so what counts is the next second's event.
+    last = np.flatnonzero(np.r_[(user[:-1] != user[1:]) | (time[:-1] // 1000 != time[1:] // 1000), True][: len(user)])
+    after = last[np.searchsorted(last, np.arange(len(user)))] + 1
+    follows = np.append(user, -1)[after] == user
+    next_time = np.where(follows, np.append(time, 0)[after], np.iinfo(np.int64).max)
     known = log.action_known[order] <= next_time[:, None]
     shown = np.where(known, log.actions[order], log.action_pending)
     observed = ~np.isnan(shown)
@@ -217,8 +219,9 @@ def _nan_mean(values: np.ndarray) -> Float32[np.ndarray, " F"]:
 def _scale(values: np.ndarray) -> Float32[np.ndarray, " F"]:
     """Standard deviation, or 1 for a constant column."""
     mean = _nan_mean(values)
-    variance = _nan_mean((values.astype(np.float64) - mean) ** 2)
-    return np.where(variance > 0, np.sqrt(variance), 1).astype(np.float32)
+    count = np.maximum((~np.isnan(values)).sum(axis=0), 1)
+    std = np.sqrt(np.nansum((values.astype(np.float64) - mean) ** 2, axis=0) / count)
+    return np.where(std > 0, std, 1).astype(np.float32)
 
 
 def _standardised(values: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:

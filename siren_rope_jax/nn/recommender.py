@@ -49,8 +49,8 @@ class ModelConfig:
     """Lets the history counters act on the logits linearly too, beside the head's network."""
     time_in_embedding: bool = False
     """Feeds the time features into each event's embedding: the paper's second baseline, with any rotation."""
-    hide_ties: bool = False
-    """Keeps events of one user that carry the same second from seeing each other."""
+    hide_ties: bool = True
+    """Keeps events of one user that carry the same second from seeing each other; else they see outcomes too early."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the activations; angles, softmax, logits and parameters stay float32."""
     rotary: RotaryConfig = dataclasses.field(default_factory=RotaryConfig)

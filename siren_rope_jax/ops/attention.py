@@ -26,7 +26,8 @@ def strictly_causal_attention(
       segment_ids: which sequence each slot belongs to; 0 is padding, which nobody sees.
       no_history: what an event without any visible event before it gets; for padding too.
       scale: factor of the logits; 1/sqrt(H) if not given.
-      times: if given, events of one time do not see each other (several shown in one request, say); exact integers.
+      times: if given, events of one time do not see each other (several shown in one request, say); integers that
+        fit int32.
 
     Returns:
       Attended values in the dtype of `value`; finite, with finite gradients, for any layout of segments.
@@ -57,7 +58,8 @@ def strictly_causal_attention(
     logits = jnp.matmul(query, jnp.swapaxes(key, 2, 3), preferred_element_type=jnp.float32) * scale
     logits = jnp.where(visible, logits, jnp.finfo(jnp.float32).min)
     # A row that sees nothing has the sum 0; dividing by 1 there keeps its value and its gradient 0, never NaN.
-    weights = jnp.where(visible, jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True))), 0)
+    largest = jax.lax.stop_gradient(logits.max(-1, keepdims=True, initial=jnp.finfo(jnp.float32).min))
+    weights = jnp.where(visible, jnp.exp(logits - largest), 0)
     total = weights.sum(-1, keepdims=True)
     weights = weights / jnp.where(total > 0, total, 1)
     attended = jnp.matmul(weights.astype(value.dtype), value, preferred_element_type=jnp.float32)

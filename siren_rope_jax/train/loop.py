@@ -22,7 +22,7 @@ from siren_rope_jax.train.evaluate import write_evaluation
 from siren_rope_jax.train.interrupt import Interrupted, InterruptRequest
 from siren_rope_jax.train.optimizer import make_schedule
 from siren_rope_jax.train.predict import PERIODS, mean_ne, metrics_of
-from siren_rope_jax.train.run_folder import open_run, write_json
+from siren_rope_jax.train.run_folder import lock_run, open_run, write_json
 from siren_rope_jax.train.session import Session, load_session, make_session
 from siren_rope_jax.train.sharding import put_batch
 from siren_rope_jax.train.step import TrainState
@@ -45,7 +45,7 @@ def train(log: EventLog, config: TrainConfig, run: Path, *, console: Console | N
       The content of `metrics.json`: metrics of each task on validation and test.
 
     Raises:
-      InputError: if the folder holds something else, or a run that differs.
+      InputError: if the folder holds something else, a run that differs, or one that is being trained.
       Interrupted: after Ctrl-C or SIGTERM, once the checkpoint is written.
       NonFiniteError: if loss or gradient is not finite; no checkpoint is written after that step.
     """
@@ -56,13 +56,14 @@ def train(log: EventLog, config: TrainConfig, run: Path, *, console: Console | N
     steps = config.steps or max(1, round(config.epochs * len(rows.event) / config.batches.batch_size))
     session = make_session(encoder, config, steps=steps)
     open_run(run, log, encoder, encoded, config)
-    checkpoints = Checkpoints(run)
-    try:
-        _Training(log, encoded, rows, steps, session, run, checkpoints, console).fit()
-    finally:
-        checkpoints.close()
-    session, params = load_session(run)
-    return write_evaluation(session, params, log, encoded, run)
+    with lock_run(run):
+        checkpoints = Checkpoints(run)
+        try:
+            _Training(log, encoded, rows, steps, session, run, checkpoints, console).fit()
+        finally:
+            checkpoints.close()
+        session, params = load_session(run)
+        return write_evaluation(session, params, log, encoded, run)
 
 
 @dataclasses.dataclass
@@ -186,6 +187,11 @@ class _Training:
         """Evaluates on validation; is it the best so far, and what is the best mean NE now?"""
         period = PERIODS["validation"]
         probabilities = self.session.predict(state.params, self.encoded, self.log.period == period)
+        if np.isnan(probabilities[self.log.period == period]).any():
+            raise NonFiniteError(
+                f"step {step}: predictions on validation are NaN, which must be finite; "
+                f"last good checkpoint: {self.checkpoints.describe_latest()}"
+            )
         metrics = metrics_of(self.log, probabilities, period)
         ne = mean_ne(metrics)
         for task, values in metrics.items():

@@ -1,6 +1,8 @@
 """The folder of a run: what it was made from, so that it can be resumed, evaluated and used for scoring."""
 
+import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -8,7 +10,7 @@ import os
 import platform
 import typing
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +81,29 @@ def open_run(run: Path, log: EventLog, encoder: Encoder, encoded: Encoded, confi
                 f"{run} holds a run that differs in {'; '.join(differences)}: give another --out, or the same settings"
             )
         return
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+    # What a process leaves that dies while it makes the folder is no reason to refuse it.
+    ours = {"encoder.npz", "environment.json", "environment.json.tmp", "config.json.tmp"}
+    if run.exists() and (not run.is_dir() or {path.name for path in run.iterdir()} - ours):
         raise InputError(f"{run} must be a new folder or that of an earlier run, but holds something else")
     run.mkdir(parents=True, exist_ok=True)
     encoder.save(run / "encoder.npz")
     write_json(run / "environment.json", _environment())
     write_json(path, described)  # last: a folder with it is complete
+
+
+@contextlib.contextmanager
+def lock_run(run: Path) -> Iterator[None]:
+    """Keeps other processes from training in the same folder; the lock goes with the process, however it ends.
+
+    Raises:
+      InputError: if another process holds it.
+    """
+    with open(run / "lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{run} is being trained by another process: wait for it, or give another --out") from None
+        yield
 
 
 def read_run(run: Path) -> tuple[EventLogSpec, TrainConfig, Encoder]:
