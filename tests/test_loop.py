@@ -129,6 +129,13 @@ def test_evaluate_would_report_other_metrics_than_training(log, finished):
     assert evaluate(log, run) == metrics
 
 
+def test_a_log_that_hides_every_outcome_could_not_be_trained_on(log, tmp_path):
+    none = {"actions": log.actions[:, :0], "action_known": log.action_known[:, :0]}
+    blind = dataclasses.replace(log, **none, action_pending=log.action_pending[:0], action_names=())
+    metrics = train(blind, dataclasses.replace(CONFIG, steps=2), tmp_path / "run", console=_silent())
+    assert metrics["test"]["like"]["ne"] > 0
+
+
 def test_two_trainers_would_share_a_folder(log, finished):
     run, _ = finished
     with lock_run(run), pytest.raises(InputError, match="being trained by another process"):

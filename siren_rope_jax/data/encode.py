@@ -147,6 +147,11 @@ class Encoder:
         return (*self.dense_names, *(f"{self.dense_names[column]}_missing" for column in self.missing))
 
     @property
+    def action_features(self) -> int:
+        """Columns of the encoded "actions": value and observed flag of each action; one of zeros without any."""
+        return max(1, 2 * len(self.action_names))
+
+    @property
     def id_buckets(self) -> tuple[int, ...]:
         """Rows of each id table."""
         return (self.config.item_buckets, *(self.config.categorical_buckets,) * (len(self.id_names) - 1))
@@ -199,6 +204,8 @@ def _counters(log: EventLog, config: InputConfig) -> tuple[Float32[np.ndarray, "
 
 def _visible_actions(log: EventLog, order: np.ndarray) -> Float32[np.ndarray, "E A2"]:
     """Value and observed flag of each action as the user's next event, at a later second, may see it."""
+    if not log.action_names:  # an array without columns is nothing that orbax can save a layer for
+        return np.zeros((len(order), 1), np.float32)
     user, time = log.user[order], log.time[order]
     # Events of one second do not see each other (ModelConfig.hide_ties), so what counts is the next second's event.
     last = np.flatnonzero(np.r_[(user[:-1] != user[1:]) | (time[:-1] // 1000 != time[1:] // 1000), True][: len(user)])

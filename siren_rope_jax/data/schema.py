@@ -222,8 +222,6 @@ def _absolute(folder: Path, file: str) -> Path:
 def _signals(source: str, where: str, table: object) -> tuple[Signal, ...]:
     if not isinstance(table, Mapping):
         raise InputError(f"{source}: {where} must be a table of names and columns, found {table!r}")
-    if not table:
-        raise InputError(f"{source}: {where} must name at least one column, but is empty")
     return tuple(_signal(source, where, name, value) for name, value in table.items())
 
 
