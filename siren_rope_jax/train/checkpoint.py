@@ -23,7 +23,7 @@ class Checkpoints:
         """Opens the folders, making them if need be."""
         self._latest = _manager(run / "checkpoints", keep=2)
         self._best = _manager(run / "best", keep=1)
-        self._folder = run / "checkpoints"
+        self.run = run
 
     def save(self, state: TrainState, progress: dict[str, Any], *, best: bool) -> None:
         """Writes the state as the latest checkpoint, and as the best one too if it is; a step saved is kept."""
@@ -65,7 +65,7 @@ class Checkpoints:
     def describe_latest(self) -> str:
         """Names the latest checkpoint for a message."""
         step = self._latest.latest_step()
-        return "none was written yet" if step is None else str(self._folder / str(step))
+        return "none was written yet" if step is None else str(self.run / "checkpoints" / str(step))
 
     def close(self) -> None:
         """Ends the background threads."""

@@ -23,7 +23,7 @@ from siren_rope_jax.train.interrupt import Interrupted, InterruptRequest
 from siren_rope_jax.train.optimizer import make_schedule
 from siren_rope_jax.train.predict import PERIODS, mean_ne, metrics_of
 from siren_rope_jax.train.run_folder import lock_run, open_run, write_json
-from siren_rope_jax.train.session import Session, load_session, make_session
+from siren_rope_jax.train.session import Session, make_session
 from siren_rope_jax.train.sharding import put_batch
 from siren_rope_jax.train.step import TrainState
 
@@ -60,9 +60,9 @@ def train(log: EventLog, config: TrainConfig, run: Path, *, console: Console | N
         checkpoints = Checkpoints(run)
         try:
             _Training(log, encoded, rows, steps, session, run, checkpoints, console).fit()
+            params = session.best_params(checkpoints)
         finally:
             checkpoints.close()
-        session, params = load_session(run)
         return write_evaluation(session, params, log, encoded, run)
 
 

@@ -37,6 +37,19 @@ class Session:
         """Computes the probabilities of the wanted events; NaN for the others."""
         return predict_events(self.model.predict, params, encoded, wanted, self.config.batches, self.mesh)
 
+    def best_params(self, checkpoints: Checkpoints) -> nnx.State:
+        """Reads the parameters of the best checkpoint.
+
+        Raises:
+          InputError: if there is no checkpoint yet.
+        """
+        restored = checkpoints.restore(jax.eval_shape(self.model.initial_state), self.mesh, best=True)
+        if restored is None:
+            raise InputError(
+                f"{checkpoints.run} must hold a checkpoint, but its training has not reached the first one"
+            )
+        return restored[0].params
+
 
 def make_session(encoder: Encoder, config: TrainConfig, *, steps: int = 1) -> Session:
     """Compiles the model of a run.
@@ -93,13 +106,9 @@ def load_session(run: Path) -> tuple[Session, nnx.State]:
     session = make_session(encoder, config)
     checkpoints = Checkpoints(run)
     try:
-        like = jax.eval_shape(session.model.initial_state)
-        restored = checkpoints.restore(like, session.mesh, best=True)
+        return session, session.best_params(checkpoints)
     finally:
         checkpoints.close()
-    if restored is None:
-        raise InputError(f"{run} must hold a checkpoint, but its training has not reached the first one")
-    return session, restored[0].params
 
 
 def load_recommender(run: Path) -> GenerativeRecommender:
