@@ -26,8 +26,8 @@ from siren_rope_jax.data.encode import InputConfig
 from siren_rope_jax.data.event_log import TEST, EventLog, read_event_log
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
-from siren_rope_jax.nn.recommender import ModelConfig
-from siren_rope_jax.nn.rotary import RotaryConfig, SirenRotary
+from siren_rope_jax.nn.config import ModelConfig, RotaryConfig
+from siren_rope_jax.nn.rotary import SirenRotary
 from siren_rope_jax.report.pictures import draw_mean_cosine, draw_week
 from siren_rope_jax.report.rotation import mean_cosine
 from siren_rope_jax.report.tables import make_console
@@ -40,7 +40,7 @@ from siren_rope_jax.train.session import load_recommender
 ORDINAL, SIREN = "ordinal RoPE", "SIREN-RoPE"
 VARIANTS = {
     ORDINAL: {"rotary": RotaryConfig(kind="ordinal")},
-    "time in the embedding": {"rotary": RotaryConfig(kind="ordinal"), "time_in_embedding": True},
+    "time in the embedding": {"rotary": RotaryConfig(kind="ordinal"), "encodings": ("calendar",)},
     "TO-RoPE": {"rotary": RotaryConfig(kind="time_order")},
     SIREN: {"rotary": RotaryConfig(kind="siren")},
 }

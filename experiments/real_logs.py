@@ -32,8 +32,7 @@ from siren_rope_jax.data.batches import BatchConfig
 from siren_rope_jax.data.encode import InputConfig
 from siren_rope_jax.data.event_log import read_event_log
 from siren_rope_jax.data.schema import EventLogSpec
-from siren_rope_jax.nn.recommender import ModelConfig
-from siren_rope_jax.nn.rotary import RotaryConfig
+from siren_rope_jax.nn.config import ModelConfig, RotaryConfig
 from siren_rope_jax.report.tables import make_console
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.loop import train

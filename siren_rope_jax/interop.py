@@ -9,9 +9,11 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Float32
 
+from siren_rope_jax.nn.block import Mlp, RotaryAttention
+from siren_rope_jax.nn.config import ModelConfig, RotaryConfig
 from siren_rope_jax.nn.features import Events, InputSpec
-from siren_rope_jax.nn.recommender import GenerativeRecommender, Mlp, ModelConfig, RotaryAttention
-from siren_rope_jax.nn.rotary import RotaryConfig, SirenRotary
+from siren_rope_jax.nn.recommender import GenerativeRecommender
+from siren_rope_jax.nn.rotary import SirenRotary
 from siren_rope_jax.ops.calendar import split_unix_time
 from siren_rope_jax.ops.siren import SirenParams
 
@@ -224,6 +226,7 @@ def _fill(model: GenerativeRecommender, weights: _Weights, rope_d_angle: int) ->
         mlp(block.feed_forward, f"{name}.ffwd")
         norm(block.attention_norm, f"{name}.prenorm_1")
         norm(block.feed_forward_norm, f"{name}.prenorm_2")
+    assert model.action_attention is not None
     attention(model.action_attention, "action_attention")
     if isinstance(model.rotary, SirenRotary):
         if rope_d_angle < 1 or pairs % rope_d_angle:

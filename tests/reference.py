@@ -42,41 +42,62 @@ def siren(params, features, omega0):
     return total
 
 
-def sees(segment_ids, times, row, i):
-    """The earlier events of its own segment that event i sees, those of its own time left out."""
+def sees(segment_ids, times, row, i, key_segment_ids=None, key_times=None):
+    """The events that event i sees: the earlier ones of its own segment, those of its own time left out; or the
+    events of another sequence before its time."""
+    others = segment_ids if key_segment_ids is None else key_segment_ids
+    other_times = times if key_segment_ids is None else key_times
     return [
         j
-        for j in range(i)
+        for j in range(others.shape[1])
         if segment_ids[row, i] != 0
-        and segment_ids[row, j] == segment_ids[row, i]
-        and (times is None or times[row, j] < times[row, i])
+        and others[row, j] == segment_ids[row, i]
+        and (j < i or key_segment_ids is not None)
+        and (times is None or other_times[row, j] < times[row, i])
     ]
 
 
-def attention(query, key, value, segment_ids, no_history, scale, times=None, cotangent=None):
-    """Strictly causal attention; with a cotangent also the gradients of query, key, value and no_history."""
-    query, key, value, no_history = (np.asarray(x, np.float64) for x in (query, key, value, no_history))
+def attention(
+    arrays, segment_ids, scale, times=None, cotangent=None, *, buckets=None, key_segment_ids=None, key_times=None
+):
+    """Strictly causal attention; with a cotangent also the gradient of each array, by name.
+
+    `arrays` holds query, key, value, no_history, and may hold the tables of a bias [N, T] and of relative_key and
+    relative_value [T, N, H], read by the `buckets` [B, Q, S]. Heads of keys and values serve neighbouring heads of
+    queries.
+    """
+    arrays = {name: np.asarray(x, np.float64) for name, x in arrays.items()}
+    query, key, value, no_history = (arrays[name] for name in ("query", "key", "value", "no_history"))
     batch, length, heads, _ = query.shape
-    result = np.empty(value.shape)
-    gradients = [np.zeros_like(x) for x in (query, key, value, no_history)]
-    for row in range(batch):
-        for i in range(length):
-            visible = sees(segment_ids, times, row, i)
-            for n in range(heads):
-                if not visible:
-                    result[row, i, n] = no_history[n]
-                    if cotangent is not None:
-                        gradients[3][n] += cotangent[row, i, n]
-                    continue
-                logits = scale * key[row, visible, n] @ query[row, i, n]
-                weights = np.exp(logits - logits.max())
-                weights /= weights.sum()
-                result[row, i, n] = weights @ value[row, visible, n]
-                if cotangent is None:
-                    continue
-                of_weights = value[row, visible, n] @ cotangent[row, i, n]
-                of_logits = scale * weights * (of_weights - weights @ of_weights)
-                gradients[0][row, i, n] += of_logits @ key[row, visible, n]
-                gradients[1][row, visible, n] += np.outer(of_logits, query[row, i, n])
-                gradients[2][row, visible, n] += np.outer(weights, cotangent[row, i, n])
+    result = np.zeros((batch, length, heads, value.shape[-1]))
+    given = np.zeros_like(result) if cotangent is None else np.asarray(cotangent, np.float64)
+    gradients = {name: np.zeros_like(x) for name, x in arrays.items()}
+    for row, i, n in np.ndindex(batch, length, heads):
+        visible = sees(segment_ids, times, row, i, key_segment_ids, key_times)
+        if not visible:
+            result[row, i, n] = no_history[n]
+            gradients["no_history"][n] += given[row, i, n]
+            continue
+        group = n // (heads // key.shape[2])
+        keys, values = key[row, visible, group], value[row, visible, group]
+        bucket = None if buckets is None else buckets[row, i, visible]
+        if "relative_key" in arrays:
+            keys, values = keys + arrays["relative_key"][bucket, n], values + arrays["relative_value"][bucket, n]
+        logits = scale * keys @ query[row, i, n]
+        if "bias" in arrays:
+            logits += arrays["bias"][n, bucket]
+        weights = np.exp(logits - logits.max())
+        weights /= weights.sum()
+        result[row, i, n] = weights @ values
+        of_weights = values @ given[row, i, n]
+        of_logits = weights * (of_weights - weights @ of_weights)
+        of_keys, of_values = scale * np.outer(of_logits, query[row, i, n]), np.outer(weights, given[row, i, n])
+        gradients["query"][row, i, n] += scale * of_logits @ keys
+        gradients["key"][row, visible, group] += of_keys
+        gradients["value"][row, visible, group] += of_values
+        if "relative_key" in arrays:
+            np.add.at(gradients["relative_key"], (bucket, n), of_keys)
+            np.add.at(gradients["relative_value"], (bucket, n), of_values)
+        if "bias" in arrays:
+            np.add.at(gradients["bias"][n], bucket, of_logits)
     return result if cotangent is None else (result, gradients)

@@ -15,9 +15,8 @@ from siren_rope_jax.data.encode import Encoded, Encoder, InputConfig
 from siren_rope_jax.data.event_log import EventLog
 from siren_rope_jax.data.schema import EventLogSpec, Signal, Split
 from siren_rope_jax.data.stable_hash import stable_hash
+from siren_rope_jax.nn.config import BiasConfig, ModelConfig, RotaryConfig
 from siren_rope_jax.nn.features import Events, InputSpec
-from siren_rope_jax.nn.recommender import ModelConfig
-from siren_rope_jax.nn.rotary import RotaryConfig
 from siren_rope_jax.ops.calendar import split_unix_time
 from siren_rope_jax.train.optimizer import OptimizerConfig, make_optimizer
 from siren_rope_jax.train.sharding import MeshConfig, make_mesh, put_batch
@@ -48,14 +47,38 @@ def small_rotary(kind: str, **changes: object) -> RotaryConfig:
     return RotaryConfig(kind=kind, width=8, hidden_layers=1, time_scale=1.0, **changes)  # type: ignore[arg-type]
 
 
+NO_ROTATION = small_rotary("none")
+# They differ in nothing but how position and time come in.
 VARIANTS = {
-    "none": small_config(small_rotary("none")),
+    "none": small_config(NO_ROTATION),
     "ordinal": small_config(small_rotary("ordinal")),
     "time_order": small_config(small_rotary("time_order")),
+    "time_order by head": small_config(small_rotary("time_order", mixing="by_head", learned_mixing=True)),
     "siren": small_config(),
     "siren with metadata": small_config(small_rotary("siren", metadata=("tab", "length"))),
     "siren with separate action network": small_config(small_rotary("siren", separate_action_network=True)),
-    "time in embedding": small_config(small_rotary("ordinal"), time_in_embedding=True),
+    "siren with everything": small_config(
+        small_rotary("siren", per_head=True, content_bound=1.0, xpos_base=8.0, partial=0.5, learned_frequencies=True)
+    ),
+    "semantic": small_config(small_rotary("siren", time_inputs=(), metadata=("tab",))),
+    "lie": small_config(small_rotary("lie")),
+    "time in embedding": small_config(small_rotary("ordinal"), encodings=("calendar",)),
+    "time2vec": small_config(NO_ROTATION, encodings=("time2vec",)),
+    "added positions": small_config(NO_ROTATION, encodings=("sinusoidal", "learned")),
+    "alibi": small_config(NO_ROTATION, bias=BiasConfig("alibi")),
+    "t5": small_config(NO_ROTATION, bias=BiasConfig("t5", buckets=4, max_distance=6)),
+    "hstu": small_config(NO_ROTATION, bias=BiasConfig("hstu")),
+    "tisasrec": small_config(NO_ROTATION, bias=BiasConfig("tisasrec", max_interval=30)),
+}
+# They differ in more: other weights, or another order of the sums.
+FORMS = {
+    "grouped queries": small_config(small_rotary("siren", per_head=True), key_heads=1),
+    "queries in chunks": small_config(bias=BiasConfig("hstu"), query_chunk=3),
+    "late": small_config(action_fusion="late"),
+    "interleaved": small_config(action_fusion="interleaved"),
+    "interleaved lie with intervals": small_config(
+        small_rotary("lie"), bias=BiasConfig("tisasrec", max_interval=30), action_fusion="interleaved"
+    ),
 }
 
 

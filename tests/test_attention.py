@@ -1,6 +1,7 @@
-"""Strictly causal attention over packed segments: against float64, and who depends on whom for every angle source."""
+"""Strictly causal attention over packed segments, and from requests to histories, against float64."""
 
 import math
+import re
 
 import chex
 import jax
@@ -13,18 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from one_sentence import raises_one_sentence
 
-from siren_rope_jax.ops import (
-    apply_rotary,
-    calendar_features,
-    inverse_frequencies,
-    ordinal_angles,
-    siren_init,
-    siren_rope_angles,
-    strictly_causal_attention,
-    time_order_angles,
-)
+from siren_rope_jax.ops import apply_rotary, inverse_frequencies, time_order_angles
+from siren_rope_jax.ops.attention import RelativeEmbedding, strictly_causal_attention
 
-BATCH, LENGTH, HEADS, WIDTH, VALUE_WIDTH = 2, 8, 2, 4, 3
+BATCH, LENGTH, HEADS, WIDTH, VALUE_WIDTH, BUCKETS, REQUESTS = 2, 8, 4, 4, 3, 5, 6
 SCALE = WIDTH**-0.5
 layouts = arrays.arrays(np.int32, (BATCH, LENGTH), elements=st.integers(0, 3))
 clocks = arrays.arrays(np.int32, (BATCH, LENGTH), elements=st.integers(0, 4)).map(lambda x: np.sort(x, axis=1))
@@ -32,254 +25,346 @@ PACKED = np.array([[1, 1, 1, 2, 2, 3, 0, 0], [1, 1, 1, 1, 1, 1, 1, 1]], np.int32
 PADDING_INSIDE = np.array([[1, 1, 0, 1, 0, 2, 2, 2], [0, 0, 5, 5, 0, 5, 0, 7]], np.int32)
 PADDING_ONLY = np.zeros((BATCH, LENGTH), np.int32)
 SINGLES = np.array([[1, 2, 3, 4, 5, 6, 7, 8], [8, 7, 6, 5, 4, 3, 2, 1]], np.int32)
+TIMES = np.array([[0, 0, 1, 1, 2, 3, 3, 3], [0, 1, 2, 2, 2, 3, 3, 4]], np.int32)
 
 
-def random_inputs(seed=0, dtype=jnp.float32, length=LENGTH):
+def random_inputs(seed=0, dtype=jnp.float32, length=LENGTH, *, queries=None, groups=HEADS, bias=False, relative=False):
+    """Everything with a gradient, by name: `groups` heads of keys and values, and learned tables if asked for."""
     generator = np.random.default_rng(seed)
-    shapes = [(BATCH, length, HEADS, WIDTH)] * 2 + [(BATCH, length, HEADS, VALUE_WIDTH), (HEADS, VALUE_WIDTH)]
-    return [jnp.asarray(generator.normal(size=shape), dtype) for shape in shapes]
+    shapes = {
+        "query": (BATCH, queries or length, HEADS, WIDTH),
+        "key": (BATCH, length, groups, WIDTH),
+        "value": (BATCH, length, groups, VALUE_WIDTH),
+        "no_history": (HEADS, VALUE_WIDTH),
+        "bias": (HEADS, BUCKETS) if bias else None,
+        "relative_key": (BUCKETS, HEADS, WIDTH) if relative else None,
+        "relative_value": (BUCKETS, HEADS, VALUE_WIDTH) if relative else None,
+    }
+    return {name: jnp.asarray(generator.normal(size=shape), dtype) for name, shape in shapes.items() if shape}
 
 
-def value_and_gradients(query, key, value, no_history, segment_ids, cotangent, times=None):
-    def attend(query, key, value, no_history):
-        return strictly_causal_attention(query, key, value, segment_ids=segment_ids, no_history=no_history, times=times)
-
-    result, pull_back = jax.vjp(attend, query, key, value, no_history)
-    return result, pull_back(cotangent)
-
-
-jitted = jax.jit(value_and_gradients)
+def relation(layout):
+    """Some bucket of each query and key, computed from one number of each slot."""
+    query, key = layout["segment_ids"], layout.get("key_segment_ids", layout["segment_ids"])
+    (_, queries), (_, keys) = query.shape, key.shape
+    numbers = np.random.default_rng(2).integers(0, 20, (BATCH, queries + keys))
+    return numbers[:, :queries], numbers[:, queries:]
 
 
-def check_against_float64(inputs, segment_ids, times=None, *, function=jitted, atol=2e-6):
-    shape = inputs[2].shape
-    cotangent = jnp.asarray(np.random.default_rng(1).normal(size=shape), inputs[2].dtype)
-    result, gradients = function(
-        *inputs, jnp.asarray(segment_ids), cotangent, None if times is None else jnp.asarray(times)
+def attend(inputs, layout, *, query_chunk=None):
+    of_query, of_key = (jnp.asarray(numbers) for numbers in relation(layout))
+
+    def buckets(rows, columns):
+        return (of_query[:, rows, None] - of_key[:, None, columns]) % BUCKETS
+
+    def bias(rows, columns):
+        return jnp.swapaxes(inputs["bias"][:, buckets(rows, columns)], 0, 1)
+
+    tables = [inputs[name] for name in ("relative_key", "relative_value") if name in inputs]
+    return strictly_causal_attention(
+        **{name: inputs[name] for name in ("query", "key", "value", "no_history")},
+        bias=bias if "bias" in inputs else None,
+        relative=RelativeEmbedding(buckets, *tables) if tables else None,
+        query_chunk=query_chunk,
+        **layout,
     )
-    exact, exact_gradients = reference.attention(
-        *inputs[:3], segment_ids, inputs[3], SCALE, times, cotangent=np.float64(cotangent)
+
+
+def value_and_gradients(inputs, layout, cotangent, query_chunk=None):
+    result, pull_back = jax.vjp(lambda inputs: attend(inputs, layout, query_chunk=query_chunk), inputs)
+    return result, pull_back(cotangent)[0]
+
+
+jitted = jax.jit(value_and_gradients, static_argnames="query_chunk")
+
+
+def layout_of(segment_ids, times=None, **others):
+    given = {"segment_ids": segment_ids, "times": times} | others
+    return {name: jnp.asarray(array) for name, array in given.items() if array is not None}
+
+
+def random_cotangent(inputs):
+    shape = (*inputs["query"].shape[:3], VALUE_WIDTH)
+    return jnp.asarray(np.random.default_rng(1).normal(size=shape), inputs["value"].dtype)
+
+
+def check_against_float64(inputs, segment_ids, times=None, *, function=jitted, atol=2e-6, **others):
+    cotangent, layout = random_cotangent(inputs), layout_of(segment_ids, times, **others)
+    result, gradients = function(inputs, layout, cotangent)
+    of_query, of_key = relation(layout)
+    buckets = (of_query[:, :, None] - of_key[:, None, :]) % BUCKETS
+    exact, expected = reference.attention(
+        inputs, segment_ids, SCALE, times, np.float64(cotangent), buckets=buckets, **others
     )
-    chex.assert_type(result, inputs[2].dtype)
+    chex.assert_type(result, inputs["value"].dtype)
     chex.assert_trees_all_close(result, exact, rtol=0, atol=atol)
-    chex.assert_trees_all_close(gradients, tuple(exact_gradients), atol=2 * atol, rtol=2 * atol)
+    chex.assert_trees_all_close(gradients, expected, atol=4 * atol, rtol=4 * atol)
 
 
-@settings(deadline=None, max_examples=40)
-@given(layouts, st.integers(0, 2**32 - 1))
-@example(PACKED, 0)
-@example(PADDING_INSIDE, 0)
-@example(PADDING_ONLY, 0)
-@example(SINGLES, 0)
-def test_values_and_gradients_equal_float64_for_any_layout(segment_ids, seed):
-    check_against_float64(random_inputs(seed), segment_ids)
+OPTIONS = {
+    "plain": {},
+    "one key head": {"groups": 1},
+    "two key heads": {"groups": 2},
+    "bias": {"bias": True},
+    "relative": {"relative": True},
+    "all": {"groups": 2, "bias": True, "relative": True},
+}
+options = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 
 
-@settings(deadline=None, max_examples=40)
-@given(layouts, clocks)
-@example(np.ones((BATCH, LENGTH), np.int32), np.zeros((BATCH, LENGTH), np.int32))
-def test_values_and_gradients_with_ties_equal_float64_for_any_layout(segment_ids, times):
-    check_against_float64(random_inputs(), segment_ids, times)
+@options
+@settings(deadline=None, max_examples=15)
+@given(layouts, st.none() | clocks, st.integers(0, 2**32 - 1))
+@example(PACKED, None, 0)
+@example(PADDING_INSIDE, TIMES, 0)
+@example(PADDING_ONLY, None, 0)
+@example(SINGLES, TIMES, 0)
+@example(np.ones((BATCH, LENGTH), np.int32), np.zeros((BATCH, LENGTH), np.int32), 0)
+def test_values_and_gradients_equal_float64_for_any_layout(options, segment_ids, times, seed):
+    """With ties or none; grouped queries as if keys and values were repeated; gradients of the tables too."""
+    check_against_float64(random_inputs(seed, **options), segment_ids, times)
 
 
-@pytest.mark.parametrize("segment_ids", [PACKED, PADDING_INSIDE, PADDING_ONLY])
+@pytest.mark.parametrize("segment_ids", [PACKED, PADDING_ONLY])
 def test_without_jit_values_and_gradients_are_the_same(segment_ids):
-    check_against_float64(random_inputs(), segment_ids, function=value_and_gradients)
+    check_against_float64(random_inputs(**OPTIONS["all"]), segment_ids, function=value_and_gradients)
+
+
+@pytest.mark.parametrize("options", ["plain", "all"])
+@settings(deadline=None, max_examples=20)
+@given(
+    layouts,
+    clocks,
+    arrays.arrays(np.int32, (BATCH, REQUESTS), elements=st.integers(0, 3)),
+    arrays.arrays(np.int32, (BATCH, REQUESTS), elements=st.integers(0, 5)),
+)
+def test_requests_to_another_sequence_equal_float64_for_any_layout(options, key_segments, key_times, segments, times):
+    inputs = random_inputs(5, queries=REQUESTS, **OPTIONS[options])
+    check_against_float64(inputs, segments, times, key_segment_ids=key_segments, key_times=key_times)
+
+
+REQUEST_LAYOUT = layout_of(
+    np.array([[1, 1, 2, 2, 3, 0], [1, 1, 1, 1, 4, 1]], np.int32),
+    np.array([[2, 1, 3, 9, 9, 9], [0, 1, 3, 9, 9, 4]], np.int32),
+    key_segment_ids=PACKED,
+    key_times=TIMES,
+)
+
+
+def test_request_gets_what_its_event_would_get_at_the_end_of_the_history():
+    inputs = random_inputs(6, queries=REQUESTS, groups=2)
+    results = attend(inputs, REQUEST_LAYOUT)
+    attend_jitted = jax.jit(attend)
+    for i in range(REQUESTS):
+        appended = inputs | {name: jnp.pad(inputs[name], ((0, 0), (0, 1), (0, 0), (0, 0))) for name in ("key", "value")}
+        appended["query"] = jnp.tile(inputs["query"][:, i : i + 1], (1, LENGTH + 1, 1, 1))
+        layout = {
+            name: jnp.concatenate([REQUEST_LAYOUT[f"key_{name}"], REQUEST_LAYOUT[name][:, i : i + 1]], axis=1)
+            for name in ("segment_ids", "times")
+        }
+        chex.assert_trees_all_close(attend_jitted(appended, layout)[:, -1], results[:, i], rtol=0, atol=1e-6)
+
+
+def test_requests_to_a_history_of_no_events_get_no_history():
+    inputs = random_inputs(queries=REQUESTS, length=0, **OPTIONS["all"])
+    layout = REQUEST_LAYOUT | {name: jnp.zeros((BATCH, 0), jnp.int32) for name in ("key_segment_ids", "key_times")}
+    result, gradients = jitted(inputs, layout, random_cotangent(inputs))
+    chex.assert_trees_all_equal(result, jnp.broadcast_to(inputs["no_history"], result.shape), strict=True)
+    chex.assert_tree_all_finite(gradients)
+
+
+def test_moving_requests_and_events_alike_leaves_the_result():
+    """Queries rotated by the angle of the request, keys by those of the events."""
+    inputs, generator = random_inputs(7, queries=REQUESTS), np.random.default_rng(8)
+    request, event = (
+        [jnp.asarray(generator.integers(0, 100, (BATCH, length)), jnp.float32) for _ in range(2)]
+        for length in (REQUESTS, LENGTH)
+    )
+
+    @jax.jit
+    def result(request_shift, event_shift):
+        sides = {"query": (request, request_shift), "key": (event, event_shift)}
+        rotated = {
+            name: apply_rotary(inputs[name], time_order_angles(*(x + shift for x in side), inverse_frequencies(WIDTH)))
+            for name, (side, shift) in sides.items()
+        }
+        return attend(inputs | rotated, REQUEST_LAYOUT)
+
+    # Angles of up to 200 radians are rounded to 2e-5.
+    chex.assert_trees_all_close(result(100.0, 100.0), result(0.0, 0.0), rtol=0, atol=2e-4)
+    assert np.abs(result(1.0, 0.0) - result(0.0, 0.0)).max() > 0.05
+
+
+@pytest.mark.parametrize("batch", [1, BATCH])
+@pytest.mark.parametrize("heads", [1, HEADS])
+def test_bias_of_one_row_or_head_is_that_of_all(batch, heads):
+    inputs, cotangent = random_inputs(9), random_cotangent(random_inputs())
+
+    @jax.jit
+    def result(bias):
+        attended = strictly_causal_attention(
+            **inputs, segment_ids=jnp.asarray(PACKED), bias=lambda rows, columns: bias[:, :, rows][..., columns]
+        )
+        return jnp.sum(attended * cotangent), attended
+
+    one = jnp.asarray(np.random.default_rng(10).normal(size=(batch, heads, LENGTH, LENGTH)), jnp.float32)
+    of_one, expected = (
+        jax.grad(result, has_aux=True)(bias) for bias in (one, jnp.broadcast_to(one, (BATCH, HEADS, LENGTH, LENGTH)))
+    )
+    repeated = tuple(axis for axis, size in enumerate((batch, heads)) if size == 1)
+    chex.assert_trees_all_close(of_one[1], expected[1], rtol=0, atol=1e-6)
+    chex.assert_trees_all_close(of_one[0], expected[0].sum(axis=repeated, keepdims=True), rtol=0, atol=4e-6)
+
+
+@pytest.mark.parametrize("query_chunk", [1, 3, LENGTH, 100])
+def test_chunks_of_queries_change_neither_values_nor_gradients(query_chunk):
+    for inputs, layout in (
+        (random_inputs(11, **OPTIONS["all"]), layout_of(PADDING_INSIDE, TIMES)),
+        (random_inputs(11, queries=REQUESTS, **OPTIONS["all"]), REQUEST_LAYOUT),
+    ):
+        cotangent = random_cotangent(inputs)
+        whole, chunked = (jitted(inputs, layout, cotangent, query_chunk=chunk) for chunk in (None, query_chunk))
+        chex.assert_trees_all_close(chunked, whole, rtol=0, atol=2e-6)
+
+
+def largest_array(function, *arguments):
+    """Elements of the largest array in the program, as it is traced and as it is compiled."""
+    lowered = jax.jit(function).lower(*arguments)
+    shapes = re.findall(r"tensor<(\d+(?:x\d+)*)x\w+>", lowered.as_text())
+    shapes += re.findall(r"\w\d+\[(\d+(?:,\d+)*)\]", lowered.compile().as_text())
+    return max(math.prod(int(size) for size in re.split("[x,]", shape)) for shape in shapes)
+
+
+@pytest.mark.parametrize("options", ["plain", "all"])
+def test_with_chunks_no_array_of_all_pairs_exists_in_values_or_gradients(options):
+    length = 128
+    inputs = random_inputs(length=length, **OPTIONS[options])
+    layout = layout_of(np.ones((BATCH, length), np.int32), np.tile(np.arange(length), (BATCH, 1)))
+    all_pairs, cotangent = BATCH * HEADS * length * length, random_cotangent(inputs)
+    for function in (
+        lambda inputs, chunk: attend(inputs, layout, query_chunk=chunk),
+        lambda inputs, chunk: value_and_gradients(inputs, layout, cotangent, query_chunk=chunk),
+    ):
+        assert largest_array(lambda inputs, function=function: function(inputs, 8), inputs) <= all_pairs // 8
+        assert largest_array(lambda inputs, function=function: function(inputs, None), inputs) >= all_pairs
 
 
 @pytest.mark.parametrize("segment", [0, 1])
 def test_a_row_of_one_event_gives_no_history(segment):
-    inputs = random_inputs(length=1)
+    inputs = random_inputs(length=1, **OPTIONS["all"])
     segment_ids = np.full((BATCH, 1), segment, np.int32)
     check_against_float64(inputs, segment_ids)
-    result, _ = jitted(*inputs, jnp.asarray(segment_ids), jnp.ones_like(inputs[2]))
-    chex.assert_trees_all_equal(result, np.broadcast_to(inputs[3], result.shape), strict=True)
+    result, _ = jitted(inputs, layout_of(segment_ids), random_cotangent(inputs))
+    chex.assert_trees_all_equal(result, jnp.broadcast_to(inputs["no_history"], result.shape), strict=True)
 
 
 def test_scale_is_the_factor_of_the_logits():
-    query, key, value, no_history = random_inputs()
-    segment_ids = jnp.asarray(PACKED)
-    result = strictly_causal_attention(query, key, value, segment_ids=segment_ids, no_history=no_history, scale=0.025)
-    exact = reference.attention(query, key, value, PACKED, no_history, 0.025)
-    chex.assert_trees_all_close(result, exact, rtol=0, atol=2e-6)
-    even = strictly_causal_attention(query, key, value, segment_ids=segment_ids, no_history=no_history, scale=0.0)
-    chex.assert_trees_all_close(even[1, 5], value[1, :5].mean(axis=0), rtol=0, atol=1e-6)
+    inputs, segment_ids = random_inputs(), jnp.asarray(PACKED)
+    result = strictly_causal_attention(**inputs, segment_ids=segment_ids, scale=0.025)
+    chex.assert_trees_all_close(result, reference.attention(inputs, PACKED, 0.025), rtol=0, atol=2e-6)
+    even = strictly_causal_attention(**inputs, segment_ids=segment_ids, scale=0.0)
+    chex.assert_trees_all_close(even[1, 5], inputs["value"][1, :5].mean(axis=0), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("segment_ids", [PACKED, PADDING_INSIDE, PADDING_ONLY])
 def test_logits_of_ten_thousand_stay_finite(dtype, segment_ids):
-    query, key, value, no_history = random_inputs(dtype=dtype)
-    inputs = [200 * query, 200 * key, value, no_history]
-    logits = SCALE * jnp.einsum("bind,bjnd->bnij", *(x.astype(jnp.float32) for x in inputs[:2]))
+    inputs = random_inputs(dtype=dtype)
+    inputs |= {name: 200 * inputs[name] for name in ("query", "key")}
+    logits = SCALE * jnp.einsum("bind,bjnd->bnij", *(inputs[name].astype(jnp.float32) for name in ("query", "key")))
     assert jnp.abs(logits).max() > 1e4
-    result, gradients = jitted(*inputs, jnp.asarray(segment_ids), jnp.ones_like(value))
+    result, gradients = jitted(inputs, layout_of(segment_ids), jnp.ones_like(inputs["value"]))
     chex.assert_tree_all_finite((result, gradients))
     # The largest logit takes all the weight: a logit's rounding by 1e-3 moves a weight by less than that.
-    exact = reference.attention(*inputs[:3], segment_ids, no_history, SCALE)
+    exact = reference.attention(inputs, segment_ids, SCALE)
     chex.assert_trees_all_close(result, exact, rtol=0, atol=2e-2 if dtype == "bfloat16" else 5e-3)
 
 
-@pytest.mark.parametrize("segment_ids", [PACKED, PADDING_INSIDE, PADDING_ONLY, SINGLES])
-def test_bfloat16_equals_float64_to_its_precision(segment_ids):
+@options
+@pytest.mark.parametrize("segment_ids", [PACKED, PADDING_INSIDE])
+def test_bfloat16_equals_float64_to_its_precision(segment_ids, options):
     # Weights and results carry 8 bits, 2^-8 = .004 each; gradients pass through a few such roundings.
-    check_against_float64(random_inputs(dtype=jnp.bfloat16), segment_ids, atol=0.02)
+    check_against_float64(random_inputs(dtype=jnp.bfloat16, **options), segment_ids, atol=0.02)
 
 
 def test_events_of_one_time_do_not_see_each_other():
-    query, key, value, no_history = random_inputs()
-    segment_ids = jnp.ones((BATCH, LENGTH), jnp.int32)
-    times = jnp.asarray([[5, 5, 5, 9, 9, 9, 9, 12]] * BATCH, jnp.int32)
+    inputs, times = random_inputs(), np.array([[5, 5, 5, 9, 9, 9, 9, 12]] * BATCH, np.int32)
+    layout = layout_of(np.ones((BATCH, LENGTH), np.int32), times)
 
-    def attend(value):
-        return strictly_causal_attention(
-            query, key, value, segment_ids=segment_ids, no_history=no_history, times=times
-        )[0]
+    def attend_to(value):
+        return attend(inputs | {"value": value}, layout)[0]
 
-    chex.assert_trees_all_equal(attend(value)[:3], np.broadcast_to(no_history, (3, HEADS, VALUE_WIDTH)), strict=True)
-    depends = np.abs(jax.jit(jax.jacrev(attend))(value)[:, :, :, 0]).max(axis=(1, 2, 4, 5)) > 0
-    chex.assert_trees_all_equal(depends, np.asarray(times)[0][:, None] > np.asarray(times)[0][None, :], strict=True)
-
-
-SIREN = siren_init(jax.random.key(0), 5, WIDTH // 2, width=8)
-
-
-def angles_of(source, positions, days, features):
-    """Angles of each source as a function of what an event knows of itself; None rotates nothing."""
-    frequencies = inverse_frequencies(WIDTH)
-    match source:
-        case "none":
-            return None
-        case "ordinal":
-            return ordinal_angles(positions, frequencies)
-        case "time_order":
-            return time_order_angles(positions, days, frequencies)
-        case "siren":
-            return siren_rope_angles(positions, features, frequencies, SIREN, scale=math.pi, gate=1.0)
-
-
-def attend_rotated(source, tokens, segment_ids):
-    """One attention whose queries, keys, values and angles all come from the tokens of their own event."""
-    query, key, value = (jnp.asarray(tokens[name]) for name in ("query", "key", "value"))
-    angles = angles_of(source, tokens["position"], tokens["days"], tokens["features"])
-    if angles is not None:
-        query, key = apply_rotary(query, angles), apply_rotary(key, angles)
-    no_history = jnp.full(value.shape[2:], 0.5)
-    return strictly_causal_attention(query, key, value, segment_ids=segment_ids, no_history=no_history)
-
-
-attend_jitted = jax.jit(attend_rotated, static_argnums=0)
-
-
-def random_tokens(segment_ids):
-    """Packed events whose positions ascend from 0 in each segment."""
-    generator = np.random.default_rng(4)
-    query, key, value, _ = random_inputs(4)
-    position = [[sum(row[:i] == row[i]) for i in range(LENGTH)] for row in np.asarray(segment_ids)]
-    days = np.sort(generator.integers(0, 300, (BATCH, LENGTH)), axis=1)
-    second = generator.integers(0, 86_400, (BATCH, LENGTH))
-    features = calendar_features(
-        jnp.asarray(days, jnp.int32), jnp.asarray(second, jnp.int32), start_day=0, span_days=300.0
-    )
-    return {
-        "query": query,
-        "key": key,
-        "value": value,
-        "position": jnp.asarray(position, jnp.float32),
-        "days": jnp.asarray(days + second / 86_400, jnp.float32),
-        "features": features,
-    }
-
-
-SOURCES = {
-    "none": set(),
-    "ordinal": {"position"},
-    "time_order": {"position", "days"},
-    "siren": {"position", "features"},
-}
-
-
-@pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
-@pytest.mark.parametrize("source", SOURCES)
-def test_output_depends_on_nothing_but_earlier_events_of_its_segment_and_itself(source, jit):
-    """Gradients say so for each pair of events: values of strictly earlier ones alone; of its own, query and angle."""
-    segment_ids = jnp.asarray(np.array([[1, 1, 1, 1, 2, 2, 2, 0]] * BATCH), jnp.int32)
-    row = np.asarray(segment_ids)[0]
-    earlier = np.array([[j < i and row[j] == row[i] and row[i] != 0 for j in range(LENGTH)] for i in range(LENGTH)])
-    # With a single event in sight the softmax is 1 whatever the angle, so that only its value counts.
-    chooses = earlier.sum(axis=1, keepdims=True) > 1
-    own = np.eye(LENGTH, dtype=bool) & chooses
-    jacobian = jax.jacrev(lambda tokens: attend_rotated(source, tokens, segment_ids)[0])
-    jacobians = (jax.jit(jacobian) if jit else jacobian)(random_tokens(segment_ids))
-    for name, gradient in jacobians.items():
-        per_event = np.moveaxis(np.abs(np.asarray(gradient))[:, :, :, 0], 3, 1)
-        depends = per_event.reshape(LENGTH, LENGTH, -1).max(axis=-1)
-        expected = {"value": earlier, "key": earlier & chooses, "query": own}.get(
-            name, (earlier & chooses) | own if name in SOURCES[source] else np.zeros_like(own)
-        )
-        assert (depends[~expected] == 0).all(), name
-        assert (depends[expected] > 0).all(), name
-
-
-@pytest.mark.parametrize("source", SOURCES)
-def test_packed_row_equals_its_sequences_run_alone(source):
-    tokens = random_tokens(PACKED)
-    packed = attend_jitted(source, tokens, jnp.asarray(PACKED))
-    for segment, start, stop in ((1, 0, 3), (2, 3, 5), (3, 5, 6)):
-        alone = {name: jnp.roll(token, -start, axis=1) for name, token in tokens.items()}
-        alone_ids = np.where(np.arange(LENGTH) < stop - start, segment, 0)
-        result = attend_jitted(source, alone, jnp.asarray(np.tile(alone_ids, (BATCH, 1)), jnp.int32))
-        chex.assert_trees_all_close(result[0, : stop - start], packed[0, start:stop], rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("source", SOURCES)
-def test_prefix_scores_as_it_does_inside_the_longer_history(source):
-    segment_ids = jnp.ones((BATCH, LENGTH), jnp.int32)
-    tokens = random_tokens(segment_ids)
-    whole = attend_jitted(source, tokens, segment_ids)
-    prefix = {name: token[:, :5] for name, token in tokens.items()}
-    alone = attend_jitted(source, prefix, segment_ids[:, :5])
-    chex.assert_trees_all_close(alone, whole[:, :5], rtol=0, atol=1e-6)
+    expected = jnp.broadcast_to(inputs["no_history"], (3, HEADS, VALUE_WIDTH))
+    chex.assert_trees_all_equal(attend_to(inputs["value"])[:3], expected, strict=True)
+    depends = np.abs(jax.jit(jax.jacrev(attend_to))(inputs["value"])[:, :, :, 0]).max(axis=(1, 2, 4, 5)) > 0
+    chex.assert_trees_all_equal(depends, times[0][:, None] > times[0][None, :], strict=True)
 
 
 def test_what_padding_holds_does_not_matter():
-    segment_ids = jnp.asarray(PADDING_INSIDE)
-    query, key, value, no_history = random_inputs()
-    padding = (segment_ids == 0)[:, :, None, None]
+    inputs, padding = random_inputs(), (PADDING_INSIDE == 0)[:, :, None, None]
     results = [
-        strictly_causal_attention(
-            *(jnp.where(padding, filling, x) for x in (query, key, value)),
-            segment_ids=segment_ids,
-            no_history=no_history,
+        attend(
+            inputs | {name: jnp.where(padding, filling, inputs[name]) for name in ("query", "key", "value")},
+            layout_of(PADDING_INSIDE),
         )
         for filling in (0.0, 1e4)
     ]
     chex.assert_trees_all_equal(*results, strict=True)
-    chex.assert_trees_all_equal(results[0][0, 2], no_history, strict=True)
+    chex.assert_trees_all_equal(results[0][0, 2], inputs["no_history"], strict=True)
 
 
-ZEROS = {
-    "query": np.zeros((1, 3, 2, 4), np.float32),
-    "key": np.zeros((1, 3, 2, 4), np.float32),
-    "value": np.zeros((1, 3, 2, 5), np.float32),
-    "segment_ids": np.ones((1, 3), np.int32),
-    "no_history": np.zeros((2, 5), np.float32),
+def floats(*shape):
+    return np.zeros(shape, np.float32)
+
+
+def integers(*shape):
+    return np.ones(shape, np.int32)
+
+
+def relative(key=(5, 2, 4), value=(5, 2, 5), buckets=(1, 3, 3), dtype=np.int32):
+    return RelativeEmbedding(lambda rows, columns: jnp.zeros(buckets, dtype), floats(*key), floats(*value))
+
+
+FITTING = {
+    "query": floats(1, 3, 2, 4),
+    "key": floats(1, 3, 2, 4),
+    "value": floats(1, 3, 2, 5),
+    "segment_ids": integers(1, 3),
+    "no_history": floats(2, 5),
 }
+HISTORY = {"key": floats(1, 4, 2, 4), "value": floats(1, 4, 2, 5), "key_segment_ids": integers(1, 4)}
 
 
 @pytest.mark.parametrize(
     ("wrong", "parts"),
     [
-        ({"key": np.zeros((1, 4, 2, 4))}, ("query, key and value", "(1, 3, 2, 4)", "(1, 4, 2, 4)")),
-        ({"value": np.zeros((1, 3, 1, 5))}, ("query, key and value", "(1, 3, 1, 5)")),
-        ({name: np.zeros((1, 3, 8)) for name in ("query", "key", "value")}, ("[B, S, N, H]", "(1, 3, 8)")),
-        ({"segment_ids": np.ones((1, 2), np.int32)}, ("segment_ids", "(1, 3)", "(1, 2)")),
-        ({"no_history": np.zeros((2, 4))}, ("no_history", "(2, 5)", "(2, 4)")),
-        ({"times": np.zeros((1, 2), np.int32)}, ("times", "(1, 3)", "(1, 2)")),
-        ({"times": np.zeros((1, 3), np.float32)}, ("times", "integers", "float32")),
+        ({"key": floats(1, 4, 2, 4)}, ("query, key and value", "(1, 3, 2, 4)", "(1, 4, 2, 4)")),
+        ({"value": floats(1, 3, 1, 5)}, ("query, key and value", "(1, 3, 1, 5)")),
+        ({name: floats(1, 3, 8) for name in ("query", "key", "value")}, ("[B, S, N, H]", "(1, 3, 8)")),
+        ({"query": floats(1, 3, 3, 4)}, ("heads that divide N", "(1, 3, 3, 4)", "(1, 3, 2, 4)")),
+        ({"key": floats(1, 3, 0, 4), "value": floats(1, 3, 0, 5)}, ("heads that divide N", "(1, 3, 0, 4)")),
+        ({"segment_ids": integers(1, 2)}, ("segment_ids", "(1, 3)", "(1, 2)")),
+        ({"no_history": floats(2, 4)}, ("no_history", "(2, 5)", "(2, 4)")),
+        ({"times": integers(1, 2)}, ("times", "(1, 3)", "(1, 2)")),
+        ({"times": floats(1, 3)}, ("times", "integers", "float32")),
+        ({"key_times": integers(1, 3)}, ("key_times must come with key_segment_ids",)),
+        (HISTORY | {"times": integers(1, 3)}, ("key_segment_ids need times and key_times",)),
+        (HISTORY | {"key_times": integers(1, 4)}, ("key_segment_ids need times and key_times",)),
+        (HISTORY | {"key_segment_ids": integers(1, 3)}, ("key_segment_ids", "(1, 4)", "(1, 3)")),
+        (HISTORY | {"times": integers(1, 3), "key_times": floats(1, 4)}, ("key_times", "integers", "float32")),
+        (HISTORY | {"times": integers(1, 3), "key_times": integers(1, 3)}, ("key_times", "(1, 4)", "(1, 3)")),
+        ({"query_chunk": 0}, ("query_chunk must be at least 1", "0")),
+        ({"bias": floats(1, 2, 3, 3)}, ("bias must be a function of query slots and key slots", "ndarray")),
+        ({"bias": lambda rows, columns: floats(2, 3, 3)}, ("bias must return", "(1, 2, 3, 3)", "(2, 3, 3)")),
+        ({"bias": lambda rows, columns: floats(1, 2, 3, 4)}, ("bias must return", "(1, 2, 3, 3)", "(1, 2, 3, 4)")),
+        ({"bias": lambda rows, columns: floats(5, 2, 3, 3)}, ("bias must return", "(1, 2, 3, 3)", "(5, 2, 3, 3)")),
+        ({"relative": relative(key=(5, 1, 4))}, ("tables", "[T, 2, 4]", "(5, 1, 4)")),
+        ({"relative": relative(value=(5, 2, 4))}, ("tables", "[T, 2, 5]", "(5, 2, 4)")),
+        ({"relative": relative(value=(4, 2, 5))}, ("tables", "(5, 2, 4)", "(4, 2, 5)")),
+        ({"relative": relative(buckets=(3, 3))}, ("relative.buckets", "integers of shape (1, 3, 3)", "(3, 3)")),
+        ({"relative": relative(dtype=np.float32)}, ("relative.buckets", "integers", "float32")),
     ],
 )
-def test_arrays_that_do_not_fit_are_refused_in_one_sentence(wrong, parts):
-    arguments = {name: jnp.asarray(array) for name, array in (ZEROS | wrong).items()}
+def test_arguments_that_do_not_fit_are_refused_in_one_sentence(wrong, parts):
     with raises_one_sentence(*parts):
-        strictly_causal_attention(arguments.pop("query"), arguments.pop("key"), arguments.pop("value"), **arguments)
+        strictly_causal_attention(**(FITTING | wrong))

@@ -1,7 +1,8 @@
-"""What a score may depend on, for every rotation; and that variants differ in nothing but their rotation."""
+"""What a score may depend on, for every model; and that variants differ in nothing but how they tell time."""
 
 import dataclasses
 import functools
+import re
 
 import chex
 import jax
@@ -9,17 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from small_logs import SPEC, VARIANTS, random_events, small_config, small_rotary
+from small_logs import FORMS, SPEC, VARIANTS, random_events, small_config, small_rotary
 
+from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.nn.features import Events
-from siren_rope_jax.nn.recommender import GenerativeRecommender, ModelConfig
+from siren_rope_jax.nn.recommender import GenerativeRecommender
 
 SLOTS = 8  # rows too: row i asks about event i
 TASK_LOGITS = (-2.0, 0.5)
 RATES = 1 / (1 + np.exp(-np.array(TASK_LOGITS)))
 # Sums over 8 slots in another order: a few units in the last place of values of order 1.
 CLOSE = {"rtol": 1e-5, "atol": 3e-6}
+MODELS = VARIANTS | FORMS
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
+every_model = pytest.mark.parametrize("model", MODELS)
 
 
 def make(config: ModelConfig, seed: int = 0) -> GenerativeRecommender:
@@ -29,8 +33,8 @@ def make(config: ModelConfig, seed: int = 0) -> GenerativeRecommender:
 def awake(model: GenerativeRecommender) -> GenerativeRecommender:
     """Moves every parameter off its start, so that nothing hides behind a zero."""
     leaves, tree = jax.tree.flatten(nnx.state(model))
-    rng = np.random.default_rng(9)
-    moved = [jnp.asarray(x + rng.normal(0, 0.2, x.shape), jnp.float32) for x in leaves]
+    rng = np.random.default_rng(11)
+    moved = [jnp.asarray(x + rng.normal(0, 0.15, x.shape), jnp.float32) for x in leaves]
     nnx.update(model, jax.tree.unflatten(tree, moved))
     return model
 
@@ -96,40 +100,40 @@ ROW, SLOT = np.indices((SLOTS, SLOTS))
 DIAGONAL = np.arange(SLOTS)
 
 
-@every_variant
-def test_no_score_changes_with_later_events_or_with_actions_not_yet_taken(variant):
+@every_model
+def test_no_score_changes_with_later_events_or_with_actions_not_yet_taken(model):
     events, other = one_user(), one_user(seed=1)
     changed = mixed(events, other, SLOT > ROW)
     flipped = events._replace(actions=1 - events.actions)
     changed = mixed(changed, flipped, SLOT >= ROW, names=("actions",))
-    before, after = (logits_of(VARIANTS[variant], e)[DIAGONAL, DIAGONAL] for e in (events, changed))
+    before, after = (logits_of(MODELS[model], e)[DIAGONAL, DIAGONAL] for e in (events, changed))
     chex.assert_trees_all_equal(before, after, strict=True)
 
 
-@every_variant
-def test_no_gradient_reaches_a_score_from_later_events_or_from_actions_not_yet_taken(variant):
-    _, (_, numbers) = compiled(VARIANTS[variant])(one_user(), np.eye(SLOTS))
+@every_model
+def test_no_gradient_reaches_a_score_from_later_events_or_from_actions_not_yet_taken(model):
+    _, (_, numbers) = compiled(MODELS[model])(one_user(), np.eye(SLOTS))
     for name, gradient in numbers.items():
         from_slot = np.abs(gradient).max(axis=-1)  # [event scored, event it depends on]
         assert np.all(from_slot[SLOT > ROW] == 0), name
     assert np.all(np.abs(numbers["actions"]).max(axis=-1)[SLOT == ROW] == 0)
 
 
-@every_variant
-def test_every_score_depends_on_its_own_features_and_on_every_earlier_event_and_action(variant):
-    _, (_, numbers) = compiled(VARIANTS[variant])(one_user(), np.eye(SLOTS))
+@every_model
+def test_every_score_depends_on_its_own_features_and_on_every_earlier_event_and_action(model):
+    _, (_, numbers) = compiled(MODELS[model])(one_user(), np.eye(SLOTS))
     from_slot = {name: np.abs(gradient).max(axis=-1) for name, gradient in numbers.items()}
     assert np.all(from_slot["dense"][SLOT <= ROW] > 1e-6)
     assert np.all(from_slot["actions"][SLOT < ROW] > 1e-6)
     assert np.all(from_slot["context"][SLOT == ROW] > 1e-6)
 
 
-@every_variant
-def test_every_score_depends_on_its_own_ids(variant):
+@every_model
+def test_every_score_depends_on_its_own_ids(model):
     events = one_user()
     buckets = jnp.array(SPEC.id_buckets)
     changed = mixed(events, events._replace(ids=(events.ids + 1) % buckets), SLOT == ROW)
-    before, after = (logits_of(VARIANTS[variant], e)[DIAGONAL, DIAGONAL] for e in (events, changed))
+    before, after = (logits_of(MODELS[model], e)[DIAGONAL, DIAGONAL] for e in (events, changed))
     assert np.all(np.abs(before - after).max(axis=-1) > 1e-4)
 
 
@@ -142,9 +146,24 @@ def test_every_score_depends_on_its_own_ids(variant):
         ("time_order", ("elapsed",), True),
         ("siren", ("day", "second"), True),
         ("time in embedding", ("day", "second"), True),
+        ("semantic", ("day", "second", "elapsed"), False),
+        ("lie", ("elapsed",), True),
+        ("lie", ("position",), True),
+        ("time2vec", ("elapsed",), True),
+        ("time2vec", ("position", "day", "second"), False),
+        ("added positions", ("position",), True),
+        ("added positions", ("day", "second", "elapsed"), False),
+        ("alibi", ("position",), True),
+        ("alibi", ("day", "second", "elapsed"), False),
+        ("t5", ("position",), True),
+        ("t5", ("day", "second", "elapsed"), False),
+        ("hstu", ("position",), True),
+        ("hstu", ("elapsed",), True),
+        ("tisasrec", ("elapsed",), True),
+        ("tisasrec", ("position", "day", "second"), False),
     ],
 )
-def test_only_the_rotation_that_is_asked_for_reads_the_clock(variant, names, felt):
+def test_only_what_is_asked_for_reads_position_and_clock(variant, names, felt):
     events, other = one_user(), one_user(seed=1)
     changed = mixed(events, other._replace(position=3 * events.position), SLOT < ROW, names)
     config = dataclasses.replace(VARIANTS[variant], hide_ties=False)  # hiding ties compares times, too
@@ -153,9 +172,9 @@ def test_only_the_rotation_that_is_asked_for_reads_the_clock(variant, names, fel
     assert (np.abs(before - after)[2:].max() > 1e-4) == felt
 
 
-@every_variant
-def test_a_packed_row_scores_its_sequences_as_if_each_were_alone(variant):
-    config = VARIANTS[variant]
+@every_model
+def test_a_packed_row_scores_its_sequences_as_if_each_were_alone(model):
+    config = MODELS[model]
     packed = random_events(np.array([[1, 1, 1, 2, 2, 2, 2, 0]] * SLOTS, np.int32))
     together = logits_of(config, packed)
     for first, end in ((0, 3), (3, 7)):
@@ -163,17 +182,17 @@ def test_a_packed_row_scores_its_sequences_as_if_each_were_alone(variant):
         chex.assert_trees_all_close(together[:, first:end], alone[:, : end - first], **CLOSE)
 
 
-@every_variant
-def test_a_prefix_scores_the_same_as_inside_the_longer_history(variant):
-    config, events = VARIANTS[variant], one_user()
+@every_model
+def test_a_prefix_scores_the_same_as_inside_the_longer_history(model):
+    config, events = MODELS[model], one_user()
     whole = logits_of(config, events)
     prefix = logits_of(config, place(events, slice(0, 5), 0, 1, onto=padding(seed=2)))
     chex.assert_trees_all_close(whole[:, :5], prefix[:, :5], **CLOSE)
 
 
-@every_variant
-def test_padding_anywhere_and_of_any_content_moves_no_score(variant):
-    config, events = VARIANTS[variant], one_user()
+@every_model
+def test_padding_anywhere_and_of_any_content_moves_no_score(model):
+    config, events = MODELS[model], one_user()
     at_start = logits_of(config, place(events, slice(0, 4), 0, 1, onto=padding(seed=2)))[:, :4]
     for slots, seed in (((0, 1, 2, 3), 3), ((4, 5, 6, 7), 2), ((1, 3, 4, 6), 4)):
         scattered = padding(seed=seed)
@@ -182,11 +201,11 @@ def test_padding_anywhere_and_of_any_content_moves_no_score(variant):
         chex.assert_trees_all_close(logits_of(config, scattered)[:, list(slots)], at_start, **CLOSE)
 
 
-@every_variant
-def test_rows_of_padding_and_first_events_give_finite_logits_and_gradients(variant):
+@every_model
+def test_rows_of_padding_and_first_events_give_finite_logits_and_gradients(model):
     segment = np.zeros((SLOTS, SLOTS), np.int32)
     segment[1, 0], segment[2, 3], segment[3, :5], segment[4] = 1, 1, [1, 2, 3, 4, 5], 1
-    logits, gradients = compiled(VARIANTS[variant])(random_events(segment))
+    logits, gradients = compiled(MODELS[model])(random_events(segment))
     chex.assert_tree_all_finite((logits, gradients))
 
 
@@ -195,9 +214,9 @@ def test_only_padding_gives_finite_logits_and_gradients():
     chex.assert_tree_all_finite((logits, gradients))
 
 
-@every_variant
-def test_every_parameter_is_used(variant):
-    gradients = compiled(VARIANTS[variant])(one_user())[1][0]
+@every_model
+def test_every_parameter_is_used(model):
+    gradients = compiled(MODELS[model])(one_user())[1][0]
     # Only differences of angles matter, so a constant offset of all angles, the last biases, moves nothing.
     idle = [
         jax.tree_util.keystr(path)
@@ -207,8 +226,9 @@ def test_every_parameter_is_used(variant):
     assert all("networks" in name and "bias" in name for name in idle), idle
 
 
-def test_with_ties_hidden_events_of_one_second_do_not_see_each_other():
-    config = small_config(hide_ties=True)
+@pytest.mark.parametrize("fusion", ["mixed_value", "late", "interleaved"])
+def test_with_ties_hidden_events_of_one_second_do_not_see_each_other(fusion):
+    config = small_config(hide_ties=True, action_fusion=fusion)
     events = one_user()
     tied = events._replace(elapsed=events.elapsed.at[:, 3:6].set(events.elapsed[:, 3:4]))
     _, (_, numbers) = compiled(config)(tied, np.eye(SLOTS))
@@ -221,9 +241,10 @@ def test_with_ties_hidden_events_of_one_second_do_not_see_each_other():
         assert np.all(from_slot[6, :6] > 1e-6), name
 
 
-def test_without_ties_hiding_them_changes_nothing():
+@pytest.mark.parametrize("fusion", ["mixed_value", "interleaved"])
+def test_without_ties_hiding_them_changes_nothing(fusion):
     events = one_user()
-    hiding, showing = (logits_of(small_config(hide_ties=hide), events) for hide in (True, False))
+    hiding, showing = (logits_of(small_config(hide_ties=hide, action_fusion=fusion), events) for hide in (True, False))
     chex.assert_trees_all_close(hiding, showing, **CLOSE)
 
 
@@ -239,11 +260,11 @@ def test_bfloat16_stays_finite_and_close_to_float32():
 
 
 def parameters(config: ModelConfig, seed: int = 0) -> dict[str, np.ndarray]:
-    """Every parameter by its path, but those of the rotation and of the time features."""
+    """Every parameter by its path, but those that tell position and time."""
     state = nnx.to_flat_state(nnx.state(make(config, seed)))
-    return {
-        "/".join(map(str, path)): np.asarray(value[...]) for path, value in state if path[0] not in ("rotary", "time")
-    }
+    named = {"/".join(map(str, path)): value for path, value in state}
+    telling = re.compile("rotary/|time_inputs/|added_encodings/|.*attention/bias/")
+    return {name: np.asarray(value[...]) for name, value in named.items() if not telling.match(name)}
 
 
 @every_variant
@@ -325,6 +346,9 @@ def test_the_attention_and_residual_scales_of_the_configuration_are_used():
         ({"heads": 0}, r"heads must lie in \[1, inf\), but is 0"),
         ({"layers": -1}, r"layers must lie in \[0, inf\), but is -1"),
         ({"rotary": small_rotary("siren", metadata=("colour",))}, "but 'colour' is not one"),
+        ({"key_heads": 3}, "heads must be a multiple of key_heads, but are 2 for 3"),
+        ({"query_chunk": 0}, r"query_chunk must lie in \[1, inf\), but is 0"),
+        ({"encodings": ("learned", "learned")}, r"encodings must each be given once, but are \('learned', 'learned'\)"),
     ],
 )
 def test_a_configuration_that_cannot_work_is_refused_in_one_sentence(changes, sentence):

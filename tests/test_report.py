@@ -11,8 +11,9 @@ from small_logs import small_log
 
 from experiments.demo import ORDINAL, VARIANTS, compare, get_config, read_probabilities
 from experiments.real_logs import difference
+from siren_rope_jax.nn.config import RotaryConfig
 from siren_rope_jax.nn.features import InputSpec
-from siren_rope_jax.nn.rotary import RotaryConfig, make_rotary
+from siren_rope_jax.nn.rotary import make_rotary
 from siren_rope_jax.report.pictures import draw_mean_cosine, draw_week
 from siren_rope_jax.report.rotation import mean_cosine, time_angles
 from siren_rope_jax.report.tables import metrics_table
@@ -24,7 +25,7 @@ DAY_INPUTS, WEEK_INPUTS = [0, 1], [2, 3]
 
 def rotary_of(inputs):
     """A network, drawn at random, that reads only some of the five time features."""
-    rotary = make_rotary(RotaryConfig(kind="siren"), 16, SPEC, rngs=nnx.Rngs(params=jax.random.key(0)))
+    rotary = make_rotary(RotaryConfig(kind="siren"), 16, SPEC, width=8, rngs=nnx.Rngs(params=jax.random.key(0)))
     network = rotary.networks[0].get_value()
     for first, *_ in network.values():
         others = [column for column in range(5) if column not in inputs]
@@ -97,7 +98,7 @@ def test_predictions_are_matched_with_the_log_by_row(tmp_path):
 
 def test_the_models_of_the_demo_differ_in_nothing_but_time():
     configs = [get_config(name, seed=3, steps=10) for name in VARIANTS]
-    same = {"rotary": RotaryConfig(), "time_in_embedding": False}
+    same = {"rotary": RotaryConfig(), "encodings": ()}
     plain = {dataclasses.replace(config, model=dataclasses.replace(config.model, **same)) for config in configs}
     assert len(configs) == 4
     assert len(plain) == 1

@@ -1,4 +1,4 @@
-"""Sine and cosine of large angles, and the rotation of pairs, with and without jit, in float32 and bfloat16."""
+"""Sine and cosine of large angles, the rotation of pairs and its scale, with and without jit, in every float dtype."""
 
 import chex
 import jax
@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from one_sentence import raises_one_sentence
 
-from siren_rope_jax.ops.rotary import apply_rotary, rotate_pairs, sincos
+from siren_rope_jax.ops.frequencies import inverse_frequencies
+from siren_rope_jax.ops.rotary import apply_rotary, rotate_pairs, sincos, xpos_scale
 
 VARIANTS = {"eager": lambda function, **options: function, "jit": jax.jit}
 variant = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
@@ -188,18 +189,24 @@ def test_sine_and_cosine_shared_by_layers_rotate_as_the_angles_do():
 
 
 @pytest.mark.parametrize(
-    ("x_shape", "angle_shape", "parts"),
+    ("x_shape", "angle_shape", "options", "parts"),
     [
-        ((1, 2, 1, 5), (1, 2, 2), ("head dimension", "twice", "5", "2 angles")),
-        ((1, 2, 1, 4), (1, 2, 4), ("head dimension", "twice", "4")),
-        ((1, 2, 1, 4), (1, 3, 2), ("[B, S]", "(1, 2, 1)", "(1, 3, 2)")),
-        ((1, 2, 3, 4), (1, 2, 2, 2), ("[B, S]", "(1, 2, 2, 2)")),
-        ((1, 2, 3, 4), (1, 2), ("[B, S]", "(1, 2)")),
+        ((1, 2, 1, 5), (1, 2, 2), {}, ("head dimension", "twice", "5", "2 angles")),
+        ((1, 2, 1, 4), (1, 2, 4), {}, ("head dimension", "twice", "4")),
+        ((1, 2, 1, 6), (1, 2, 2), {}, ("head dimension", "twice", "6", "2 angles")),
+        ((1, 2, 1, 6), (1, 2, 4), {"partial": True}, ("head dimension", "or more", "6", "4 angles")),
+        ((1, 2, 1, 4), (1, 3, 2), {}, ("[..., S]", "(1, 2, 1)", "(1, 3, 2)")),
+        ((1, 2, 3, 4), (1, 2), {}, ("[..., S]", "(1, 2)")),
+        ((2, 3, 4), (1, 2, 3, 2), {}, ("[..., S]", "(1, 2, 3, 2)")),
+        ((1, 2, 3, 4), (1, 2, 2, 2), {}, ("[..., S, N]", "(1, 2, 2, 2)")),
+        ((1, 2, 2, 4), (1, 2, 0, 2), {}, ("[..., S, N]", "(1, 2, 0, 2)")),
+        ((2, 3, 1, 8), (2, 3, 4), {"scale": jnp.ones(3)}, ("scale must broadcast to the angles", "(2, 3, 4)", "(3,)")),
+        ((2, 3, 1, 8), (2, 3, 4), {"scale": jnp.ones((1, 2, 3, 4))}, ("scale must broadcast", "(1, 2, 3, 4)")),
     ],
 )
-def test_angles_that_do_not_fit_are_refused_in_one_sentence(x_shape, angle_shape, parts):
+def test_angles_or_scales_that_do_not_fit_are_refused_in_one_sentence(x_shape, angle_shape, options, parts):
     with raises_one_sentence(*parts):
-        apply_rotary(jnp.zeros(x_shape), jnp.zeros(angle_shape))
+        apply_rotary(jnp.zeros(x_shape), jnp.zeros(angle_shape), **options)
 
 
 def test_sine_and_cosine_of_two_shapes_are_refused_in_one_sentence():
@@ -211,3 +218,205 @@ def test_sine_and_cosine_of_two_shapes_are_refused_in_one_sentence():
 def test_angles_of_too_few_bits_are_refused_in_one_sentence(dtype):
     with raises_one_sentence("angles must be float32", dtype):
         apply_rotary(jnp.zeros((1, 2, 1, 4)), jnp.zeros((1, 2, 2), dtype))
+
+
+# Eager, each operation would compile for itself: whatever is the same with and without jit is tested with it.
+rotate = jax.jit(apply_rotary, static_argnames=("interleaved", "partial"))
+BATCHES = {"none": (), "one": (2,), "three": (2, 1, 3)}
+
+
+@interleaving
+@pytest.mark.parametrize("batch", BATCHES.values(), ids=BATCHES)
+def test_any_number_of_batch_axes_rotates_as_the_flattened_batch_does(batch, interleaved):
+    generator = np.random.default_rng(7)
+    x = jnp.asarray(generator.normal(size=(*batch, 5, 3, 8)), jnp.float32)
+    for shape in ((5, 4), (5, 3, 4)):
+        angles = jnp.asarray(generator.normal(size=(*batch, *shape)), jnp.float32)
+        expected = rotate(x.reshape(-1, 5, 3, 8), angles.reshape(-1, *shape), interleaved=interleaved)
+        result = rotate(x, angles, interleaved=interleaved)
+        chex.assert_trees_all_close(result, expected.reshape(x.shape), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 4), (3, 1, 4), (1, 1, 4), (1, 6, 4, 4), (3, 1, 1, 4), (1, 6, 2, 4)])
+def test_angle_axes_of_one_serve_every_row_and_slot(shape):
+    x, _ = random_case(8, 3, 6, 4, 4, "float32", per_head=False)
+    angles = jnp.asarray(np.random.default_rng(9).normal(size=shape), jnp.float32)
+    repeated = jnp.broadcast_to(angles, (3, 6, *shape[2:]))
+    chex.assert_trees_all_close(rotate(x, angles), rotate(x, repeated), rtol=0, atol=2e-6)
+
+
+@interleaving
+@pytest.mark.parametrize("partial", [False, True], ids=["whole", "partial"])
+@pytest.mark.parametrize("groups", [1, 2, 3, 6])
+def test_angles_of_a_group_of_heads_are_those_of_each_of_its_heads(groups, partial, interleaved):
+    x, angles = random_case(10, 2, 3, 6, 4, "float32", per_head=True)
+    angles = angles[:, :, :groups, : 3 if partial else 4]
+    options = {"interleaved": interleaved, "partial": partial}
+    repeated = rotate(x, jnp.repeat(angles, 6 // groups, axis=2), **options)
+    chex.assert_trees_all_close(rotate(x, angles, **options), repeated, rtol=0, atol=2e-6)
+    assert groups == 1 or not jnp.allclose(rotate(x, angles[:, :, :1], **options), repeated)
+
+
+def test_sequence_of_no_events_is_rotated_to_itself():
+    empty = jnp.zeros((2, 0, 4, 8))
+    for shape in ((2, 0, 4), (2, 0, 2, 4), (2, 0, 4, 4)):
+        chex.assert_trees_all_equal(rotate(empty, jnp.zeros(shape)), empty, strict=True)
+
+
+@interleaving
+@dtypes
+@pytest.mark.parametrize("per_head", [False, True], ids=["shared", "per_head"])
+def test_partial_rotation_turns_the_first_features_and_leaves_the_rest_bit_for_bit(interleaved, dtype, per_head):
+    x, angles = random_case(11, 2, 3, 2, 4, dtype, per_head=per_head)
+    result = rotate(x, angles[..., :3], interleaved=interleaved, partial=True)
+    chex.assert_trees_all_equal(result[..., 6:], x[..., 6:], strict=True)
+    # Two programs may round differently; the norms of pairs are up to 4.
+    atol = 4 * TOLERANCE[dtype]
+    plain = rotate(x[..., :6], angles[..., :3], interleaved=interleaved)
+    chex.assert_trees_all_close(result[..., :6], plain, rtol=0, atol=atol)
+    whole = [rotate(x, angles, interleaved=interleaved, partial=partial) for partial in (False, True)]
+    chex.assert_trees_all_close(*whole, rtol=0, atol=atol)
+
+
+SCALES = {
+    "number": 1.5,
+    "traced number": jnp.asarray(1.5),
+    "per pair": jnp.asarray([0.5, 1.0, 2.0, 3.0]),
+    "per slot": jnp.asarray([[0.5], [1.0], [2.0]]),
+    "per slot and pair": jnp.arange(1.0, 25.0).reshape(2, 3, 4),
+}
+
+
+@interleaving
+@pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
+def test_scale_stretches_the_pairs_of_the_plain_rotation(scale, interleaved):
+    x, angles = random_case(12, 2, 3, 2, 4, "float32", per_head=False)
+    plain = rotate(x, angles, interleaved=interleaved)
+    factor = np.broadcast_to(scale, angles.shape)[:, :, None]
+    factor = np.repeat(factor, 2, axis=-1) if interleaved else np.concatenate([factor, factor], axis=-1)
+    result = rotate(x, angles, scale=scale, interleaved=interleaved)
+    # Sine and cosine are rounded once more; a sum of two products can cancel, so relative to the norm of the pair.
+    assert (np.abs(result - plain * factor) <= 4e-7 * factor * pair_norms(x, interleaved)).all()
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (2, 3, 1), (2, 3, 4)])
+def test_gradient_of_the_scale_is_the_cotangent_along_the_rotated_pair(shape):
+    x, angles = random_case(13, 2, 3, 2, 4, "float32", per_head=False)
+    generator = np.random.default_rng(14)
+    scale = jnp.asarray(generator.uniform(0.5, 2.0, shape), jnp.float32)
+    cotangent = generator.normal(size=x.shape)
+    _, pull_back = jax.vjp(lambda scale: apply_rotary(x, angles, scale=scale), scale)
+    per_pair = cotangent * reference.rotate(x, np.broadcast_to(np.asarray(angles)[:, :, None], (2, 3, 2, 4)))
+    per_angle = per_pair.reshape(2, 3, 2, 2, 4).sum(axis=(2, 3))
+    # Sum over what the scale was repeated for.
+    repeated = tuple(axis for axis in range(3) if axis < 3 - len(shape) or shape[axis - 3 + len(shape)] == 1)
+    expected = per_angle.sum(axis=repeated).reshape(shape)
+    chex.assert_trees_all_close(pull_back(jnp.asarray(cotangent, jnp.float32))[0], expected, rtol=0, atol=2e-5)
+
+
+@variant
+def test_xpos_scale_is_a_power_of_the_distance_in_scale_bases(variant):
+    positions = jnp.asarray([[-1000, -3, 0], [1, 512, 2048]], jnp.int32)
+    for options in ({}, {"gamma": 0.1, "scale_base": 100.0}):
+        result = variant(lambda positions, options=options: xpos_scale(positions, 5, **options))(positions)
+        gamma, base = options.get("gamma", 0.4), options.get("scale_base", 512.0)
+        expected = [
+            [[((j / 5 + gamma) / (1 + gamma)) ** (p / base) for j in range(5)] for p in row]
+            for row in positions.tolist()
+        ]
+        chex.assert_type(result, jnp.float32)
+        # exp(y) is as many times less exact than float32 as y is large, and here |y| is up to 49.
+        chex.assert_trees_all_close(result, np.asarray(expected), rtol=1e-5)
+
+
+def xpos_logits(query, key, positions):
+    """Logits of every event with every earlier or later one, for one sequence and head."""
+    angles = positions[..., None] * inverse_frequencies(query.shape[-1])
+    scale = xpos_scale(positions, angles.shape[-1])
+    rotated = apply_rotary(query, angles, scale=scale), apply_rotary(key, angles, scale=1 / scale)
+    return np.einsum("ind,jnd->ij", *(np.float64(x) for x in rotated))
+
+
+def test_logits_of_xpos_depend_on_the_distance_alone():
+    generator = np.random.default_rng(15)
+    query, key = (jnp.asarray(generator.normal(size=(6, 1, 16)), jnp.float32) for _ in range(2))
+    positions = jnp.asarray([0, 1, 5, 40, 300, 700])
+    at_home, moved = (xpos_logits(query, key, positions + shift) for shift in (0, 1000))
+    far, near = np.tril_indices(6)  # of queries and earlier keys
+    # Angles of up to 1700 radians are rounded to 6e-5; queries and keys have norms of about 4.
+    chex.assert_trees_all_close(moved[far, near], at_home[far, near], rtol=0, atol=2e-3)
+    assert np.abs(at_home - xpos_logits(query, key, 2 * positions)).max() > 0.5
+
+
+def test_logits_of_xpos_decay_with_the_distance_by_the_powers_of_its_scale():
+    distance = jnp.arange(0, 2048, 64)
+    ones = jnp.ones((distance.size, 1, 16))
+    scale = xpos_scale(distance, 8)
+    still = jnp.zeros((distance.size, 8))
+    logits = jnp.einsum("ind,nd->i", apply_rotary(ones, still, scale=scale), ones[0])
+    zeta = (np.arange(8) / 8 + 0.4) / 1.4
+    expected = 2 * (zeta[None] ** (np.arange(0, 2048, 64)[:, None] / 512)).sum(axis=1)
+    chex.assert_trees_all_close(logits, expected, rtol=1e-5)
+    assert (np.diff(logits) < 0).all()
+    # Turned, no logit of the same query and key exceeds that.
+    turned = xpos_logits(ones, ones, distance)[:, 0]
+    assert (np.abs(turned) <= expected * (1 + 1e-4)).all()
+
+
+@pytest.mark.parametrize(
+    ("pairs", "options", "parts"),
+    [
+        (0, {}, ("pairs must be at least 1", "0")),
+        (2, {"gamma": 0.0}, ("gamma and scale_base must be positive and finite", "0.0")),
+        (2, {"scale_base": float("inf")}, ("gamma and scale_base must be positive and finite", "inf")),
+        (2, {"scale_base": float("nan")}, ("gamma and scale_base must be positive and finite", "nan")),
+    ],
+)
+def test_xpos_scale_of_no_meaning_is_refused_in_one_sentence(pairs, options, parts):
+    with raises_one_sentence(*parts):
+        xpos_scale(jnp.arange(3), pairs, **options)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_rotated_array_keeps_its_dtype_whatever_the_dtype_of_the_scale(dtype):
+    with jax.enable_x64(dtype == "float64"):
+        x, angles = jnp.ones((1, 2, 1, 6), dtype), jnp.ones((1, 2, 2), dtype if dtype == "float64" else "float32")
+        plain = apply_rotary(x, angles, partial=True)
+        for scale in (1.0, 1, jnp.asarray(1.0), jnp.ones(2), jnp.ones(2, jnp.bfloat16)):
+            rotated = apply_rotary(x, angles, scale=scale, partial=True)
+            chex.assert_trees_all_equal(rotated, plain, strict=True)
+            chex.assert_type(rotated, dtype)
+            assert not rotated.weak_type
+        # Computed in float32, half precision is rounded once at the end.
+        exact = np.sin(1.0) + np.cos(1.0)
+        assert abs(np.float64(plain[0, 0, 0, 2]) - exact) < max(2e-7, exact * float(jnp.finfo(dtype).eps))
+        chex.assert_type(sincos(angles), jnp.float32)
+
+
+def test_numbers_of_python_give_results_of_a_firm_float32():
+    number, angles = jnp.asarray(3.0), jnp.broadcast_to(jnp.asarray(3.0), (2, 2))
+    assert number.weak_type
+    assert angles.weak_type
+    x = jnp.broadcast_to(number, (2, 1, 4))
+    results = (
+        sincos(number),
+        jax.jit(sincos)(3.0),
+        jax.jit(jax.grad(lambda x: sincos(x)[0]))(3.0),
+        xpos_scale(number, 2),
+    )
+    for result in jax.tree.leaves((results, apply_rotary(x, angles), jax.jit(apply_rotary)(x, angles, scale=2.0))):
+        chex.assert_type(result, jnp.float32)
+    for result in jax.tree.leaves((results[:2], results[3], apply_rotary(x, angles, scale=number))):
+        assert not result.weak_type
+    chex.assert_trees_all_close(results[:3], ((np.sin(3.0), np.cos(3.0)),) * 2 + (np.cos(3.0),), atol=2e-7)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_new_values_of_angles_and_scale_compile_nothing_anew(dtype):
+    chex.clear_trace_counter()
+    rotate = jax.jit(chex.assert_max_traces(apply_rotary, n=1), static_argnames="partial")
+    x, angles = random_case(16, 2, 3, 2, 4, dtype, per_head=False)
+    for call in range(3):
+        x = rotate(x, angles[..., :3] + call, scale=1.0 + call, partial=True)
+    with pytest.raises(AssertionError, match="'apply_rotary' is traced > 1 times"):
+        rotate(x, angles, scale=1.0, partial=True)

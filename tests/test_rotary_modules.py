@@ -9,22 +9,36 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from one_sentence import raises_one_sentence
 from small_logs import SPEC, random_events, small_rotary
 
-from siren_rope_jax.nn.rotary import RotaryConfig, make_rotary
+from siren_rope_jax.nn.config import RotaryConfig, ScalingConfig
+from siren_rope_jax.nn.rotary import make_rotary
+from siren_rope_jax.ops import apply_rotary, scaled_frequencies
 
 HEAD_DIM, PAIRS = 6, 3
 EVENTS = random_events(np.array([[1, 1, 1, 1, 2, 2, 2, 0]], np.int32))
 NOTHING = jnp.zeros((1, 8, 0))
+WIDTH = 12
+TOKEN = jax.random.normal(jax.random.key(5), (1, 8, WIDTH))
+QUERY, KEY = jax.random.normal(jax.random.key(6), (2, 1, 8, 4, HEAD_DIM))
 ORDINAL = np.asarray(EVENTS.position)[..., None] * 10_000.0 ** (-2 * np.arange(PAIRS) / HEAD_DIM)
 
 
-def make(config: RotaryConfig, metadata: int = 0):
-    return make_rotary(config, HEAD_DIM, SPEC, metadata_features=metadata, rngs=nnx.Rngs(params=0))
+def make(config: RotaryConfig, metadata: int = 0, *, head_dim: int = HEAD_DIM, key_heads: int = 4):
+    return make_rotary(
+        config,
+        head_dim,
+        SPEC,
+        width=WIDTH,
+        key_heads=key_heads,
+        metadata_features=metadata,
+        rngs=nnx.Rngs(params=0),
+    )
 
 
 def angles(config: RotaryConfig, events=EVENTS, metadata=NOTHING):
-    return tuple(np.asarray(a) for a in make(config, metadata.shape[-1])(events, metadata))
+    return tuple(np.asarray(a) for a in make(config, metadata.shape[-1]).angles(events, metadata))
 
 
 def later(days: int, seconds: int = 0):
@@ -37,7 +51,7 @@ def later(days: int, seconds: int = 0):
 
 
 def test_no_rotation_gives_no_angles():
-    assert make(small_rotary("none"))(EVENTS, NOTHING) is None
+    assert make(small_rotary("none"))(EVENTS, NOTHING, TOKEN) is None
 
 
 @pytest.mark.parametrize("kind", ["none", "ordinal", "time_order"])
@@ -80,10 +94,10 @@ def test_siren_starts_with_the_published_gate_and_scale():
 
 def test_siren_angles_are_learned_scale_times_network_plus_gate_times_position():
     module = make(small_rotary("siren"))
-    learned = np.asarray(module(EVENTS, NOTHING)[0]) - ORDINAL
+    learned = np.asarray(module.angles(EVENTS, NOTHING)[0]) - ORDINAL
     module.gate[...] = np.float32(0.25)
     module.scale[...] = module.scale[...] * 2
-    chex.assert_trees_all_close(module(EVENTS, NOTHING)[0], 2 * learned + 0.25 * ORDINAL, rtol=1e-4, atol=1e-5)
+    chex.assert_trees_all_close(module.angles(EVENTS, NOTHING)[0], 2 * learned + 0.25 * ORDINAL, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["siren", "time_order"])
@@ -140,3 +154,224 @@ def test_an_angle_depends_on_its_own_event_alone(kind):
     cut = EVENTS._replace(**{name: values[:, 2:5] for name, values in EVENTS._asdict().items()})
     alone = angles(config, cut, NOTHING[:, 2:5])[0]
     chex.assert_trees_all_close(alone, angles(config)[0][:, 2:5], rtol=1e-5, atol=1e-6)
+
+
+def rotated(config: RotaryConfig, events=EVENTS, **changes):
+    """Queries and keys as the blocks see them, of a module whose parameters may be changed first."""
+    module = make(config)
+    for name, value in changes.items():
+        getattr(module, name)[...] = value
+    return tuple(np.asarray(x) for x in module(events, NOTHING, TOKEN)[0](QUERY, KEY))
+
+
+def logits(config: RotaryConfig, events=EVENTS, **changes):
+    query, key = rotated(config, events, **changes)
+    return np.einsum("bind,bjnd->bnij", query, key)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        small_rotary("siren", initial_scale=0.0),
+        small_rotary("siren", initial_scale=0.0, per_head=True),
+        small_rotary("ordinal", content_bound=1.0),
+        small_rotary("ordinal", learned_frequencies=True),
+        small_rotary("time_order", time_scaling=ScalingConfig("linear", factor=1e9)),
+        small_rotary("ordinal", xpos_base=1e9),
+    ],
+)
+def test_every_learned_source_can_start_as_ordinal_rope(config):
+    chex.assert_trees_all_close(rotated(config), rotated(small_rotary("ordinal")), rtol=1e-5, atol=1e-5)
+
+
+def test_learned_block_rotations_start_as_ordinal_rope_on_neighbouring_features():
+    query, key = make(small_rotary("lie", block_size=2))(EVENTS, NOTHING, TOKEN)[0](QUERY, KEY)
+    expected = tuple(apply_rotary(x, jnp.asarray(ORDINAL, jnp.float32), interleaved=True) for x in (QUERY, KEY))
+    chex.assert_trees_all_close((query, key), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_content_turns_each_token_by_its_own_bounded_angle():
+    kernel = np.random.default_rng(0).normal(size=(WIDTH, PAIRS)).astype(np.float32)
+    base, moved = (rotated(small_rotary("ordinal", content_bound=0.5), content=k) for k in (0 * kernel, kernel))
+    turn = 0.5 * np.tanh(np.float64(TOKEN) @ kernel)
+    expected = apply_rotary(jnp.asarray(base[0]), jnp.asarray(turn, jnp.float32))
+    chex.assert_trees_all_close(moved[0], expected, rtol=1e-4, atol=1e-5)
+    assert np.abs(moved[0] - base[0]).max() > 0.1
+
+
+def test_a_fraction_of_each_head_turns_and_the_rest_stays():
+    for kind, changes in (("ordinal", {}), ("siren", {}), ("lie", {"block_size": 2})):
+        query, _ = rotated(small_rotary(kind, partial=0.67, **changes))
+        chex.assert_trees_all_equal(query[..., 4:], np.asarray(QUERY)[..., 4:], strict=True)
+        assert np.abs(query - np.asarray(QUERY))[0, 1:4, :, :4].max() > 0.1
+
+
+def test_xpos_lets_each_pair_of_a_logit_decay_with_the_distance_alone():
+    config = small_rotary("ordinal", xpos_base=2.0)
+    distance = np.subtract.outer(np.asarray(EVENTS.position)[0], np.asarray(EVENTS.position)[0])
+    query, key = (np.asarray(x)[0, ..., :PAIRS] + 1j * np.asarray(x)[0, ..., PAIRS:] for x in (QUERY, KEY))
+    zeta = (np.arange(PAIRS) / PAIRS + 0.4) / 1.4
+    factor = (zeta ** (distance[..., None] / 2)) * np.exp(1j * distance[..., None] * ORDINAL[0, 1])
+    expected = np.einsum("ind,jnd,ijd->nij", query, key.conj(), factor).real
+    chex.assert_trees_all_close(logits(config)[0], expected, rtol=1e-4, atol=1e-4)
+    later_positions = EVENTS._replace(position=EVENTS.position + 5)
+    chex.assert_trees_all_close(logits(config, later_positions), logits(config), rtol=1e-4, atol=1e-4)
+
+
+def test_learned_frequencies_are_the_ones_that_turn():
+    config = small_rotary("ordinal", learned_frequencies=True)
+    module = make(config)
+    module.learned_frequencies[...] = jnp.array([0.5, 0.25, 0.125])
+    expected = np.asarray(EVENTS.position)[..., None] * np.array([0.5, 0.25, 0.125])
+    chex.assert_trees_all_close(module.angles(EVENTS, NOTHING)[0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("mixing", ["early", "by_dim", "by_head"])
+def test_order_and_time_split_as_configured(mixing):
+    config = small_rotary("time_order", mixing=mixing, learned_mixing=True)
+    module = make(config)
+    days = np.asarray(EVENTS.elapsed)[..., None] / 86_400
+    order, time = ORDINAL, days * 10_000.0 ** (-2 * np.arange(PAIRS) / HEAD_DIM)
+
+    def expected(weight):
+        return {
+            "early": order + weight * time,
+            "by_dim": np.stack([order[..., 0], weight * time[..., 1], order[..., 2]], axis=-1),
+            "by_head": np.stack([order, weight * time, order, weight * time], axis=-2),
+        }[mixing]
+
+    chex.assert_trees_all_close(module.angles(EVENTS, NOTHING)[0], expected(1), rtol=1e-5, atol=1e-6)
+    module.mixing[...] = module.mixing[...].at[1].set(np.log(3))
+    chex.assert_trees_all_close(module.angles(EVENTS, NOTHING)[0], expected(3), rtol=1e-5, atol=1e-6)
+
+
+def test_scale_and_gate_of_each_head_are_its_own():
+    module = make(small_rotary("siren", per_head=True))
+    shared = make(small_rotary("siren")).angles(EVENTS, NOTHING)[0]
+    chex.assert_trees_all_close(module.angles(EVENTS, NOTHING)[0], np.stack([shared] * 4, axis=2), rtol=1e-6)
+    module.gate[...] = module.gate[...].at[2].set(0)
+    module.scale[...] = module.scale[...].at[1].set(0)
+    mine = module.angles(EVENTS, NOTHING)[0]
+    chex.assert_trees_all_close(mine[:, :, 1], ORDINAL, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(mine[:, :, 2], shared - ORDINAL, rtol=1e-4, atol=1e-5)
+    chex.assert_trees_all_equal(mine[:, :, 0], mine[:, :, 3], strict=True)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "days", "seconds", "felt"),
+    [
+        (("day",), 3, 0, False),
+        (("day",), 0, 3600, True),
+        (("week",), 7, 0, False),
+        (("week",), 3, 0, True),
+        (("span",), 7, 0, True),
+        (("day", "week"), 7, 0, False),
+    ],
+)
+def test_the_angle_network_sees_the_time_inputs_that_are_asked_for(inputs, days, seconds, felt):
+    config = small_rotary("siren", time_inputs=inputs, clamp_time=False)
+    moved, at_home = (angles(config, events)[0] for events in (later(days, seconds), EVENTS))
+    assert (np.abs(moved - at_home).max() > 1e-3) == felt
+
+
+def test_semantic_rotation_sees_metadata_and_no_time():
+    config = small_rotary("siren", time_inputs=(), metadata=("tab",))
+    metadata = jax.random.normal(jax.random.key(0), (1, 8, 2))
+    chex.assert_trees_all_equal(
+        angles(config, later(3, 7), metadata=metadata), angles(config, metadata=metadata), strict=True
+    )
+    assert np.abs(angles(config, metadata=metadata + 1)[0] - angles(config, metadata=metadata)[0]).max() > 1e-3
+
+
+def test_position_scaling_turns_positions_by_the_scaled_frequencies():
+    linear = small_rotary("ordinal", scaling=ScalingConfig("linear", factor=4.0))
+    chex.assert_trees_all_close(angles(linear)[0], ORDINAL / 4, rtol=1e-6)
+    yarn = ScalingConfig("yarn", factor=4.0, original_max_position_embeddings=64.0)
+    reference = scaled_frequencies(
+        HEAD_DIM,
+        {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0, "original_max_position_embeddings": 64},
+        max_position_embeddings=256,
+    )
+    expected = np.asarray(EVENTS.position)[..., None] * np.asarray(reference.frequencies)
+    chex.assert_trees_all_close(angles(small_rotary("siren", initial_scale=0.0, scaling=yarn))[0], expected, rtol=1e-6)
+    longer = rotated(small_rotary("ordinal", scaling=yarn))[0]
+    assert np.linalg.norm(longer) == pytest.approx(reference.attention_factor * np.linalg.norm(QUERY), rel=1e-5)
+
+
+def test_time_scaling_extends_the_days_and_leaves_the_positions():
+    frequencies = 10_000.0 ** (-2 * np.arange(PAIRS) / HEAD_DIM)
+    days = np.asarray(EVENTS.elapsed)[..., None] / 86_400
+    linear = small_rotary("time_order", time_scaling=ScalingConfig("linear", factor=4.0))
+    chex.assert_trees_all_close(angles(linear)[0], ORDINAL + days * frequencies / 4, rtol=1e-5)
+    # A day is worth half a position: 60 days of the time axis are 30 of the positions that frequencies count in.
+    parameters = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    config = RotaryConfig(
+        "time_order",
+        time_scale=0.5,
+        time_scaling=ScalingConfig(**parameters, original_max_position_embeddings=60.0),
+    )
+    reference = scaled_frequencies(
+        HEAD_DIM,
+        parameters | {"rope_theta": 10_000.0, "original_max_position_embeddings": 30},
+        max_position_embeddings=30,
+    )
+    expected = ORDINAL + 0.5 * days * np.asarray(reference.frequencies)
+    chex.assert_trees_all_close(angles(config)[0], expected, rtol=1e-5)
+
+
+def test_linear_time_scaling_of_siren_reaches_its_bound_later():
+    short, long = (
+        small_rotary("siren", time_inputs=("span",), time_scaling=scaling)
+        for scaling in (ScalingConfig(), ScalingConfig("linear", factor=4.0))
+    )
+    beyond, far_beyond = (later(days) for days in (40, 80))
+    chex.assert_trees_all_equal(angles(short, beyond), angles(short, far_beyond), strict=True)
+    assert np.abs(angles(long, beyond)[0] - angles(long, far_beyond)[0]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        (small_rotary("ordinal", partial=0.1), "partial must leave a pair of the 6 features, but is 0.1"),
+        (small_rotary("lie", block_size=4), "block_size must be even and divide the 6 rotated features"),
+        (small_rotary("lie", block_size=3), "block_size must be even and divide the 6 rotated features"),
+        (small_rotary("lie", block_size=2, xpos_base=8.0), "must not be given with kind lie"),
+        (
+            small_rotary("time_order", mixing="by_dim", time_share=0.1),
+            "time_share must leave order and time some of the 3 pairs, but is 0.1",
+        ),
+        (
+            small_rotary("time_order", mixing="by_head", time_share=0.1),
+            "time_share must leave order and time some of the 4 key heads, but is 0.1",
+        ),
+        (small_rotary("ordinal", scaling=ScalingConfig("yarn", factor=4.0)), "original_max_position_embeddings"),
+    ],
+)
+def test_settings_that_do_not_fit_the_heads_are_refused_in_one_sentence(config, sentence):
+    with raises_one_sentence(sentence):
+        make(config)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"kind": "siren", "time_inputs": ()}, "the angle network needs time_inputs, metadata or both, but has none"),
+        ({"time_inputs": ("day", "day")}, "time_inputs must each be given once, but are ('day', 'day')"),
+        ({"time_scaling": ScalingConfig("ntk", factor=2.0)}, "time_scaling.rope_type must be default or linear"),
+    ],
+)
+def test_settings_that_make_no_source_are_refused_in_one_sentence(settings, sentence):
+    with raises_one_sentence(sentence):
+        RotaryConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"factor": 2.0}, "rope_type must name a method for factor to be of use, but is default"),
+        ({"rope_type": "linear"}, "factor must be given with rope_type linear, but is not"),
+    ],
+)
+def test_a_scaling_that_does_nothing_is_refused_in_one_sentence(settings, sentence):
+    with raises_one_sentence(sentence):
+        ScalingConfig(**settings)

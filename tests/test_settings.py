@@ -6,8 +6,7 @@ import pytest
 from one_sentence import raises_one_sentence
 
 from siren_rope_jax.data.encode import InputConfig
-from siren_rope_jax.nn.recommender import ModelConfig
-from siren_rope_jax.nn.rotary import RotaryConfig
+from siren_rope_jax.nn.config import ModelConfig, RotaryConfig
 from siren_rope_jax.settings import check_settings
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.optimizer import OptimizerConfig

@@ -34,6 +34,7 @@ class InputSpec:
     context_features: int = 0
     start_day: int = 0
     span_days: float = 1.0
+    window: int = 64  # events of the longest sequence that is trained on
 
     def __post_init__(self) -> None:
         if len(self.id_names) != len(self.id_buckets):

@@ -1,141 +1,232 @@
-"""Sources of rotary angles as modules, all with one call signature: events, metadata -> (block, action) angles."""
+"""Sources of rotary angles as modules, all with one call signature: events, metadata, token -> rotations."""
 
-import dataclasses
-import math
-from typing import Literal, assert_never
+import abc
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Array, Float, Float32, Int
 
+from siren_rope_jax.nn.config import RotaryConfig
 from siren_rope_jax.nn.features import Events, InputSpec
-from siren_rope_jax.ops.angles import ordinal_angles, siren_rope_angles, time_order_angles
+from siren_rope_jax.nn.lie import BlockRotation, LieRotary
+from siren_rope_jax.ops.angles import content_angles, ordinal_angles, siren_rope_angles, time_order_angles
 from siren_rope_jax.ops.calendar import SECONDS_PER_DAY, calendar_features
-from siren_rope_jax.ops.frequencies import inverse_frequencies
+from siren_rope_jax.ops.frequencies import ScaledFrequencies
+from siren_rope_jax.ops.rotary import rotate_pairs, sincos, xpos_scale
 from siren_rope_jax.ops.siren import siren_init
-from siren_rope_jax.settings import check_settings
 
-Angles = Float32[Array, "B S R"]
+Angles = Float32[Array, "B S R"] | Float32[Array, "B S M R"]
+Heads = Float[Array, "B S _ H"]  # keys may have fewer than queries
+CALENDAR_COLUMNS = {"day": (0, 1), "week": (2, 3), "span": (4,)}
 
 
-@dataclasses.dataclass(frozen=True)
-class RotaryConfig:
-    """Which angles rotate queries and keys."""
+class PlanarRotation(NamedTuple):
+    """Turns feature pairs; shared by all layers, so that sine and cosine are computed once."""
 
-    kind: Literal["none", "ordinal", "time_order", "siren"] = "siren"
-    """none, ordinal RoPE, TO-RoPE or SIREN-RoPE."""
-    base: float = 10_000.0
-    """Base of the ordinal frequencies, the same for every kind."""
-    time_scale: float = 0.01
-    """TO-RoPE: positions that a day is worth."""
-    width: int = 64
-    """SIREN-RoPE: units of each hidden layer of the angle network."""
-    hidden_layers: int = 2
-    """SIREN-RoPE: hidden layers of each branch."""
-    omega0: float = 10.0
-    """SIREN-RoPE: frequency of the sine layers."""
-    branches: tuple[Literal["sine", "relu"], ...] = ("sine", "relu")
-    """SIREN-RoPE: branches of the angle network."""
-    initial_scale: float = math.pi
-    """SIREN-RoPE: start of the learned factor of each pair's angle."""
-    clamp_time: bool = True
-    """SIREN-RoPE: hold the long-range time offset at its bounds outside the training span."""
-    metadata: tuple[str, ...] = ()
-    """SIREN-RoPE: id or dense columns that the angle network takes beside the time features."""
-    separate_action_network: bool = False
-    """SIREN-RoPE: a second angle network for the final action attention, as in the authors' code."""
+    query: tuple[Angles, Angles]  # sine and cosine
+    key: tuple[Angles, Angles]
 
-    def __post_init__(self) -> None:
-        check_settings(
-            self,
-            base="(1, inf)",
-            time_scale="(-inf, inf)",
-            width="[1, inf)",
-            hidden_layers="[1, inf)",
-            omega0="(0, inf)",
-            initial_scale="(-inf, inf)",
-        )
-        if not self.branches or len(set(self.branches)) != len(self.branches):
-            raise ValueError(f'branches must be "sine", "relu" or both, but are {self.branches}')
+    def __call__(self, query: Heads, key: Heads) -> tuple[Heads, Heads]:
+        """Returns rotated queries and keys."""
+        return rotate_pairs(query, *self.query, partial=True), rotate_pairs(key, *self.key, partial=True)
+
+
+Rotation = PlanarRotation | BlockRotation
 
 
 class NoRotation(nnx.Module):
-    """Leaves queries and keys as they are: attention without any position."""
+    """Leaves queries and keys as they are: attention without rotation."""
 
-    def __call__(self, events: Events, metadata: Float[Array, "B S M"]) -> None:
-        """Returns no angles."""
+    def __call__(self, events: Events, metadata: Float[Array, "B S F"], token: Float[Array, "B S D"]) -> None:
+        """Returns no rotations."""
         return None
 
 
-class OrdinalRotary(nnx.Module):
+class Rotary(nnx.Module):
+    """Queries and keys rotated by angles of events; what a source adds is `angles`."""
+
+    def __init__(self, config: RotaryConfig, head_dim: int, spec: InputSpec, *, width: int):
+        """Takes the settings that all sources share.
+
+        Args:
+          config: their settings.
+          head_dim: features of each attention head.
+          spec: window and calendar span of the training data.
+          width: of the tokens, for angles from content.
+
+        Raises:
+          ValueError: if a scaling does not fit its method, or too little of a head is left to rotate.
+        """
+        self.config, self.spec = config, spec
+        self.rotated = 2 * int(config.partial * head_dim / 2)
+        if self.rotated < 2:
+            raise ValueError(f"partial must leave a pair of the {head_dim} features, but is {config.partial}")
+        scaled = config.scaling.frequencies(self.rotated, config.base, spec.window)
+        self.attention_factor = scaled.attention_factor
+        self.learned_frequencies = nnx.Param(scaled.frequencies) if config.learned_frequencies else None
+        self.content = nnx.Param(jnp.zeros((width, self.rotated // 2), jnp.float32)) if config.content_bound else None
+
+    @property
+    def frequencies(self) -> Float32[Array, " R"]:
+        """Radians per position of each pair."""
+        if self.learned_frequencies is not None:
+            return self.learned_frequencies[...]
+        return self.config.scaling.frequencies(self.rotated, self.config.base, self.spec.window).frequencies
+
+    @abc.abstractmethod
+    def angles(self, events: Events, metadata: Float[Array, "B S F"]) -> tuple[Angles, Angles]:
+        """Returns the angles, in radians, of the blocks and of the action attention."""
+
+    def __call__(
+        self, events: Events, metadata: Float[Array, "B S F"], token: Float[Array, "B S D"]
+    ) -> tuple[Rotation, Rotation]:
+        """Returns the rotations of the blocks and of the action attention.
+
+        Args:
+          events: packed rows.
+          metadata: columns that the angle network takes.
+          token: representation of the events before the first block.
+        """
+        block, action = self.angles(events, metadata)
+        rotation = self._rotation(events, token, block)
+        return rotation, rotation if action is block else self._rotation(events, token, action)
+
+    def _rotation(self, events: Events, token: Float[Array, "B S D"], angles: Angles) -> PlanarRotation:
+        if self.content is not None:
+            content = content_angles(token, self.content[...], bound=self.config.content_bound)
+            angles += content[:, :, None] if angles.ndim == 4 else content
+        sin, cos = sincos(angles)
+        if self.attention_factor != 1:
+            sin, cos = sin * self.attention_factor, cos * self.attention_factor
+        if self.config.xpos_base is None:
+            return PlanarRotation((sin, cos), (sin, cos))
+        decay = xpos_scale(events.position, self.rotated // 2, scale_base=self.config.xpos_base)
+        decay = decay[:, :, None] if angles.ndim == 4 else decay
+        return PlanarRotation((sin * decay, cos * decay), (sin / decay, cos / decay))
+
+
+class OrdinalRotary(Rotary):
     """Ordinary RoPE. Source: Su et al. 2021."""
 
-    def __init__(self, config: RotaryConfig, head_dim: int):
-        """Takes the base from `config`."""
-        self.config, self.head_dim = config, head_dim
-
-    def __call__(self, events: Events, metadata: Float[Array, "B S M"]) -> tuple[Angles, Angles]:
+    def angles(self, events: Events, metadata: Float[Array, "B S F"]) -> tuple[Angles, Angles]:
         """Returns the same angles for the blocks and the action attention."""
-        angles = ordinal_angles(events.position, inverse_frequencies(self.head_dim, base=self.config.base))
+        angles = ordinal_angles(events.position, self.frequencies)
         return angles, angles
 
 
-class TimeOrderRotary(nnx.Module):
-    """TO-RoPE by early fusion. Source: Wei et al. 2025 (arXiv 2510.20455)."""
+class TimeOrderRotary(Rotary):
+    """TO-RoPE: order and time share pairs, or split them by dimension or by head. Source: Wei et al. 2025."""
 
-    def __init__(self, config: RotaryConfig, head_dim: int):
-        """Takes base and time scale from `config`."""
-        self.config, self.head_dim = config, head_dim
+    def __init__(self, config: RotaryConfig, head_dim: int, spec: InputSpec, *, width: int, key_heads: int):
+        """Sets the weights of order and time; learned ones start there and keep their sign and their zeros.
 
-    def __call__(self, events: Events, metadata: Float[Array, "B S M"]) -> tuple[Angles, Angles]:
+        Raises:
+          ValueError: if the split leaves order or time without a pair or a head, or a scaling does not fit.
+        """
+        super().__init__(config, head_dim, spec, width=width)
+        if config.scaling.rope_type == "default":
+            self.attention_factor = self._time_axis().attention_factor
+        weights = self._weights(key_heads)
+        self.order_weight, self.time_weight = (tuple(weight.tolist()) for weight in weights)
+        self.mixing = nnx.Param(jnp.zeros_like(weights, jnp.float32)) if config.learned_mixing else None  # logarithms
+
+    def _time_axis(self) -> ScaledFrequencies:
+        unit = abs(self.config.time_scale) or 1.0
+        return self.config.time_scaling.frequencies(self.rotated, self.config.base, self.spec.span_days, unit=unit)
+
+    def _weights(self, key_heads: int) -> np.ndarray:
+        """Weights of order and time, of each pair or head."""
+        config = self.config
+        if config.mixing == "early":
+            return np.ones((2, self.rotated // 2))
+        count = self.rotated // 2 if config.mixing == "by_dim" else key_heads
+        # Spread evenly, so that order and time both get fast and slow pairs.
+        of_time = np.diff(np.floor(np.arange(count + 1) * config.time_share))
+        if not 0 < of_time.sum() < count:
+            raise ValueError(
+                f"time_share must leave order and time some of the {count} "
+                f"{'pairs' if config.mixing == 'by_dim' else 'key heads'}, but is {config.time_share}"
+            )
+        return np.stack([1 - of_time, of_time])
+
+    def angles(self, events: Events, metadata: Float[Array, "B S F"]) -> tuple[Angles, Angles]:
         """Returns the same angles for the blocks and the action attention."""
+        config = self.config
+        weights = jnp.asarray([self.order_weight, self.time_weight], jnp.float32)
+        if self.mixing is not None:
+            weights *= jnp.exp(self.mixing[...])
+        order, time = weights[..., None] if config.mixing == "by_head" else weights
         angles = time_order_angles(
             events.position,
             events.elapsed.astype(jnp.float32) / SECONDS_PER_DAY,
-            inverse_frequencies(self.head_dim, base=self.config.base),
-            time_scale=self.config.time_scale,
+            self.frequencies,
+            time_frequencies=None if config.time_scaling.rope_type == "default" else self._time_axis().frequencies,
+            position_scale=order,
+            time_scale=time * config.time_scale,
         )
         return angles, angles
 
 
-class SirenRotary(nnx.Module):
-    """SIREN-RoPE. Source: Cheng, Sun, Lu 2026 (arXiv 2604.24717), eq. 1."""
+class SirenRotary(Rotary):
+    """SIREN-RoPE, and semantic rotation where metadata takes the place of time.
 
-    def __init__(self, config: RotaryConfig, head_dim: int, spec: InputSpec, metadata_features: int, *, rngs: nnx.Rngs):
+    Source: Cheng, Sun, Lu 2026 (arXiv 2604.24717), eq. 1 and section 4.3.
+    """
+
+    def __init__(
+        self,
+        config: RotaryConfig,
+        head_dim: int,
+        spec: InputSpec,
+        *,
+        width: int,
+        key_heads: int,
+        metadata_features: int,
+        rngs: nnx.Rngs,
+    ):
         """Draws the angle network, or two, from the stream "params"; the gate starts at 1."""
-        self.config, self.head_dim, self.spec = config, head_dim, spec
-        networks = 2 if config.separate_action_network else 1
+        super().__init__(config, head_dim, spec, width=width)
+        self.columns = tuple(column for name in config.time_inputs for column in CALENDAR_COLUMNS[name])
         self.networks = nnx.List(
             nnx.Param(
                 siren_init(
                     rngs.params(),
-                    5 + metadata_features,
-                    head_dim // 2,
+                    len(self.columns) + metadata_features,
+                    self.rotated // 2,
                     width=config.width,
                     hidden_layers=config.hidden_layers,
                     omega0=config.omega0,
                     branches=config.branches,
                 )
             )
-            for _ in range(networks)
+            for _ in range(2 if config.separate_action_network else 1)
         )
-        self.scale = nnx.Param(jnp.full(head_dim // 2, config.initial_scale, jnp.float32))
-        self.gate = nnx.Param(jnp.ones((), jnp.float32))
+        heads = (key_heads,) if config.per_head else ()
+        self.scale = nnx.Param(jnp.full((*heads, self.rotated // 2), config.initial_scale, jnp.float32))
+        self.gate = nnx.Param(jnp.ones((*heads, 1) if heads else (), jnp.float32))
 
-    def __call__(self, events: Events, metadata: Float[Array, "B S M"]) -> tuple[Angles, Angles]:
-        """Returns the angles of the blocks and of the action attention."""
-        calendar = calendar_features(
-            events.day,
-            events.second,
+    def time_features(self, day: Int[Array, "*batch"], second: Int[Array, "*batch"]) -> Float32[Array, "*batch F"]:
+        """Returns the time features that the angle network takes."""
+        features = calendar_features(
+            day,
+            second,
             start_day=self.spec.start_day,
-            span_days=self.spec.span_days,
+            span_days=self.spec.span_days * (self.config.time_scaling.factor or 1.0),
             clamp=self.config.clamp_time,
         )
+        return features[..., self.columns]
+
+    def angles(self, events: Events, metadata: Float[Array, "B S F"]) -> tuple[Angles, Angles]:
+        """Returns the angles of the blocks and of the action attention."""
+        time = self.time_features(events.day, events.second)
+        features = jnp.concatenate([time, metadata.astype(jnp.float32)], axis=-1)
         angles = [
             siren_rope_angles(
                 events.position,
-                jnp.concatenate([calendar, metadata.astype(jnp.float32)], axis=-1),
-                inverse_frequencies(self.head_dim, base=self.config.base),
+                features,
+                self.frequencies,
                 network.get_value(),
                 scale=self.scale[...],
                 gate=self.gate[...],
@@ -146,33 +237,45 @@ class SirenRotary(nnx.Module):
         return angles[0], angles[-1]
 
 
-Rotary = NoRotation | OrdinalRotary | TimeOrderRotary | SirenRotary
-
-
 def make_rotary(
-    config: RotaryConfig, head_dim: int, spec: InputSpec, *, metadata_features: int = 0, rngs: nnx.Rngs
-) -> Rotary:
+    config: RotaryConfig,
+    head_dim: int,
+    spec: InputSpec,
+    *,
+    width: int,
+    key_heads: int = 1,
+    metadata_features: int = 0,
+    rngs: nnx.Rngs,
+) -> NoRotation | Rotary | LieRotary:
     """Builds the angle source that the configuration names.
 
     Args:
       config: kind and its settings.
-      head_dim: dimensions of each attention head, even.
-      spec: the calendar span of the training data.
+      head_dim: features of each attention head, even.
+      spec: window and calendar span of the training data.
+      width: of the tokens.
+      key_heads: heads of the keys, which sources with angles per head have one set each for.
       metadata_features: width of the metadata that the angle network takes.
       rngs: stream "params".
 
     Returns:
-      A module called as `rotary(events, metadata)`, giving angles for the blocks and for the action attention, or
-      None where nothing rotates.
+      A module called as `rotary(events, metadata, token)`, giving the rotations of the blocks and of the action
+      attention, or None where nothing rotates.
+
+    Raises:
+      ValueError: if a setting does not fit the heads or its method.
     """
+    shared: dict[str, Any] = {"config": config, "head_dim": head_dim, "spec": spec}
     match config.kind:
         case "none":
             return NoRotation()
         case "ordinal":
-            return OrdinalRotary(config, head_dim)
+            return OrdinalRotary(**shared, width=width)
         case "time_order":
-            return TimeOrderRotary(config, head_dim)
+            return TimeOrderRotary(**shared, width=width, key_heads=key_heads)
         case "siren":
-            return SirenRotary(config, head_dim, spec, metadata_features, rngs=rngs)
-        case _:
-            assert_never(config.kind)
+            return SirenRotary(
+                **shared, width=width, key_heads=key_heads, metadata_features=metadata_features, rngs=rngs
+            )
+        case "lie":
+            return LieRotary(**shared)

@@ -1,23 +1,53 @@
-"""Pure functions that compute rotary angles from position and time, and rotate queries and keys by them."""
+"""Pure functions: angles from position, time, metadata and content; rotation by them; what they are compared with."""
 
-from siren_rope_jax.ops.angles import ordinal_angles, siren_rope_angles, time_order_angles
-from siren_rope_jax.ops.attention import strictly_causal_attention
+from siren_rope_jax.ops.angles import content_angles, ordinal_angles, siren_rope_angles, time_order_angles
+from siren_rope_jax.ops.attention import RelativeEmbedding, strictly_causal_attention
+from siren_rope_jax.ops.bias import (
+    Bias,
+    alibi_bias,
+    alibi_slopes,
+    hstu_bias,
+    interval_buckets,
+    log_time_buckets,
+    t5_bias,
+    t5_buckets,
+)
 from siren_rope_jax.ops.calendar import calendar_features, split_unix_time
-from siren_rope_jax.ops.frequencies import inverse_frequencies
-from siren_rope_jax.ops.rotary import apply_rotary, rotate_pairs, sincos
+from siren_rope_jax.ops.encodings import sinusoidal_encoding, time2vec
+from siren_rope_jax.ops.frequencies import ScaledFrequencies, inverse_frequencies, scaled_frequencies
+from siren_rope_jax.ops.lie import lie_rotations, planar_generators, rotate_blocks
+from siren_rope_jax.ops.rotary import apply_rotary, rotate_pairs, sincos, xpos_scale
 from siren_rope_jax.ops.siren import siren_apply, siren_init
 
 __all__ = [
+    "Bias",
+    "RelativeEmbedding",
+    "ScaledFrequencies",
+    "alibi_bias",
+    "alibi_slopes",
     "apply_rotary",
     "calendar_features",
+    "content_angles",
+    "hstu_bias",
+    "interval_buckets",
     "inverse_frequencies",
+    "lie_rotations",
+    "log_time_buckets",
     "ordinal_angles",
+    "planar_generators",
+    "rotate_blocks",
     "rotate_pairs",
+    "scaled_frequencies",
     "sincos",
+    "sinusoidal_encoding",
     "siren_apply",
     "siren_init",
     "siren_rope_angles",
     "split_unix_time",
     "strictly_causal_attention",
+    "t5_bias",
+    "t5_buckets",
+    "time2vec",
     "time_order_angles",
+    "xpos_scale",
 ]

@@ -1,11 +1,18 @@
-"""Rotation angles, in radians, from positions, time and the angle network: plain arrays that add and concatenate."""
+"""Rotation angles, in radians, from positions, time, metadata and content: plain arrays that add and concatenate.
 
+A source that only this module's `siren_apply` needs is no function of its own: semantic rotation is `siren_apply` on
+metadata, learned frequencies are `ordinal_angles` with learned numbers, and a split by dimension is a weight of 0 or 1.
+"""
+
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Float32, Int, Num
 
 from siren_rope_jax.ops.siren import SirenParams, siren_apply
 
-PerPair = float | Float[Array, ""] | Float[Array, " R"]
+# One number, one a pair, one a head (and pair): [], [R], [N, 1] or [N, R].
+PerPair = float | Float[Array, ""] | Float[Array, " R"] | Float[Array, "N #R"]
 
 
 def ordinal_angles(positions: Num[Array, "*batch"], frequencies: Float[Array, " R"]) -> Float32[Array, "*batch R"]:
@@ -33,32 +40,42 @@ def time_order_angles(
     elapsed_days: Float[Array, "*batch"],
     frequencies: Float[Array, " R"],
     *,
+    time_frequencies: Float[Array, " R"] | None = None,
     position_scale: PerPair = 1.0,
     time_scale: PerPair = 0.01,
-) -> Float32[Array, "*batch R"]:
-    """Computes the angles of TO-RoPE by early fusion: order and time share every rotary pair.
+) -> Float32[Array, "*batch R"] | Float32[Array, "*batch N R"]:
+    """Computes the angles of TO-RoPE: order and time share the rotary pairs.
+
+    Early fusion weighs both on every pair; weights of 0 and 1 per pair split them by dimension, and per head
+    ([N, 1]) by head.
 
     Args:
       positions: ordinal position of each event.
       elapsed_days: days since any fixed moment; take the difference in integers before it becomes a float.
       frequencies: radians per position of each rotary pair.
-      position_scale: weight of the position, (1 - l) a_p in the source; one number or one per pair.
-      time_scale: positions that a day is worth, l a_t in the source; one number or one per pair.
+      time_frequencies: radians per day of each pair, before `time_scale`; `frequencies` if not given.
+      position_scale: weight of the position, (1 - l) a_p in the source; one number, one per pair, or [N, 1] or [N, R].
+      time_scale: positions that a day is worth, l a_t in the source; one number, or in the same shapes.
 
     Returns:
-      (position_scale p + time_scale days) theta_j in radians, float32.
+      position_scale p theta_j + time_scale days theta_j in radians, float32; one set per head if a scale is.
 
     Raises:
-      ValueError: if positions and days differ in shape, or frequencies is not one-dimensional.
+      ValueError: if positions and days differ in shape, frequencies is not one-dimensional, the time frequencies are
+        not as many, a scale fits neither pairs nor heads, or the scales are of different numbers of heads.
 
-    Source: Wei et al. 2025 (arXiv 2510.20455), early fusion; the defaults are those of Cheng, Sun, Lu 2026.
+    Source: Wei et al. 2025 (arXiv 2510.20455); the defaults are those of Cheng, Sun, Lu 2026.
     """
     if positions.shape != elapsed_days.shape:
         raise ValueError(
             f"positions and elapsed_days must have one shape, but have {positions.shape} and {elapsed_days.shape}"
         )
-    order = ordinal_angles(positions, frequencies) * position_scale
-    return order + ordinal_angles(elapsed_days, frequencies) * time_scale
+    order = _scaled(ordinal_angles(positions, frequencies), position_scale, "position_scale")
+    time_frequencies = frequencies if time_frequencies is None else time_frequencies
+    if time_frequencies.shape != frequencies.shape:
+        raise ValueError(f"time_frequencies must have shape {frequencies.shape}, but have {time_frequencies.shape}")
+    time = _scaled(ordinal_angles(elapsed_days, time_frequencies), time_scale, "time_scale")
+    return _sum(order, time, batch_axes=positions.ndim)
 
 
 def siren_rope_angles(
@@ -68,25 +85,26 @@ def siren_rope_angles(
     params: SirenParams,
     *,
     scale: PerPair,
-    gate: float | Float[Array, ""],
+    gate: PerPair,
     omega0: float = 10.0,
-) -> Float32[Array, "*batch R"]:
+) -> Float32[Array, "*batch R"] | Float32[Array, "*batch N R"]:
     """Computes the angles of SIREN-RoPE: a learned function of time, plus the gated ordinal angle.
 
     Args:
       positions: ordinal position of each event.
-      features: time features (`calendar_features`), and metadata where the network takes it.
+      features: time features (`calendar_features`) or some of them, and metadata where the network takes it.
       frequencies: radians per position of each rotary pair.
       params: angle network with R outputs (`siren_init`).
-      scale: learned factor of each pair, omega_j; the paper starts it at pi.
-      gate: learned factor of the ordinal angle, lambda; the paper starts it at 1.
+      scale: learned factor of each pair, omega_j, or of each head's pairs, [N, R]; the paper starts it at pi.
+      gate: learned factor of the ordinal angle, lambda, or one of each head, [N, 1]; the paper starts it at 1.
       omega0: frequency of the sine layers.
 
     Returns:
-      f(features)_j scale_j + p theta_j gate, in radians, float32.
+      f(features)_j scale_j + p theta_j gate, in radians, float32; one set per head if scale or gate is.
 
     Raises:
-      ValueError: if positions do not fit the features, or the network does not have R outputs.
+      ValueError: if positions do not fit the features, the network does not have R outputs, a scale fits neither
+        pairs nor heads, or scale and gate are of different numbers of heads.
 
     Source: Cheng, Sun, Lu 2026 (arXiv 2604.24717), eq. 1.
     """
@@ -99,4 +117,53 @@ def siren_rope_angles(
         raise ValueError(
             f"the angle network must have one output per frequency, {frequencies.shape}, but has {learned.shape[-1]}"
         )
-    return learned * scale + ordinal_angles(positions, frequencies) * gate
+    order = _scaled(ordinal_angles(positions, frequencies), gate, "gate")
+    return _sum(_scaled(learned, scale, "scale"), order, batch_axes=positions.ndim)
+
+
+def content_angles(
+    x: Float[Array, "*batch D"], kernel: Float[Array, "D R"] | Float[Array, "D N R"], *, bound: float = np.pi
+) -> Float32[Array, "*batch R"] | Float32[Array, "*batch N R"]:
+    """Computes angles from the token itself, to be added to those of another source.
+
+    Args:
+      x: representation of each event.
+      kernel: learned projection, [D, R], or [D, N, R] for one set per head; a start of 0 adds nothing.
+      bound: largest angle in radians, so that content never turns a pair round and round.
+
+    Returns:
+      bound tanh(x kernel), in radians, float32.
+
+    Raises:
+      ValueError: if the kernel does not fit `x`, or the bound is not positive.
+
+    Source: content-conditioned rotation as in Cheng, Sun, Lu 2026, section 4.3, of the token instead of metadata.
+    """
+    if kernel.ndim not in (2, 3) or kernel.shape[0] != x.shape[-1]:
+        raise ValueError(f"kernel must have shape [{x.shape[-1]}, R] or [{x.shape[-1]}, N, R], but has {kernel.shape}")
+    if not 0 < bound < np.inf:
+        raise ValueError(f"bound must be positive and finite, but is {bound}")
+    # In full float32: a GPU or TPU would otherwise round the factors, and with them the angles, to 8 to 11 bits.
+    projected = jnp.tensordot(
+        x.astype(jnp.float32), kernel.astype(jnp.float32), axes=1, precision=jax.lax.Precision.HIGHEST
+    )
+    return float(bound) * jnp.tanh(projected)
+
+
+def _scaled(angles: Float32[Array, "*batch R"], scale: PerPair, name: str) -> Float32[Array, "..."]:
+    """Angles times a scale, with an axis of heads before the pairs if the scale has one."""
+    shape, pairs = jnp.shape(scale), angles.shape[-1]
+    if len(shape) > 2 or (shape[-1:] not in ((), (pairs,)) and not (len(shape) == 2 and shape[-1] == 1)):
+        raise ValueError(f"{name} must have shape [], [{pairs}], [N, 1] or [N, {pairs}], but has {shape}")
+    return ((angles[..., None, :] if len(shape) == 2 else angles) * scale).astype(jnp.float32)
+
+
+def _sum(
+    a: Float32[Array, "..."], b: Float32[Array, "..."], *, batch_axes: int
+) -> Float32[Array, "*batch R"] | Float32[Array, "*batch N R"]:
+    """a + b, where one of the two may have an axis of heads more."""
+    if a.ndim != b.ndim:
+        a, b = (x[..., None, :] if x.ndim == batch_axes + 1 else x for x in (a, b))
+    elif a.ndim > batch_axes + 1 and a.shape[-2] != b.shape[-2] and 1 not in (a.shape[-2], b.shape[-2]):
+        raise ValueError(f"both scales must have one number of heads, but have {a.shape[-2]} and {b.shape[-2]}")
+    return a + b

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Array, Float, Float32, Num
 
 # pi/2 as a sum: three pieces of 12 bits, so that 12 bits of a multiple times each piece is exact in float32.
 _HALF_PI = tuple(
@@ -54,76 +54,133 @@ def _sincos_jvp(primals, tangents):  # type: ignore[no-untyped-def]
 
 
 def rotate_pairs(
-    x: Float[Array, "B S N H"],
-    sin: Float[Array, "B S R"] | Float[Array, "B S N R"],
-    cos: Float[Array, "B S R"] | Float[Array, "B S N R"],
+    x: Float[Array, "*batch N H"],
+    sin: Float[Array, "*angles R"],
+    cos: Float[Array, "*angles R"],
     *,
     interleaved: bool = False,
-) -> Float[Array, "B S N H"]:
+    partial: bool = False,
+) -> Float[Array, "*batch N H"]:
     """Rotates each feature pair of `x` by an angle whose sine and cosine are known.
 
-    The form for several layers that share their angles: `sincos` once, `rotate_pairs` in every layer.
+    The form for several layers that share their angles: `sincos` once, `rotate_pairs` in every layer. Sine and cosine
+    may carry a common factor (`attention_factor`, `xpos_scale`), which then stretches the pairs.
 
     Args:
-      x: queries or keys; H == 2 R.
-      sin: sine of the angles, shared by all heads or one set per head.
+      x: queries or keys, [batch axes, sequence, heads, H]; any number of batch axes, none too.
+      sin: sine of the angles. With one axis less than `x` they are shared by all heads, [..., S, R]; with as many,
+        [..., S, M, R], there is one set for each of M groups of neighbouring heads. Axes before may have size 1.
       cos: cosine of the angles, in the same shape.
       interleaved: pair (2j, 2j + 1), as in the authors' and other PyTorch weights, instead of (j, j + R).
+      partial: rotate the first 2 R features of a head and leave the others as they are.
 
     Returns:
       Rotated array in the dtype of `x`; the norm of every pair is preserved.
 
     Raises:
-      ValueError: if H is odd or does not match R, or the batch axes do not match.
+      ValueError: if H is odd or does not match R, or the other axes do not match.
 
-    Source: Su et al. 2021, eq. 34.
+    Source: Su et al. 2021, eq. 34; partial rotation as in GPT-NeoX (Black et al. 2022).
     """
-    if x.shape[-1] != 2 * sin.shape[-1]:
+    width, pairs = x.shape[-1], sin.shape[-1]
+    if width != 2 * pairs and not (partial and width > 2 * pairs):
         raise ValueError(
-            f"the head dimension must be twice the number of angles, but is {x.shape[-1]} for {sin.shape[-1]} angles"
+            f"the head dimension must be twice the number of angles{' or more' if partial else ''}, "
+            f"but is {width} for {pairs} angles"
         )
-    if sin.shape != cos.shape or sin.shape[:-1] not in (x.shape[:2], x.shape[:3]):
+    expected = x.shape[:-1] if sin.ndim == x.ndim else x.shape[:-2]
+    fits = len(expected) == sin.ndim - 1 and all(
+        given in (1, size) or (x.ndim == sin.ndim and axis == sin.ndim - 2 and given > 0 and size % given == 0)
+        for axis, (given, size) in enumerate(zip(sin.shape[:-1], expected, strict=True))
+    )
+    if sin.shape != cos.shape or not fits:
         raise ValueError(
-            f"angles must have the [B, S] or [B, S, N] of x, {x.shape[:3]}, and then R, "
+            f"angles must have the [..., S] or [..., S, N] of x, {x.shape[:-1]}, and then R, "
             f"but have shapes {sin.shape} and {cos.shape}"
         )
-    if sin.ndim == 3:
-        sin, cos = sin[:, :, None], cos[:, :, None]
-    wide = x.astype(jnp.float32)
+    groups = sin.shape[-2] if sin.ndim == x.ndim else 1
+    if sin.ndim < x.ndim:
+        sin, cos = sin[..., None, :], cos[..., None, :]
+    wide = x[..., : 2 * pairs].astype(jnp.float32)
+    if 1 < groups < x.shape[-2]:
+        wide = wide.reshape(*x.shape[:-2], groups, x.shape[-2] // groups, 2 * pairs)
+        sin, cos = sin[..., None, :], cos[..., None, :]
     if interleaved:
         first, second = wide[..., 0::2], wide[..., 1::2]
     else:
         first, second = jnp.split(wide, 2, axis=-1)
     real, imaginary = first * cos - second * sin, first * sin + second * cos
-    if interleaved:
-        rotated = jnp.stack([real, imaginary], axis=-1).reshape(x.shape)
-    else:
-        rotated = jnp.concatenate([real, imaginary], axis=-1)
-    return rotated.astype(x.dtype)
+    rotated = jnp.stack([real, imaginary], axis=-1) if interleaved else jnp.concatenate([real, imaginary], axis=-1)
+    rotated = rotated.reshape(*x.shape[:-1], 2 * pairs).astype(x.dtype)
+    return jnp.concatenate([rotated, x[..., 2 * pairs :]], axis=-1) if width > 2 * pairs else rotated
 
 
 def apply_rotary(
-    x: Float[Array, "B S N H"],
-    angles: Float[Array, "B S R"] | Float[Array, "B S N R"],
+    x: Float[Array, "*batch N H"],
+    angles: Float[Array, "*angles R"],
     *,
+    scale: float | Float[Array, "..."] = 1.0,
     interleaved: bool = False,
-) -> Float[Array, "B S N H"]:
-    """Rotates each feature pair of `x`, seen as a complex number, by its angle.
+    partial: bool = False,
+) -> Float[Array, "*batch N H"]:
+    """Multiplies each feature pair of `x`, seen as a complex number, by scale exp(i angle).
 
     Args:
-      x: queries or keys; H == 2 R.
-      angles: radians, float32, shared by all heads or one set per head.
+      x: queries or keys, [batch axes, sequence, heads, H]; any number of batch axes, none too.
+      angles: radians, float32. With one axis less than `x` they are shared by all heads, [..., S, R]; with as many,
+        [..., S, M, R], there is one set for each of M groups of neighbouring heads. Axes before may have size 1.
+      scale: factor of the pairs; one number (`attention_factor`) or an array that broadcasts to the angles
+        (`xpos_scale` for queries, its inverse for keys).
       interleaved: pair (2j, 2j + 1), as in the authors' and other PyTorch weights, instead of (j, j + R).
+      partial: rotate the first 2 R features of a head and leave the others as they are.
 
     Returns:
-      Rotated array in the dtype of `x`; the norm of every pair is preserved.
+      Rotated array in the dtype of `x`; with scale 1 the norm of every pair is preserved.
 
     Raises:
-      ValueError: if H is odd or does not match R, the batch axes do not match, or `angles` is less than
-        float32 (bfloat16 holds an angle of 100 only to 0.5 radians).
+      ValueError: if H is odd or does not match R, the other axes do not match, the scale does not broadcast to the
+        angles, or `angles` is less than float32 (bfloat16 holds an angle of 100 only to 0.5 radians).
 
     Source: Su et al. 2021, eq. 34.
     """
     if angles.dtype not in (jnp.float32, jnp.float64):
         raise ValueError(f"angles must be float32, but are {angles.dtype}")
-    return rotate_pairs(x, *sincos(angles), interleaved=interleaved)
+    sin, cos = sincos(angles)
+    if not (isinstance(scale, float | int) and scale == 1):
+        shape = jnp.shape(scale)
+        sizes = zip(shape[::-1], angles.shape[::-1], strict=False)
+        if len(shape) > angles.ndim or any(given not in (1, size) for given, size in sizes):
+            raise ValueError(f"scale must broadcast to the angles, {angles.shape}, but has shape {shape}")
+        sin, cos = sin * scale, cos * scale
+    return rotate_pairs(x, sin, cos, interleaved=interleaved, partial=partial)
+
+
+def xpos_scale(
+    positions: Num[Array, "*batch"], pairs: int, *, gamma: float = 0.4, scale_base: float = 512.0
+) -> Float32[Array, "*batch R"]:
+    """Computes the decay of xPos: queries are stretched by it and keys shrunk, so that far pairs count less.
+
+    Args:
+      positions: of each event; only differences matter. Beyond some 70 scale bases the inverse overflows float32:
+        count from the middle, or take a larger base.
+      pairs: rotary pairs, R.
+      gamma: the fastest pair decays like (gamma/(1 + gamma))^(distance/scale_base).
+      scale_base: positions over which the decay acts.
+
+    Returns:
+      zeta_j^(p/scale_base) with zeta_j = (j/R + gamma)/(1 + gamma), float32: the `scale` of queries in
+      `apply_rotary`; its inverse is that of keys.
+
+    Raises:
+      ValueError: if there is no pair, or gamma or the base is not positive.
+
+    Source: Sun et al. 2022 (arXiv 2212.10554), eq. 13 and its appendix.
+    """
+    if pairs < 1:
+        raise ValueError(f"pairs must be at least 1, but is {pairs}")
+    if not (0 < gamma < float("inf") and 0 < scale_base < float("inf")):
+        raise ValueError(f"gamma and scale_base must be positive and finite, but are {gamma} and {scale_base}")
+    log_zeta = np.log((np.arange(pairs) / pairs + gamma) / (1 + gamma))
+    return jnp.exp(
+        jnp.asarray(positions).astype(jnp.float32)[..., None] * jnp.asarray(log_zeta / scale_base, jnp.float32)
+    )

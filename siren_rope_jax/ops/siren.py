@@ -109,6 +109,11 @@ def siren_apply(
     for branch, (*hidden, last) in params.items():
         x = features.astype(jnp.float32)
         for layer in hidden:
-            x = activations[branch](x @ layer["kernel"] + layer["bias"])
-        outputs.append(x @ last["kernel"] + last["bias"])
-    return sum(outputs[1:], start=outputs[0])
+            x = activations[branch](_linear(layer, x))
+        outputs.append(_linear(last, x))
+    return sum(outputs[1:], start=outputs[0]).astype(jnp.float32)
+
+
+def _linear(layer: Layer, x: Float[Array, "*batch F"]) -> Float[Array, "*batch D"]:
+    # In full float32 on TPUs and GPUs too, whose default rounds the factors to 8 or 10 bits: these become radians.
+    return jnp.matmul(x, layer["kernel"], precision=jax.lax.Precision.HIGHEST) + layer["bias"]

@@ -6,7 +6,7 @@ from jaxtyping import Float, Float32, Int
 
 from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.nn.rotary import SirenRotary
-from siren_rope_jax.ops.calendar import SECONDS_PER_DAY, calendar_features
+from siren_rope_jax.ops.calendar import SECONDS_PER_DAY
 from siren_rope_jax.ops.siren import siren_apply
 
 SECONDS_PER_HOUR = 3_600
@@ -21,7 +21,7 @@ def time_angles(rotary: SirenRotary, spec: InputSpec, seconds: Int[np.ndarray, "
       seconds: local seconds since the start of the training span.
 
     Returns:
-      Angles in radians.
+      Angles in radians; with scales per head, those of all heads, one head after the other.
 
     Raises:
       ValueError: if the angle network takes metadata too.
@@ -29,15 +29,10 @@ def time_angles(rotary: SirenRotary, spec: InputSpec, seconds: Int[np.ndarray, "
     if rotary.config.metadata:
         raise ValueError(f"the angles must depend on time alone, but depend on {rotary.config.metadata} too")
     day, second = np.divmod(seconds, SECONDS_PER_DAY)
-    features = calendar_features(
-        jnp.asarray(day + spec.start_day, jnp.int32),
-        jnp.asarray(second, jnp.int32),
-        start_day=spec.start_day,
-        span_days=spec.span_days,
-        clamp=rotary.config.clamp_time,
-    )
-    angles = siren_apply(rotary.networks[0].get_value(), features, omega0=rotary.config.omega0)
-    return np.asarray(angles * rotary.scale[...])
+    features = rotary.time_features(jnp.asarray(day + spec.start_day, jnp.int32), jnp.asarray(second, jnp.int32))
+    learned = siren_apply(rotary.networks[0].get_value(), features, omega0=rotary.config.omega0)
+    per_head = learned[:, None] * rotary.scale[...]  # a scale that all heads share counts as one head
+    return np.asarray(per_head).reshape(len(seconds), -1)
 
 
 def mean_cosine(rotary: SirenRotary, spec: InputSpec, lag_hours: Int[np.ndarray, " L"]) -> Float[np.ndarray, " L"]:

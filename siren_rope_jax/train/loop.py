@@ -174,10 +174,9 @@ class _Training:
         }
         for name, loss in zip(self.log.task_names, metrics["task_losses"], strict=True):
             scalars[f"train/loss_{name}"] = loss
-        if "gate" in metrics:
-            scalars["rotary/gate"] = metrics["gate"]
-            for pair, scale in enumerate(metrics["scales"]):
-                scalars[f"rotary/scale_{pair}"] = scale
+        for name in ("gate", "scale"):  # of SIREN-RoPE; one for each head, where they are its own
+            for index, value in enumerate(np.ravel(metrics.get(name, []))):
+                scalars[f"rotary/{name}_{index}"] = value
         for name, value in scalars.items():
             writer.add_scalar(name, float(value), step)
 

@@ -13,6 +13,7 @@ from siren_rope_jax.data.encode import Encoded, Encoder
 from siren_rope_jax.data.schema import InputError
 from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.nn.recommender import GenerativeRecommender
+from siren_rope_jax.nn.trained_range import TrainedRange
 from siren_rope_jax.train.checkpoint import Checkpoints
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.optimizer import make_optimizer
@@ -30,11 +31,14 @@ class Session:
     encoder: Encoder
     mesh: jax.sharding.Mesh
     model: CompiledModel
+    trained_range: TrainedRange
 
     def predict(
         self, params: nnx.State, encoded: Encoded, wanted: Bool[np.ndarray, " E"]
     ) -> Float32[np.ndarray, "E K"]:
         """Computes the probabilities of the wanted events; NaN for the others."""
+        # Windows are no longer than in training, so that only times can leave the trained range.
+        self.trained_range.check_times(encoded.columns["elapsed"][wanted[encoded.event]])
         return predict_events(self.model.predict, params, encoded, wanted, self.config.batches, self.mesh)
 
     def best_params(self, checkpoints: Checkpoints) -> nnx.State:
@@ -71,6 +75,7 @@ def make_session(encoder: Encoder, config: TrainConfig, *, steps: int = 1) -> Se
         context_features=len(encoder.context_names),
         start_day=encoder.start_day,
         span_days=float(encoder.span_days),
+        window=config.batches.window,
     )
     try:
         mesh = make_mesh(config.mesh)
@@ -90,7 +95,7 @@ def make_session(encoder: Encoder, config: TrainConfig, *, steps: int = 1) -> Se
         )
     except ValueError as error:
         raise InputError(str(error)) from error
-    return Session(config, encoder, mesh, model)
+    return Session(config, encoder, mesh, model, TrainedRange(config.model, spec))
 
 
 def load_session(run: Path) -> tuple[Session, nnx.State]:

@@ -10,8 +10,9 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float32, Int32, PyTree
 
+from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.nn.features import Events, InputSpec
-from siren_rope_jax.nn.recommender import GenerativeRecommender, ModelConfig
+from siren_rope_jax.nn.recommender import GenerativeRecommender
 from siren_rope_jax.nn.rotary import SirenRotary
 from siren_rope_jax.train.loss import multitask_loss
 from siren_rope_jax.train.sharding import replicated
@@ -88,7 +89,7 @@ def compile_model(
         metrics = {"loss": loss, "task_losses": task_losses, "gradient_norm": optax.tree.norm(gradient)}
         rotary = merge(params).rotary
         if isinstance(rotary, SirenRotary):
-            metrics |= {"gate": rotary.gate[...], "scales": rotary.scale[...]}
+            metrics |= {"gate": rotary.gate[...], "scale": rotary.scale[...]}
         return TrainState(params, optimizer_state, state.step + 1), metrics
 
     def predict(params: nnx.State, batch: Batch) -> Float32[Array, "B S K"]:

@@ -1,0 +1,120 @@
+"""The transformer block: strictly causal attention with rotation and bias, and feed-forward."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Integer, Key
+
+from siren_rope_jax.nn.bias import make_bias
+from siren_rope_jax.nn.config import ModelConfig
+from siren_rope_jax.nn.features import Events, InputSpec
+from siren_rope_jax.nn.rotary import Rotation
+from siren_rope_jax.ops.attention import strictly_causal_attention
+
+
+class Mlp(nnx.Module):
+    """Linear layers with SiLU between them."""
+
+    def __init__(self, sizes: tuple[int, ...], *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        """Draws one layer for each pair of neighbouring sizes."""
+        self.layers = nnx.List(
+            nnx.Linear(n_in, n_out, dtype=dtype, rngs=rngs) for n_in, n_out in itertools.pairwise(sizes)
+        )
+
+    def __call__(self, x: Float[Array, "B S F"]) -> Float[Array, "B S D"]:
+        """Applies the layers; the last one is linear."""
+        *hidden, last = self.layers
+        for layer in hidden:
+            x = jax.nn.silu(layer(x))
+        return last(x)
+
+
+class RotaryAttention(nnx.Module):
+    """Multi-head, strictly causal attention whose queries and keys are rotated."""
+
+    def __init__(self, config: ModelConfig, spec: InputSpec, *, dtype: jnp.dtype, rngs: nnx.Rngs, time_rngs: nnx.Rngs):
+        """Draws four projections without bias from `rngs`; the no-history vector starts at 0."""
+        self.config = config
+        self.head_dim = config.width // config.heads
+        key_width = self.head_dim * (config.key_heads or config.heads)
+        self.query, self.key, self.value, self.output = (
+            nnx.Linear(config.width, width, use_bias=False, dtype=dtype, rngs=rngs)
+            for width in (config.width, key_width, key_width, config.width)
+        )
+        self.no_history = nnx.Param(jnp.zeros(config.width, jnp.float32))
+        self.bias = make_bias(config.bias, spec, heads=config.heads, head_dim=self.head_dim, rngs=time_rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "B S D"],
+        value: Float[Array, "B S D"],
+        events: Events,
+        times: Integer[Array, "B S"] | None,
+        rotation: Rotation | None,
+    ) -> Float[Array, "B S D"]:
+        """Attends from `x` to earlier `x` of the segment and returns the projected mixture of `value`."""
+        split = (*x.shape[:2], -1, self.head_dim)
+        query, key, value = (
+            self.query(x).reshape(split),
+            self.key(x).reshape(split),
+            self.value(value).reshape(split),
+        )
+        if rotation is not None:
+            query, key = rotation(query, key)
+        bias, relative = self.bias(events)
+        attended = strictly_causal_attention(
+            query,
+            key,
+            value,
+            segment_ids=events.segment,
+            no_history=self.no_history[...].reshape(-1, self.head_dim),
+            scale=self.config.attention_scale,
+            times=times,
+            bias=bias,
+            relative=relative,
+            query_chunk=self.config.query_chunk,
+        )
+        return self.output(attended.reshape(x.shape))
+
+
+class Block(nnx.Module):
+    """Pre-norm attention over event representations, whose values may carry the actions too, then feed-forward."""
+
+    def __init__(self, config: ModelConfig, spec: InputSpec, *, dtype: jnp.dtype, rngs: nnx.Rngs, time_rngs: nnx.Rngs):
+        """Draws the weights from the streams "params" of `rngs`, and those of a bias of `time_rngs`."""
+        self.config = config
+        self.attention = RotaryAttention(config, spec, dtype=dtype, rngs=rngs, time_rngs=time_rngs)
+        self.feed_forward = Mlp(
+            (config.width, round(config.feed_forward * config.width), config.width), dtype=dtype, rngs=rngs
+        )
+        self.attention_norm, self.feed_forward_norm = (
+            nnx.LayerNorm(config.width, epsilon=1e-5, dtype=dtype, rngs=rngs) for _ in range(2)
+        )
+        self.dropout = nnx.Dropout(config.dropout)
+
+    def __call__(
+        self,
+        x: Float[Array, "B S D"],
+        actions: Float[Array, "B S D"] | None,
+        events: Events,
+        times: Integer[Array, "B S"] | None,
+        rotation: Rotation | None,
+        *,
+        dropout_key: Key[Array, ""] | None,
+    ) -> Float[Array, "B S D"]:
+        """Returns the updated representations."""
+        keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        normed = self.attention_norm(x)
+        value = normed if actions is None else self.attention_norm(x + actions)
+        attended = self.attention(normed, value, events, times, rotation)
+        x = x + self.config.residual_scale * drop(self.dropout, attended, keys[0])
+        return x + self.config.residual_scale * drop(
+            self.dropout, self.feed_forward(self.feed_forward_norm(x)), keys[1]
+        )
+
+
+def drop(dropout: nnx.Dropout, x: Float[Array, "B S D"], key: Key[Array, ""] | None) -> Float[Array, "B S D"]:
+    """Applies dropout where a key is given, in training."""
+    return dropout(x, deterministic=key is None, rngs=key)

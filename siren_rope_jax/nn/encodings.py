@@ -1,0 +1,74 @@
+"""Position and time told in the embedding, as modules with one call signature: events -> vectors."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Float32
+
+from siren_rope_jax.nn.features import Events, InputSpec
+from siren_rope_jax.ops.calendar import SECONDS_PER_DAY, calendar_features
+from siren_rope_jax.ops.encodings import sinusoidal_encoding, time2vec
+
+TIME2VEC_FEATURES = 32
+
+
+class CalendarEncoding(nnx.Module):
+    """The paper's five time features, beside the item's: its second baseline. Source: Cheng, Sun, Lu 2026."""
+
+    def __init__(self, spec: InputSpec, width: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        """Draws the projection that the features get in the item's linear layer."""
+        self.spec = spec
+        self.projection = nnx.Linear(5, width, use_bias=False, dtype=dtype, rngs=rngs)
+
+    def __call__(self, events: Events) -> Float[Array, "B S D"]:
+        """Returns the projected features."""
+        spec = self.spec
+        return self.projection(
+            calendar_features(events.day, events.second, start_day=spec.start_day, span_days=spec.span_days)
+        )
+
+
+class Time2VecEncoding(nnx.Module):
+    """Days since the start of training, and learned waves of them, beside the item's features.
+
+    Source: Kazemi et al. 2019.
+    """
+
+    def __init__(self, spec: InputSpec, width: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        """Draws the projection and the phases; periods run from six hours to the training span."""
+        spans = max(spec.span_days, 1.0)
+        periods = np.geomspace(0.25, spans, TIME2VEC_FEATURES - 1)
+        self.frequencies = nnx.Param(jnp.asarray(np.r_[1 / spans, 2 * np.pi / periods], jnp.float32))
+        phases = jax.random.uniform(rngs.params(), (TIME2VEC_FEATURES - 1,), jnp.float32, -np.pi, np.pi)
+        self.phases = nnx.Param(jnp.concatenate([jnp.zeros(1), phases]))
+        self.projection = nnx.Linear(TIME2VEC_FEATURES, width, use_bias=False, dtype=dtype, rngs=rngs)
+
+    def __call__(self, events: Events) -> Float[Array, "B S D"]:
+        """Returns the projected features."""
+        days = events.elapsed.astype(jnp.float32) / SECONDS_PER_DAY
+        return self.projection(time2vec(days, self.frequencies[...], self.phases[...]))
+
+
+class SinusoidalEncoding(nnx.Module):
+    """Waves of the position, added. Source: Vaswani et al. 2017."""
+
+    def __init__(self, width: int, base: float):
+        """Takes width and base."""
+        self.width, self.base = width, base
+
+    def __call__(self, events: Events) -> Float32[Array, "B S D"]:
+        """Returns the waves."""
+        return sinusoidal_encoding(events.position, self.width, base=self.base)
+
+
+class LearnedEncoding(nnx.Module):
+    """One learned vector a position, added. Source: Gehring et al. 2017."""
+
+    def __init__(self, window: int, width: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        """Draws one vector for each position of the training window."""
+        self.table = nnx.Embed(window, width, embedding_init=nnx.initializers.normal(0.02), dtype=dtype, rngs=rngs)
+
+    def __call__(self, events: Events) -> Float[Array, "B S D"]:
+        """Returns the vectors; positions beyond the window get the last one, of which `TrainedRange` warns."""
+        return self.table(jnp.minimum(events.position, self.table.num_embeddings - 1))

@@ -1,0 +1,67 @@
+"""Says, once, that a model is asked for positions or times that it was not trained for."""
+
+import dataclasses
+import warnings
+
+import jax
+import numpy as np
+from jaxtyping import Int
+
+from siren_rope_jax.nn.config import ModelConfig
+from siren_rope_jax.nn.features import InputSpec
+from siren_rope_jax.ops.calendar import SECONDS_PER_DAY
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedRange:
+    """Range of the positions and times in training, and whether the model reads them without bound."""
+
+    config: ModelConfig
+    spec: InputSpec
+    _said: set[str] = dataclasses.field(default_factory=set, compare=False, repr=False)
+
+    @property
+    def reads_positions(self) -> bool:
+        """Do positions beyond the training window change what the model computes, with no scaling to meet them?"""
+        rotary = self.config.rotary
+        rotates = rotary.kind != "none" and rotary.scaling.rope_type == "default"
+        return rotates or bool({"sinusoidal", "learned"} & set(self.config.encodings))
+
+    @property
+    def reads_times(self) -> bool:
+        """Do times outside the training span change what the model computes, with no scaling to meet them?"""
+        rotary = self.config.rotary
+        unbounded = {
+            "time_order": True,
+            "lie": True,
+            "siren": "span" in rotary.time_inputs and not rotary.clamp_time,
+        }.get(rotary.kind, False)
+        return (unbounded and rotary.time_scaling.rope_type == "default") or "time2vec" in self.config.encodings
+
+    def check_positions(self, positions: Int[jax.Array | np.ndarray, "..."]) -> None:
+        """Warns, once, where ordinal positions lie beyond the training window."""
+        if "positions" in self._said or not self.reads_positions or not positions.size:
+            return
+        last = int(np.asarray(positions).max())  # on the host: inside a jit, jnp would trace even constants
+        if last >= self.spec.window:
+            self._warn(
+                "positions",
+                f"positions reach {last}, but training went up to {self.spec.window - 1} and no scaling is set",
+            )
+
+    def check_times(self, elapsed: Int[jax.Array | np.ndarray, "..."]) -> None:
+        """Warns, once, where seconds since the start of the training span lie outside it by more than a day."""
+        if "times" in self._said or not self.reads_times or not elapsed.size:
+            return
+        seconds = np.asarray(elapsed)
+        first, last = (float(x) / SECONDS_PER_DAY for x in (seconds.min(), seconds.max()))
+        if first < -1 or last > self.spec.span_days + 1:
+            self._warn(
+                "times",
+                f"times run from day {first:.0f} to day {last:.0f}, but training had {self.spec.span_days:.0f} days "
+                "and no time_scaling is set",
+            )
+
+    def _warn(self, what: str, message: str) -> None:
+        self._said.add(what)
+        warnings.warn(f"{message}: the model extrapolates", stacklevel=4)

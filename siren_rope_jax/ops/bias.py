@@ -1,0 +1,274 @@
+"""Additive attention biases and intervals between events, each a function of query slots and key slots.
+
+Attention asks for the block it works on, so that no [B, N, S, S] array exists unless it asks for the whole row.
+Positions, times and tables are closed over: gradients are plain autodiff. Buckets are exact for integers: a float32
+logarithm, which can fall on the wrong side of an edge, only names the nearest edge; comparing integers decides.
+"""
+
+from collections.abc import Callable
+from itertools import count
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32, Int, Int32, Integer, UInt
+
+Bias = Callable[[Int[Array, " Q"], Int[Array, " K"]], Float[Array, "#B #N Q K"]]
+Intervals = Callable[[Int[Array, " Q"], Int[Array, " K"]], Int32[Array, "B Q K"]]
+_LOG_TIME_STEP = 0.301
+
+
+def alibi_slopes(heads: int) -> Float32[Array, " N"]:
+    """Computes the slope of each head, a geometric sequence from 2^(-8/N) down to 2^-8.
+
+    Args:
+      heads: number of heads, N; if it is no power of two, the slopes of the next lower one are followed by every
+        second slope of the next higher one.
+
+    Raises:
+      ValueError: if heads is less than 1.
+
+    Source: Press, Smith, Lewis 2022 (arXiv 2108.12409), section 3, and the authors' code.
+    """
+    if heads < 1:
+        raise ValueError(f"heads must be at least 1, but is {heads}")
+    power = 1 << (heads.bit_length() - 1)
+    exponents = [8 * (i + 1) / power for i in range(power)] + [4 * (2 * i + 1) / power for i in range(heads - power)]
+    return jnp.asarray(2.0 ** -np.asarray(exponents), jnp.float32)
+
+
+def alibi_bias(
+    positions: Int[Array, "B S"], slopes: Float[Array, " N"], *, key_positions: Int[Array, "B T"] | None = None
+) -> Bias:
+    """Makes the bias of ALiBi, -slope (p_query - p_key): [B, N, Q, K], float32.
+
+    Args:
+      positions: ordinal position of each query; only differences matter, and they must fit int32.
+      slopes: one per head, learned or `alibi_slopes`.
+      key_positions: positions of the keys, if they are another sequence.
+
+    Raises:
+      ValueError: if positions are not signed integers [B, S], or slopes are not one-dimensional.
+
+    Source: Press, Smith, Lewis 2022 (arXiv 2108.12409), section 3.
+    """
+    ((positions, key_positions),) = _sides(positions=(positions, key_positions))
+    _check_axes("slopes", slopes, "[N]")
+
+    def bias(query_slots: Int[Array, " Q"], key_slots: Int[Array, " K"]) -> Float32[Array, "B N Q K"]:
+        ahead = key_positions[:, None, None, key_slots] - positions[:, None, query_slots, None]
+        return slopes.astype(jnp.float32)[:, None, None] * ahead.astype(jnp.float32)
+
+    return bias
+
+
+def t5_buckets(distance: Int[Array, "*shape"], *, buckets: int = 32, max_distance: int = 128) -> Int32[Array, "*shape"]:
+    """Computes the bucket of each distance by the causal rule of T5, exactly for every integer.
+
+    Args:
+      distance: p_query - p_key; a negative one is in bucket 0.
+      buckets: number of buckets; the first buckets // 2 hold one distance each, the others are logarithmic.
+      max_distance: distance from which on everything shares the last bucket.
+
+    Raises:
+      ValueError: if distance is not of signed integers, buckets is less than 2 or max_distance <= buckets // 2.
+
+    Source: Raffel et al. 2020 (arXiv 1910.10683), section 2.1, and the authors' code.
+    """
+    distance, edges, exact = _signed("distance", distance), _t5_edges(buckets, max_distance), buckets // 2
+    beyond = jnp.maximum(distance, exact)
+    log = jnp.log1p((beyond - exact).astype(jnp.float32) / exact)
+    estimate = log * np.float32(edges.size / np.log1p((max_distance - exact) / exact))
+    return jnp.clip(distance, 0, exact).astype(jnp.int32) + _bucket(estimate, beyond, edges)
+
+
+def t5_bias(
+    positions: Int[Array, "B S"],
+    table: Float[Array, "M N"],
+    *,
+    max_distance: int = 128,
+    key_positions: Int[Array, "B T"] | None = None,
+) -> Bias:
+    """Makes the causal relative bias of T5, table[bucket(p_query - p_key)]: [B, N, Q, K], float32.
+
+    Args:
+      positions: ordinal position of each query; only differences matter, and they must fit int32.
+      table: learned, one row per bucket (`t5_buckets`) and one column per head.
+      max_distance: distance from which on everything shares the last bucket.
+      key_positions: positions of the keys, if they are another sequence.
+
+    Raises:
+      ValueError: if positions are not signed integers [B, S], M is less than 2 or max_distance <= M // 2.
+
+    Source: Raffel et al. 2020 (arXiv 1910.10683), section 2.1.
+    """
+    ((positions, key_positions),) = _sides(positions=(positions, key_positions))
+    _check_axes("table", table, "[M, N]")
+    # All further distances share the last edge's row, so that a bucket is worked out per distance, not per pair.
+    last = _t5_edges(table.shape[0], max_distance)[-1]
+    by_distance = t5_buckets(jnp.arange(last + 1), buckets=table.shape[0], max_distance=max_distance)
+    return _distance_bias(positions, key_positions, table[by_distance])
+
+
+def log_time_buckets(seconds: Integer[Array, "*shape"], *, buckets: int = 129) -> Int32[Array, "*shape"]:
+    """Computes clip(floor(ln(max(|dt|, 1)) / 0.301), 0, buckets - 1), exactly for every 32-bit integer.
+
+    Args:
+      seconds: time differences dt; those of int32 times overflow from 68 years on, unless taken unsigned.
+      buckets: number of buckets; 32 bits reach the first 74 only.
+
+    Raises:
+      ValueError: if seconds are not integers, or buckets is less than 1.
+
+    Source: Zhai et al. 2024 (arXiv 2402.17152), the authors' code.
+    """
+    if not jnp.issubdtype(seconds.dtype, jnp.integer):
+        raise ValueError(f"seconds must be integers, but are {seconds.dtype}")
+    if buckets < 1:
+        raise ValueError(f"buckets must be at least 1, but is {buckets}")
+    seconds = jnp.maximum(_apart(seconds, jnp.zeros_like(seconds)), 1)
+    edges = np.ceil(np.exp(_LOG_TIME_STEP * np.arange(min(buckets, 150))))
+    estimate = jnp.log(seconds.astype(jnp.float32)) / _LOG_TIME_STEP
+    return _bucket(estimate, seconds, edges[edges <= jnp.iinfo(seconds.dtype).max])
+
+
+def hstu_bias(
+    positions: Int[Array, "B S"],
+    times: Int[Array, "B S"],
+    position_table: Float[Array, " P"],
+    time_table: Float[Array, " M"],
+    *,
+    key_positions: Int[Array, "B T"] | None = None,
+    key_times: Int[Array, "B T"] | None = None,
+) -> Bias:
+    """Makes the bias of HSTU, w_pos[min(p_query - p_key, P - 1)] + w_time[bucket(t_query - t_key)]: [B, 1, Q, K].
+
+    Args:
+      positions: ordinal position of each query; only differences matter, and they must fit int32.
+      times: Unix seconds of each query, its request time; any two int32 times are told apart without overflow.
+      position_table: learned; a negative distance reads the first entry.
+      time_table: learned, one entry per bucket (`log_time_buckets`).
+      key_positions, key_times: those of the keys, if they are another sequence.
+
+    Raises:
+      ValueError: if positions and times are not signed integers of one shape, or a table is not one-dimensional.
+
+    Source: Zhai et al. 2024 (arXiv 2402.17152), and the authors' code.
+    """
+    (positions, key_positions), (times, key_times) = _sides(
+        positions=(positions, key_positions), times=(times, key_times)
+    )
+    _check_axes("position_table", position_table, "[P]")
+    _check_axes("time_table", time_table, "[M]")
+    of_position = _distance_bias(positions, key_positions, position_table[:, None])
+
+    def bias(query_slots: Int[Array, " Q"], key_slots: Int[Array, " K"]) -> Float32[Array, "B 1 Q K"]:
+        seconds = _apart(times[:, query_slots, None], key_times[:, None, key_slots])
+        of_time = time_table.astype(jnp.float32)[log_time_buckets(seconds, buckets=time_table.size)]
+        return of_position(query_slots, key_slots) + of_time[:, None]
+
+    return bias
+
+
+def interval_buckets(times: Int[Array, "B S"], segment_ids: Int[Array, "B S"], *, max_interval: int) -> Intervals:
+    """Makes the personalised intervals of TiSASRec, min(floor(|t_query - t_key| / gap), max_interval), int32 [B, Q, K].
+
+    The source divides by the smallest nonzero gap between neighbouring events of the user's whole history, which
+    makes a score depend on later events. Here it is the smallest one up to and including the query (1 s before there
+    is one), so that a prefix scores the same as inside a longer history.
+
+    Args:
+      times: Unix seconds of each event; any two int32 times are told apart without overflow.
+      segment_ids: which sequence each slot belongs to; the slots of a segment are oldest first, with
+        nothing but padding, 0, between them.
+      max_interval: largest interval; max_interval + 1 embeddings are needed.
+
+    Raises:
+      ValueError: if times and segment_ids are not signed integers of one shape, or max_interval is less than 1.
+
+    Source: Li, Wang, McAuley 2020 (TiSASRec), section 3.2; the gap as said above.
+    """
+    (times, _), (segment_ids, _) = _sides(times=(times, None), segment_ids=(segment_ids, None))
+    if not 1 <= max_interval < 2**31:
+        raise ValueError(f"max_interval must be at least 1 and fit int32, but is {max_interval}")
+    gaps = _smallest_gaps(times, segment_ids)
+
+    def intervals(query_slots: Int[Array, " Q"], key_slots: Int[Array, " K"]) -> Int32[Array, "B Q K"]:
+        seconds = _apart(times[:, query_slots, None], times[:, None, key_slots])
+        return jnp.minimum(seconds // gaps[:, query_slots, None], max_interval).astype(jnp.int32)
+
+    return intervals
+
+
+@jax.jit  # also where nothing around it is: the scan is some hundred small operations
+def _smallest_gaps(times: Int[Array, "B S"], segment_ids: Int[Array, "B S"]) -> UInt[Array, "B S"]:
+    """Smallest nonzero gap between neighbours of the segment so far, over padding between them; 1 if there is none."""
+    latest = jax.lax.cummax(jnp.where(segment_ids != 0, jnp.arange(segment_ids.shape[1]), 0), axis=1)
+    times, segment_ids = (jnp.take_along_axis(x, latest, axis=1) for x in (times, segment_ids))
+    starts = jnp.pad(segment_ids[:, 1:] != segment_ids[:, :-1], ((0, 0), (1, 0)), constant_values=True)
+    gaps = jnp.where(starts, 0, jnp.pad(_apart(times[:, 1:], times[:, :-1]), ((0, 0), (1, 0))))
+    # Less one, no gap at all (0) wraps to the largest unsigned number, which every real gap undercuts.
+    _, smallest = jax.lax.associative_scan(
+        lambda a, b: (a[0] | b[0], jnp.where(b[0], b[1], jnp.minimum(a[1], b[1]))), (starts, gaps - 1), axis=1
+    )
+    return jnp.maximum(smallest + 1, 1)
+
+
+def _distance_bias(positions: Int[Array, "B S"], key_positions: Int[Array, "B T"], table: Float[Array, "P N"]) -> Bias:
+    def bias(query_slots: Int[Array, " Q"], key_slots: Int[Array, " K"]) -> Float32[Array, "B N Q K"]:
+        distance = positions[:, query_slots, None] - key_positions[:, None, key_slots]
+        by_head = table.astype(jnp.float32).T[:, jnp.clip(distance, 0, table.shape[0] - 1)]
+        return jnp.swapaxes(by_head, 0, 1)
+
+    return bias
+
+
+def _bucket(estimate: Float[Array, "*shape"], x: Integer[Array, "*shape"], edges: np.ndarray) -> Int32[Array, "*shape"]:
+    """Index of the last edge that `x` reaches, from an estimate of it that is off by less than half.
+
+    Of the two edges around `x` the rounded estimate may name either: the upper is not reached, the lower is.
+    """
+    nearest = jnp.clip(jnp.round(estimate), 0, edges.size - 1).astype(jnp.int32)
+    return nearest - (x < jnp.asarray(edges, x.dtype)[nearest])
+
+
+def _t5_edges(buckets: int, max_distance: int) -> np.ndarray:
+    """Smallest distance n of each logarithmic bucket k: n^steps >= max_distance^k exact^(steps - k), in integers."""
+    if buckets < 2:
+        raise ValueError(f"buckets must be at least 2, but is {buckets}")
+    exact, steps = buckets // 2, buckets - buckets // 2
+    if not exact < max_distance < 2**31:
+        raise ValueError(f"max_distance must exceed half the buckets, {exact}, and fit int32, but is {max_distance}")
+    near = [exact * (max_distance / exact) ** (k / steps) for k in range(steps)]
+    powers = [max_distance**k * exact ** (steps - k) for k in range(steps)]
+    return np.asarray([next(n for n in count(int(m)) if n**steps >= p) for m, p in zip(near, powers, strict=True)])
+
+
+def _apart(a: Integer[Array, "*#shape"], b: Integer[Array, "*#shape"]) -> UInt[Array, "*shape"]:
+    """|a - b|, which always fits the unsigned integers of the same width."""
+    unsigned = f"uint{8 * jnp.result_type(a, b).itemsize}"
+    return jnp.maximum(a, b).astype(unsigned) - jnp.minimum(a, b).astype(unsigned)
+
+
+def _sides(**rows: tuple[Array, Array | None]) -> list[tuple[Array, Array]]:
+    """Query side and key side of each of the rows, which all have the shapes of the first."""
+    sides = []
+    for name, (query, key) in rows.items():
+        query = _signed(name, query)
+        sides.append((query, query if key is None else _signed(f"key_{name}", key)))
+        for label, side, first in zip((name, f"key_{name}"), sides[-1], sides[0], strict=True):
+            _check_axes(label, side, "[B, S]")
+            if side.shape != (expected := (sides[0][0].shape[0], first.shape[1])):
+                raise ValueError(f"{label} must have shape {expected}, but the shape is {side.shape}")
+    return sides
+
+
+def _signed(name: str, x: Array) -> Array:
+    if not jnp.issubdtype(x.dtype, jnp.signedinteger):
+        raise ValueError(f"{name} must be signed integers, but the dtype is {x.dtype}")
+    return x.astype(jnp.promote_types(x.dtype, jnp.int32))  # a difference of int8 could overflow
+
+
+def _check_axes(name: str, x: Array, axes: str) -> None:
+    if x.ndim != axes.count(",") + 1 or not x.size:
+        raise ValueError(f"{name} must have shape {axes} and not be empty, but the shape is {x.shape}")
