@@ -1,9 +1,10 @@
 """What does each encoding of position and time cost in a training step, relative to ordinal RoPE?
 
-Command: `python experiments/encoding_cost.py [--rounds 9]`.
-Cost: about 8 minutes on 2 CPU cores, most of it compiling.
+Command: `python experiments/encoding_cost.py [--rounds 31]`.
+Cost: about 5 minutes on 2 CPU cores, half of it compiling.
 Expected: the column "cost" of the table in siren_rope_jax/ops/README.md. Every round times one step of each model, in
-one process; a model's cost is the median over the rounds of its time over ordinal RoPE's in the same round.
+one process and in an order drawn anew, since a step is slower after one that needs much memory; a model's cost is the
+median over the rounds of its time over ordinal RoPE's in the same round.
 """
 
 import dataclasses
@@ -56,7 +57,7 @@ MODELS: dict[str, dict] = {
 class EncodingCost:
     """Time one training step of each encoding beside one of ordinal RoPE."""
 
-    rounds: int = 9
+    rounds: int = 31
     """Steps of each model that are timed, after one that compiles."""
     batch_size: int = 64
     """Rows of a step."""
@@ -115,19 +116,22 @@ def main(cost: EncodingCost) -> None:
         states[name], _ = model.train_step(model.initial_state(), batch)
         parameters[name] = sum(x.size for x in jax.tree.leaves(states[name].params))
     seconds = {name: np.empty(cost.rounds) for name in MODELS}
+    order = np.random.default_rng(0)
     for index in track(range(cost.rounds), description="timing", console=console):
-        for name, step in steps.items():
+        for name in order.permutation(list(MODELS)).tolist():
+            step = steps[name]
             started = time.perf_counter()
             states[name], metrics = step(states[name], batch)
             jax.block_until_ready((states[name], metrics))
             seconds[name][index] = time.perf_counter() - started
-    table = Table("encoding", "step / ordinal RoPE's", "smallest", "largest", "parameters more")
+    table = Table("encoding", "step / ordinal RoPE's", "half of the rounds", "parameters more")
     results = {}
     for name in MODELS:
         ratios = seconds[name] / seconds[ORDINAL]
         more = parameters[name] - parameters[ORDINAL]
-        results[name] = {"ratio": float(np.median(ratios)), "parameters": more}
-        table.add_row(name, f"{np.median(ratios):.2f}", f"{ratios.min():.2f}", f"{ratios.max():.2f}", f"{more:,}")
+        low, median, high = np.quantile(ratios, (0.25, 0.5, 0.75)).tolist()
+        results[name] = {"ratio": median, "quartiles": [low, high], "parameters": more}
+        table.add_row(name, f"{median:.2f}", f"{low:.2f} to {high:.2f}", f"{more:,}")
     console.print(table)
     console.print(f"ordinal RoPE: {np.median(seconds[ORDINAL]):.3f} s a step")
     cost.out.parent.mkdir(parents=True, exist_ok=True)

@@ -61,7 +61,7 @@ VARIANTS = {
         small_rotary("siren", per_head=True, content_bound=1.0, xpos_base=8.0, partial=0.5, learned_frequencies=True)
     ),
     "semantic": small_config(small_rotary("siren", time_inputs=(), metadata=("tab",))),
-    "lie": small_config(small_rotary("lie")),
+    "lie": small_config(small_rotary("lie", block_size=4)),
     "time in embedding": small_config(small_rotary("ordinal"), encodings=("calendar",)),
     "time2vec": small_config(NO_ROTATION, encodings=("time2vec",)),
     "added positions": small_config(NO_ROTATION, encodings=("sinusoidal", "learned")),
@@ -77,7 +77,7 @@ FORMS = {
     "late": small_config(action_fusion="late"),
     "interleaved": small_config(action_fusion="interleaved"),
     "interleaved lie with intervals": small_config(
-        small_rotary("lie"), bias=BiasConfig("tisasrec", max_interval=30), action_fusion="interleaved"
+        small_rotary("lie", block_size=4), bias=BiasConfig("tisasrec", max_interval=30), action_fusion="interleaved"
     ),
 }
 

@@ -1,16 +1,19 @@
 """Predictions of chosen events: each once, from its true history, whatever shares its batch; and their file."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 import polars as pl
 import pytest
-from small_logs import compile_small, encode, small_log
+from small_logs import INPUTS, compile_small, encode, small_config, small_log, small_rotary
 
 from siren_rope_jax.data.batches import BatchConfig
 from siren_rope_jax.data.event_log import TEST, VALIDATION
+from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.metrics import task_metrics
 from siren_rope_jax.train.predict import PERIODS, mean_ne, metrics_of, predict_events, write_predictions
+from siren_rope_jax.train.session import make_session
 from siren_rope_jax.train.sharding import MeshConfig, make_mesh
 
 LOG = small_log([5, 30, 17, 1, 2, 8, 11])
@@ -114,3 +117,18 @@ def test_the_file_of_predictions_names_each_predicted_event_and_nothing_else(tmp
     for k, task in enumerate(LOG.task_names):
         np.testing.assert_array_equal(table[f"label_{task}"].to_numpy(), LOG.labels[wanted, k])
         np.testing.assert_array_equal(table[f"probability_{task}"].to_numpy(), probabilities[wanted, k])
+
+
+def test_scoring_beyond_the_training_span_says_once_that_the_model_extrapolates():
+    rotary = small_rotary("time_order")
+    config = TrainConfig(model=small_config(rotary), inputs=INPUTS, batches=SMALL)
+    session = make_session(ENCODER, config)
+    params = session.model.initial_state().params
+    elapsed = ENCODED.columns["elapsed"] + 60 * 86_400
+    later = dataclasses.replace(ENCODED, columns=ENCODED.columns | {"elapsed": elapsed})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for encoded in (ENCODED, later, later):
+            session.predict(params, encoded, LOG.period == TEST)
+    (message,) = [str(warning.message) for warning in caught if "extrapolates" in str(warning.message)]
+    assert f"training had {ENCODER.span_days} days and no time_scaling is set" in message

@@ -5,15 +5,24 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import tyro
 
+from siren_rope_jax import ops
 from siren_rope_jax.data.event_log import read_event_log
 from siren_rope_jax.data.schema import EventLogSpec
+from siren_rope_jax.nn.config import ModelConfig
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+OPS_README = (ROOT / "siren_rope_jax" / "ops" / "README.md").read_text()
+
+
+def _blocks(text, language):
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def _block(language):
-    return re.search(rf"```{language}\n(.*?)```", README, re.DOTALL).group(1)
+    return _blocks(README, language)[0]
 
 
 def test_the_example_of_the_ops_runs():
@@ -22,6 +31,36 @@ def test_the_example_of_the_ops_runs():
     assert scope["attended"].shape == (1, 3, 8, 64)
     assert np.isfinite(scope["attended"]).all()
     assert len(_block("python").splitlines()) < 25
+
+
+def test_the_examples_of_the_page_on_the_ops_run():
+    examples = _blocks(OPS_README, "python")
+    scope = {}
+    for example in examples:
+        exec(example, scope)
+    assert scope["q"].shape == (5, 4, 64)
+    np.testing.assert_allclose(np.linalg.norm(scope["q"], axis=-1), 8, rtol=1e-5)
+    norms = np.linalg.norm(scope["rotated"], axis=-1)
+    np.testing.assert_allclose(norms, 8 * scope["scaled"].attention_factor, rtol=1e-5)
+
+
+def test_the_page_on_the_ops_names_every_public_encoding_and_pictures_that_exist():
+    for name in ops.__all__:
+        if name.endswith(("_angles", "_bias", "_encoding", "_rotations", "_scale", "_features")):
+            assert f"`{name}" in OPS_README, name
+    pictures = re.findall(r"\]\((.*?png)\)", OPS_README)
+    assert len(pictures) == 3
+    for picture in pictures:
+        assert (ROOT / "siren_rope_jax" / "ops" / picture).exists()
+
+
+def test_the_settings_that_the_readme_shows_are_taken(tmp_path):
+    shown = re.search(r"one argument away.*?\n\n(.*?)\n\n", README, re.DOTALL).group(1)
+    lines = [line.split("#")[0] for line in shown.replace("\\\n", "").splitlines()]
+    assert len(lines) == 8
+    for line in lines:
+        settings = [argument.replace("--model.", "--") for argument in line.split()]
+        assert tyro.cli(ModelConfig, args=settings) != ModelConfig()
 
 
 def test_the_log_description_reads_a_log_of_its_columns(tmp_path):

@@ -13,7 +13,7 @@ from one_sentence import raises_one_sentence
 from small_logs import SPEC, random_events, small_rotary
 
 from siren_rope_jax.nn.config import RotaryConfig, ScalingConfig
-from siren_rope_jax.nn.rotary import make_rotary
+from siren_rope_jax.nn.rotary import PlanarRotation, make_rotary
 from siren_rope_jax.ops import apply_rotary, scaled_frequencies
 
 HEAD_DIM, PAIRS = 6, 3
@@ -298,11 +298,13 @@ def test_position_scaling_turns_positions_by_the_scaled_frequencies():
     assert np.linalg.norm(longer) == pytest.approx(reference.attention_factor * np.linalg.norm(QUERY), rel=1e-5)
 
 
-def test_time_scaling_extends_the_days_and_leaves_the_positions():
+def test_scaling_of_days_leaves_positions_alone_and_the_other_way_round():
     frequencies = 10_000.0 ** (-2 * np.arange(PAIRS) / HEAD_DIM)
     days = np.asarray(EVENTS.elapsed)[..., None] / 86_400
     linear = small_rotary("time_order", time_scaling=ScalingConfig("linear", factor=4.0))
     chex.assert_trees_all_close(angles(linear)[0], ORDINAL + days * frequencies / 4, rtol=1e-5)
+    positions_alone = small_rotary("time_order", scaling=ScalingConfig("linear", factor=4.0))
+    chex.assert_trees_all_close(angles(positions_alone)[0], ORDINAL / 4 + days * frequencies, rtol=1e-5)
     # A day is worth half a position: 60 days of the time axis are 30 of the positions that frequencies count in.
     parameters = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     config = RotaryConfig(
@@ -327,6 +329,14 @@ def test_linear_time_scaling_of_siren_reaches_its_bound_later():
     beyond, far_beyond = (later(days) for days in (40, 80))
     chex.assert_trees_all_equal(angles(short, beyond), angles(short, far_beyond), strict=True)
     assert np.abs(angles(long, beyond)[0] - angles(long, far_beyond)[0]).max() > 1e-3
+
+
+def test_requests_are_rotated_at_their_own_time_and_history_at_its_own():
+    module = make(small_rotary("siren", xpos_base=8.0))
+    history, requests = (module(events, NOTHING, TOKEN)[0] for events in (EVENTS, later(3, 7200)))
+    cross = PlanarRotation(requests.query, history.key)
+    expected = requests(QUERY, KEY)[0], history(QUERY, KEY)[1]
+    chex.assert_trees_all_equal(cross(QUERY, KEY), expected, strict=True)
 
 
 @pytest.mark.parametrize(
@@ -356,6 +366,7 @@ def test_settings_that_do_not_fit_the_heads_are_refused_in_one_sentence(config, 
     ("settings", "sentence"),
     [
         ({"kind": "siren", "time_inputs": ()}, "the angle network needs time_inputs, metadata or both, but has none"),
+        ({"kind": "ordinal", "metadata": ("tab",)}, "metadata is read by kind siren alone, but kind is ordinal"),
         ({"time_inputs": ("day", "day")}, "time_inputs must each be given once, but are ('day', 'day')"),
         ({"time_scaling": ScalingConfig("ntk", factor=2.0)}, "time_scaling.rope_type must be default or linear"),
     ],

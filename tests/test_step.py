@@ -68,6 +68,12 @@ def test_the_step_counts_and_its_metrics_are_finite(training):
         assert metrics["gradient_norm"] > 0
 
 
+def test_steps_and_predictions_of_one_shape_compile_once(model, training):
+    model.predict(training[0].params, batch_of(0))
+    model.predict(model.initial_state().params, batch_of(1))
+    assert model.train_step._cache_size() == model.predict._cache_size() == 1
+
+
 def test_gate_and_scales_are_reported_as_they_are_after_the_step(training):
     state, history = training
     rotary = state.params["rotary"]

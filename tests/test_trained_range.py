@@ -36,7 +36,7 @@ def times_of(config, last=60):
 @pytest.mark.parametrize(
     "config",
     [
-        *(small_config(small_rotary(kind)) for kind in ("ordinal", "time_order", "siren", "lie")),
+        *(small_config(small_rotary(kind, block_size=4)) for kind in ("ordinal", "time_order", "siren", "lie")),
         small_config(small_rotary("none"), encodings=("learned",)),
         small_config(small_rotary("none"), encodings=("sinusoidal",)),
     ],
@@ -64,7 +64,7 @@ def test_positions_that_are_scaled_bounded_or_unread_are_no_reason_to_warn(confi
     "config",
     [
         small_config(small_rotary("time_order")),
-        small_config(small_rotary("lie")),
+        small_config(small_rotary("lie", block_size=4)),
         small_config(small_rotary("siren", clamp_time=False)),
         small_config(small_rotary("none"), encodings=("time2vec",)),
     ],

@@ -124,7 +124,7 @@ class RotaryConfig:
     """SIREN-RoPE: hold the long-range time offset at its bounds outside the training span."""
     separate_action_network: bool = False
     """SIREN-RoPE: a second angle network for the final action attention, as in the authors' code."""
-    block_size: int = 4
+    block_size: int = 8
     """LieRE: features that turn together; even. 2 is planar RoPE with learned frequencies."""
 
     def __post_init__(self) -> None:
@@ -146,6 +146,8 @@ class RotaryConfig:
             raise ValueError(f'branches must be "sine", "relu" or both, but are {self.branches}')
         if len(set(self.time_inputs)) != len(self.time_inputs):
             raise ValueError(f"time_inputs must each be given once, but are {self.time_inputs}")
+        if self.kind != "siren" and self.metadata:
+            raise ValueError(f"metadata is read by kind siren alone, but kind is {self.kind}")
         if self.kind == "siren" and not (self.time_inputs or self.metadata):
             raise ValueError("the angle network needs time_inputs, metadata or both, but has none")
         if self.kind == "siren" and self.time_scaling.rope_type not in ("default", "linear"):

@@ -158,11 +158,12 @@ class TimeOrderRotary(Rotary):
         if self.mixing is not None:
             weights *= jnp.exp(self.mixing[...])
         order, time = weights[..., None] if config.mixing == "by_head" else weights
+        shared = self.learned_frequencies is not None and config.time_scaling.rope_type == "default"
         angles = time_order_angles(
             events.position,
             events.elapsed.astype(jnp.float32) / SECONDS_PER_DAY,
             self.frequencies,
-            time_frequencies=None if config.time_scaling.rope_type == "default" else self._time_axis().frequencies,
+            time_frequencies=self.frequencies if shared else self._time_axis().frequencies,
             position_scale=order,
             time_scale=time * config.time_scale,
         )

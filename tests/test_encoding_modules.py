@@ -1,0 +1,141 @@
+"""Encodings and biases as modules: where they start, what they add, and what of an event they tell."""
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from small_logs import NO_ROTATION, SPEC, random_events, small_config, small_rotary
+
+from siren_rope_jax.nn.bias import make_bias
+from siren_rope_jax.nn.config import BiasConfig
+from siren_rope_jax.nn.encodings import CalendarEncoding, LearnedEncoding, SinusoidalEncoding, Time2VecEncoding
+from siren_rope_jax.nn.recommender import GenerativeRecommender, interleave
+from siren_rope_jax.ops import alibi_slopes, calendar_features, sinusoidal_encoding
+
+EVENTS = random_events(np.array([[1, 1, 1, 1, 2, 2, 2, 0]], np.int32))
+FLOAT32 = jnp.dtype("float32")
+
+
+def rngs():
+    return nnx.Rngs(params=0)
+
+
+def logits(**changes):
+    model = GenerativeRecommender(small_config(NO_ROTATION, **changes), SPEC, (0.0, 0.0), key=jax.random.key(0))
+    return np.asarray(jax.jit(lambda events: model(events))(EVENTS))
+
+
+@pytest.mark.parametrize("kind", ["t5", "hstu"])
+def test_a_learned_bias_starts_without_effect(kind):
+    chex.assert_trees_all_close(logits(bias=BiasConfig(kind)), logits(), rtol=1e-6, atol=1e-7)
+
+
+def bias_of(kind, heads=3, **settings):
+    return make_bias(BiasConfig(kind, **settings), SPEC, heads=heads, head_dim=4, rngs=rngs())
+
+
+def test_alibi_falls_with_the_distance_at_the_published_slopes():
+    bias, relative = bias_of("alibi")(EVENTS)
+    assert relative is None
+    slots = jnp.arange(4)
+    distance = np.subtract.outer(np.arange(4), np.arange(4))
+    expected = -np.asarray(alibi_slopes(3))[:, None, None] * distance
+    chex.assert_trees_all_close(bias(slots, slots)[0], expected, rtol=1e-6)
+
+
+def test_t5_reads_its_table_by_bucket_of_distance():
+    module = bias_of("t5", buckets=4, max_distance=6)
+    module.table[...] = jnp.arange(12.0).reshape(4, 3)
+    bias, _ = module(EVENTS)
+    of_last = np.asarray(bias(jnp.array([3]), jnp.arange(3)))[0, :, 0]
+    # Distances 3, 2 and 1 of event 3: 2 and 3 share the first logarithmic bucket, [2, sqrt(12)).
+    chex.assert_trees_all_equal(of_last, np.float32([[6, 6, 3], [7, 7, 4], [8, 8, 5]]))
+
+
+def test_hstu_adds_its_numbers_for_distance_and_log_time_to_every_head_alike():
+    module = bias_of("hstu")
+    assert module.positions.shape == (SPEC.window,)
+    assert module.times.shape == (129,)
+    module.positions[...] = jnp.arange(SPEC.window, dtype=jnp.float32)
+    module.times[...] = 1000 * jnp.arange(129.0)
+    bias, _ = module(EVENTS)
+    elapsed = np.asarray(EVENTS.elapsed, np.float64)[0]
+    expected = 3 + 1000 * np.floor(np.log(elapsed[3] - elapsed[0]) / 0.301)
+    chex.assert_trees_all_equal(bias(jnp.array([3]), jnp.array([0])), np.float32([[[[expected]]]]))
+
+
+def test_intervals_without_content_leave_the_attention_alone():
+    model = GenerativeRecommender(
+        small_config(NO_ROTATION, bias=BiasConfig("tisasrec")), SPEC, (0.0, 0.0), key=jax.random.key(0)
+    )
+    drawn = np.asarray(model(EVENTS))
+    for attention in (model.blocks[0].attention, model.action_attention):
+        attention.bias.key[...] *= 0
+        attention.bias.value[...] *= 0
+    chex.assert_trees_all_close(model(EVENTS), logits(), rtol=1e-5, atol=1e-6)
+    assert np.abs(drawn - logits()).max() > 1e-5
+
+
+def test_the_calendar_gets_columns_of_the_items_linear_layer():
+    module = CalendarEncoding(SPEC, 8, dtype=FLOAT32, rngs=rngs())
+    features = calendar_features(EVENTS.day, EVENTS.second, start_day=SPEC.start_day, span_days=SPEC.span_days)
+    chex.assert_trees_all_close(
+        module(EVENTS), np.asarray(features) @ np.asarray(module.projection.kernel[...]), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_time2vec_starts_with_periods_from_six_hours_to_the_training_span_and_one_straight_line():
+    module = Time2VecEncoding(SPEC, 8, dtype=FLOAT32, rngs=rngs())
+    periods = 2 * np.pi / np.asarray(module.frequencies[...])[1:]
+    assert periods.min() == pytest.approx(0.25, rel=1e-5)
+    assert periods.max() == pytest.approx(SPEC.span_days, rel=1e-5)
+    days = np.asarray(EVENTS.elapsed)[..., None] / 86_400
+    phases, frequencies = np.float64(module.phases[...]), np.float64(module.frequencies[...])
+    waves = np.concatenate([days / SPEC.span_days, np.sin(days * frequencies[1:] + phases[1:])], axis=-1)
+    chex.assert_trees_all_close(module(EVENTS), waves @ np.float64(module.projection.kernel[...]), atol=1e-4)
+
+
+def test_sinusoidal_positions_are_added_as_they_are():
+    expected = sinusoidal_encoding(EVENTS.position, 8, base=100.0)
+    chex.assert_trees_all_equal(SinusoidalEncoding(8, 100.0)(EVENTS), expected)
+
+
+def test_learned_positions_beyond_the_window_get_its_last_vector():
+    module = LearnedEncoding(3, 8, dtype=FLOAT32, rngs=rngs())
+    table = np.asarray(module.table.embedding[...])
+    chex.assert_trees_all_equal(np.asarray(module(EVENTS))[0], table[[0, 1, 2, 2, 0, 1, 2, 0]])
+
+
+def test_interleaving_puts_each_action_after_its_event_at_the_same_position_and_time():
+    tied = EVENTS._replace(elapsed=EVENTS.elapsed.at[:, 2].set(EVENTS.elapsed[:, 1]))
+    tokens, times = interleave(tied, hide_ties=True)
+    for name, values in tokens._asdict().items():
+        chex.assert_trees_all_equal(values[:, 0::2], getattr(tied, name))
+        chex.assert_trees_all_equal(values[:, 1::2], getattr(tied, name))
+    event, action = np.asarray(times, np.int64)[0, 0::2], np.asarray(times, np.int64)[0, 1::2]
+    assert np.all(action > event)  # an action sees its event
+    assert action[1] > event[2] == event[1]  # and not the other way round, within one second
+    assert action[0] < event[1]  # while earlier actions are seen
+    assert interleave(tied, hide_ties=False)[1] is None
+
+
+def test_interleaving_tells_times_apart_that_are_68_years_apart():
+    ends = np.array([[-(2**30), 2**30 - 1]], np.int32)
+    _, times = interleave(random_events(np.ones((1, 2), np.int32))._replace(elapsed=jnp.asarray(ends)), hide_ties=True)
+    assert np.all(np.diff(np.asarray(times, np.int64)) > 0)
+
+
+def test_fewer_key_heads_have_fewer_parameters():
+    few, many = (
+        GenerativeRecommender(
+            small_config(small_rotary("ordinal"), key_heads=key_heads), SPEC, (0.0,), key=jax.random.key(0)
+        )
+        for key_heads in (1, None)
+    )
+    assert few.blocks[0].attention.key.kernel.shape == few.blocks[0].attention.value.kernel.shape == (8, 4)
+    assert many.blocks[0].attention.key.kernel.shape == (8, 8)
+    assert dataclasses.replace(few.config, key_heads=None) == many.config
