@@ -112,7 +112,7 @@ def _empty_model(kind: str, arguments: dict[str, Any]) -> GenerativeRecommender:
         hidden_layers=3,
         clamp_time=False,
         metadata=("order",) if siren else (),
-        separate_action_network=True,
+        separate_action_network=siren,
     )
     config = ModelConfig(
         width=arguments["d_model"],

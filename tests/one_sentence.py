@@ -1,4 +1,4 @@
-"""What a user sees who calls a function with a bad argument."""
+"""What a user sees, who has the package without the type checks that tests/conftest.py adds."""
 
 import contextlib
 import re
@@ -8,16 +8,21 @@ from jaxtyping import config
 
 
 @contextlib.contextmanager
-def raises_one_sentence(*parts):
-    """Expects a ValueError of one line that mentions each part, in the package as it is installed: without the
-    type checks that tests/conftest.py adds, which would speak first."""
-    checked = not config.jaxtyping_disable
+def as_installed():
+    """Switches the type checks off, which would speak first."""
+    disabled = config.jaxtyping_disable
     config.update("jaxtyping_disable", True)
     try:
-        with pytest.raises(ValueError, match=re.escape(str(parts[0]))) as error:
-            yield
+        yield
     finally:
-        config.update("jaxtyping_disable", not checked)
+        config.update("jaxtyping_disable", disabled)
+
+
+@contextlib.contextmanager
+def raises_one_sentence(*parts):
+    """Expects a ValueError of one line that mentions each part."""
+    with as_installed(), pytest.raises(ValueError, match=re.escape(str(parts[0]))) as error:
+        yield
     message = str(error.value)
     assert "\n" not in message
     assert len(message) < 300

@@ -76,6 +76,9 @@ FORMS = {
     "queries in chunks": small_config(bias=BiasConfig("hstu"), query_chunk=3),
     "late": small_config(action_fusion="late"),
     "interleaved": small_config(action_fusion="interleaved"),
+    "interleaved with encodings": small_config(
+        NO_ROTATION, encodings=("calendar", "learned"), action_fusion="interleaved"
+    ),
     "interleaved lie with intervals": small_config(
         small_rotary("lie", block_size=4), bias=BiasConfig("tisasrec", max_interval=30), action_fusion="interleaved"
     ),

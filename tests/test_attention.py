@@ -12,7 +12,7 @@ import reference
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from one_sentence import raises_one_sentence
+from one_sentence import as_installed, raises_one_sentence
 
 from siren_rope_jax.ops import apply_rotary, inverse_frequencies, time_order_angles
 from siren_rope_jax.ops.attention import RelativeEmbedding, strictly_causal_attention
@@ -300,17 +300,29 @@ def test_events_of_one_time_do_not_see_each_other():
     chex.assert_trees_all_equal(depends, times[0][:, None] > times[0][None, :], strict=True)
 
 
-def test_what_padding_holds_does_not_matter():
-    inputs, padding = random_inputs(), (PADDING_INSIDE == 0)[:, :, None, None]
-    results = [
-        attend(
-            inputs | {name: jnp.where(padding, filling, inputs[name]) for name in ("query", "key", "value")},
+@pytest.mark.parametrize("filling", [1e4, float("nan"), float("inf")])
+@pytest.mark.parametrize("query_chunk", [None, 3])
+def test_what_padding_holds_matters_to_no_value_and_no_gradient(filling, query_chunk):
+    inputs, padding = random_inputs(groups=1), (PADDING_INSIDE == 0)[:, :, None, None]
+    filled, emptied = (
+        jitted(
+            inputs | {name: jnp.where(padding, content, inputs[name]) for name in ("query", "key", "value")},
             layout_of(PADDING_INSIDE),
+            random_cotangent(inputs),
+            query_chunk=query_chunk,
         )
-        for filling in (0.0, 1e4)
-    ]
-    chex.assert_trees_all_equal(*results, strict=True)
-    chex.assert_trees_all_equal(results[0][0, 2], inputs["no_history"], strict=True)
+        for content in (filling, 0.0)
+    )
+    chex.assert_trees_all_equal(filled, emptied, strict=True)
+    chex.assert_trees_all_equal(filled[0][0, 2], inputs["no_history"], strict=True)
+
+
+@pytest.mark.parametrize("query_chunk", [None, 3])
+def test_arrays_of_numpy_are_taken_as_those_of_jax(query_chunk):
+    inputs, layout = random_inputs(), {"segment_ids": np.int64(PACKED), "times": np.cumsum(PACKED, axis=1)}
+    with as_installed():
+        on_host = attend({name: np.asarray(x) for name, x in inputs.items()}, layout, query_chunk=query_chunk)
+    chex.assert_trees_all_close(on_host, attend(inputs, layout_of(PACKED, layout["times"])), atol=1e-6)
 
 
 def floats(*shape):
@@ -353,6 +365,9 @@ HISTORY = {"key": floats(1, 4, 2, 4), "value": floats(1, 4, 2, 5), "key_segment_
         (HISTORY | {"key_segment_ids": integers(1, 3)}, ("key_segment_ids", "(1, 4)", "(1, 3)")),
         (HISTORY | {"times": integers(1, 3), "key_times": floats(1, 4)}, ("key_times", "integers", "float32")),
         (HISTORY | {"times": integers(1, 3), "key_times": integers(1, 3)}, ("key_times", "(1, 4)", "(1, 3)")),
+        ({"query": integers(1, 3, 2, 4)}, ("query must be floating-point numbers", "int32")),
+        ({"value": integers(1, 3, 2, 5)}, ("value must be floating-point numbers", "int32")),
+        ({"times": np.array([[0, 1, 2**31]])}, ("times must fit int32", 2**31)),
         ({"query_chunk": 0}, ("query_chunk must be at least 1", "0")),
         ({"bias": floats(1, 2, 3, 3)}, ("bias must be a function of query slots and key slots", "ndarray")),
         ({"bias": lambda rows, columns: floats(2, 3, 3)}, ("bias must return", "(1, 2, 3, 3)", "(2, 3, 3)")),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from one_sentence import raises_one_sentence
+from one_sentence import as_installed, raises_one_sentence
 
 from siren_rope_jax.ops.bias import (
     alibi_bias,
@@ -426,3 +426,40 @@ def test_distances_and_seconds_that_are_no_integers_are_refused_in_one_sentence(
         t5_buckets(jnp.zeros(3))
     with raises_one_sentence("seconds must be integers", "float32"):
         log_time_buckets(jnp.zeros(3))
+
+
+def test_a_bias_that_does_not_know_the_keys_of_another_sequence_is_refused_in_one_sentence():
+    queries, keys = jnp.arange(5), jnp.arange(7)
+    biases = [
+        alibi_bias(POSITIONS, VECTOR),
+        t5_bias(POSITIONS, TABLE),
+        hstu_bias(POSITIONS, TIMES, VECTOR, VECTOR),
+        interval_buckets(TIMES, SEGMENTS, max_interval=3),
+    ]
+    for bias in biases:
+        with raises_one_sentence("knows 5 of 7", "key_positions and key_times"):
+            bias(queries, keys)
+        with raises_one_sentence("knows 5 of 7"):
+            bias(keys, queries)
+
+
+def test_times_of_numpy_that_do_not_fit_are_refused_in_one_sentence():
+    with raises_one_sentence("seconds must fit int32", 2**33):
+        log_time_buckets(np.array([2**33]))
+    with raises_one_sentence("times must fit int32", 1_700_000_000_000):
+        hstu_bias(POSITIONS, np.full((2, 5), 1_700_000_000_000), VECTOR, VECTOR)
+
+
+def test_arrays_of_numpy_may_be_closed_over_under_jit():
+    positions, times, segment_ids = (np.asarray(x) for x in (POSITIONS, TIMES, SEGMENTS))
+    table, vector = np.ones((8, 3), np.float32), np.ones(4, np.float32)
+    for make in (
+        lambda: alibi_bias(positions, vector),
+        lambda: t5_bias(positions, table),
+        lambda: hstu_bias(positions, times, vector, vector),
+        lambda: interval_buckets(times, segment_ids, max_interval=3),
+    ):
+        slots = jnp.arange(5)
+        with as_installed():
+            compiled, eager = jax.jit(lambda rows, make=make: make()(rows, rows))(slots), make()(slots, slots)
+        chex.assert_trees_all_equal(compiled, eager)

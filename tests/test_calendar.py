@@ -201,3 +201,18 @@ def test_days_before_1970_keep_their_weekday():
 def test_bad_moment_or_span_is_refused_in_one_sentence(day, second, span_days, parts):
     with raises_one_sentence(*parts):
         calendar_features(jnp.asarray(day), jnp.asarray(second), start_day=0, span_days=span_days)
+
+
+@pytest.mark.parametrize(("day_type", "second_type"), [("int16", "int32"), ("uint16", "uint32"), ("int64", "uint32")])
+def test_narrow_and_unsigned_integers_do_not_wrap_around(day_type, second_type):
+    day, second = np.array([19_000, 18_980, 19_005]), np.array([80_000, 50_000, 86_399])
+    result = calendar_features(day.astype(day_type), second.astype(second_type), start_day=18_990, span_days=30.0)
+    exact = reference.calendar_features(day, second, 18_990, 30.0)
+    chex.assert_trees_all_close(result, exact, rtol=0, atol=1e-6)
+
+
+def test_a_span_of_64_bits_makes_no_features_of_64_bits():
+    with jax.enable_x64(True):
+        day, second = jnp.asarray([19_000], jnp.int32), jnp.asarray([80_000], jnp.int32)
+        features = calendar_features(day, second, start_day=18_990, span_days=np.float64(30))
+        chex.assert_type(features, jnp.float32)

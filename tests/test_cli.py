@@ -115,6 +115,15 @@ def test_scores_would_not_equal_what_evaluation_predicts_of_the_same_events(run,
         assert scored[task][0] == pytest.approx(final[f"probability_{task}"][0], abs=1e-6)
 
 
+def test_a_run_of_another_version_names_the_setting_that_is_unknown(run, tmp_path, capsys):
+    copy = tmp_path / "run"
+    subprocess.run(["cp", "-r", str(run), str(copy)], check=True)
+    described = json.loads((copy / "config.json").read_text())
+    described["config"]["model"]["time_in_embedding"] = False
+    (copy / "config.json").write_text(json.dumps(described))
+    _refused(capsys, ["evaluate", copy], "ModelConfig has no setting time_in_embedding in this version")
+
+
 def test_bad_input_would_end_in_a_traceback_or_leave_files_behind(feed, run, tmp_path, capsys):
     out = tmp_path / "out"
     missing = tmp_path / "missing.toml"

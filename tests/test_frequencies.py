@@ -422,3 +422,8 @@ def test_head_dimension_that_is_no_number_is_refused_in_one_sentence(bad):
 def test_one_pair_cannot_be_kept_and_stretched(rope_type):
     with raises_one_sentence("rotary dimension of at least 4", "2"):
         scaled(rope_type, 2)
+
+
+def test_an_integer_beyond_float64_is_refused_in_one_sentence():
+    with raises_one_sentence("factor must be a finite number of at least 1, but is 1000"):
+        scaled("linear", factor=10**400)

@@ -131,4 +131,4 @@ def test_scoring_beyond_the_training_span_says_once_that_the_model_extrapolates(
         for encoded in (ENCODED, later, later):
             session.predict(params, encoded, LOG.period == TEST)
     (message,) = [str(warning.message) for warning in caught if "extrapolates" in str(warning.message)]
-    assert f"training had {ENCODER.span_days} days and no time_scaling is set" in message
+    assert f"training had {ENCODER.span_days} days and nothing extends them" in message

@@ -347,6 +347,11 @@ def test_the_attention_and_residual_scales_of_the_configuration_are_used():
         ({"layers": -1}, r"layers must lie in \[0, inf\), but is -1"),
         ({"rotary": small_rotary("siren", metadata=("colour",))}, "but 'colour' is not one"),
         ({"key_heads": 3}, "heads must be a multiple of key_heads, but are 2 for 3"),
+        ({"layers": 0, "action_fusion": "interleaved"}, "layers must be at least 1"),
+        (
+            {"rotary": small_rotary("siren", separate_action_network=True), "action_fusion": "interleaved"},
+            "separate_action_network off",
+        ),
         ({"query_chunk": 0}, r"query_chunk must lie in \[1, inf\), but is 0"),
         ({"encodings": ("learned", "learned")}, r"encodings must each be given once, but are \('learned', 'learned'\)"),
     ],
@@ -355,6 +360,17 @@ def test_a_configuration_that_cannot_work_is_refused_in_one_sentence(changes, se
     with pytest.raises(ValueError, match=sentence) as caught:
         make(small_config(**changes))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["learned", "sinusoidal", "calendar", "time2vec"])
+def test_interleaved_actions_are_told_position_and_time_too(encoding):
+    """With one layer and no rotation, only the encodings can tell whose action came first."""
+    config = small_config(small_rotary("none"), encodings=(encoding,), action_fusion="interleaved")
+    model, events = awake(make(config)), one_user()
+    actions = events.actions.at[:, 0].set(0).at[:, 1].set(1)
+    swapped = actions.at[:, 0].set(1).at[:, 1].set(0)
+    before, after = (np.asarray(model(events._replace(actions=a)))[0, 5] for a in (actions, swapped))
+    assert np.abs(before - after).max() > 1e-4
 
 
 def test_a_model_without_tasks_is_refused():

@@ -420,3 +420,17 @@ def test_new_values_of_angles_and_scale_compile_nothing_anew(dtype):
         x = rotate(x, angles[..., :3] + call, scale=1.0 + call, partial=True)
     with pytest.raises(AssertionError, match="'apply_rotary' is traced > 1 times"):
         rotate(x, angles, scale=1.0, partial=True)
+
+
+@pytest.mark.parametrize(
+    ("x", "angles"),
+    [
+        (np.ones((1, 2, 1, 4), np.int32), np.zeros((1, 2, 2), np.float32)),
+        (np.ones((1, 2, 1, 4), np.complex64), np.zeros((1, 2, 2), np.float32)),
+        (np.ones(4, np.float32), np.zeros(2, np.float32)),
+        (np.ones((2, 1, 4), np.float32), np.zeros((), np.float32)),
+    ],
+)
+def test_what_is_no_floating_point_query_is_refused_in_one_sentence(x, angles):
+    with raises_one_sentence("x must be floating-point numbers [..., S, N, H]", x.dtype, x.shape, angles.shape):
+        apply_rotary(jnp.asarray(x), jnp.asarray(angles))

@@ -22,6 +22,7 @@ NOTHING = jnp.zeros((1, 8, 0))
 WIDTH = 12
 TOKEN = jax.random.normal(jax.random.key(5), (1, 8, WIDTH))
 QUERY, KEY = jax.random.normal(jax.random.key(6), (2, 1, 8, 4, HEAD_DIM))
+YARN = ScalingConfig("yarn", factor=4.0, original_max_position_embeddings=64.0)
 ORDINAL = np.asarray(EVENTS.position)[..., None] * 10_000.0 ** (-2 * np.arange(PAIRS) / HEAD_DIM)
 
 
@@ -286,15 +287,14 @@ def test_semantic_rotation_sees_metadata_and_no_time():
 def test_position_scaling_turns_positions_by_the_scaled_frequencies():
     linear = small_rotary("ordinal", scaling=ScalingConfig("linear", factor=4.0))
     chex.assert_trees_all_close(angles(linear)[0], ORDINAL / 4, rtol=1e-6)
-    yarn = ScalingConfig("yarn", factor=4.0, original_max_position_embeddings=64.0)
     reference = scaled_frequencies(
         HEAD_DIM,
         {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0, "original_max_position_embeddings": 64},
         max_position_embeddings=256,
     )
     expected = np.asarray(EVENTS.position)[..., None] * np.asarray(reference.frequencies)
-    chex.assert_trees_all_close(angles(small_rotary("siren", initial_scale=0.0, scaling=yarn))[0], expected, rtol=1e-6)
-    longer = rotated(small_rotary("ordinal", scaling=yarn))[0]
+    chex.assert_trees_all_close(angles(small_rotary("siren", initial_scale=0.0, scaling=YARN))[0], expected, rtol=1e-6)
+    longer = rotated(small_rotary("ordinal", scaling=YARN))[0]
     assert np.linalg.norm(longer) == pytest.approx(reference.attention_factor * np.linalg.norm(QUERY), rel=1e-5)
 
 
@@ -321,6 +321,23 @@ def test_scaling_of_days_leaves_positions_alone_and_the_other_way_round():
     chex.assert_trees_all_close(angles(config)[0], expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("learned", [False, True])
+def test_learned_frequencies_are_stretched_as_fixed_ones_are_and_days_alone_stay(learned):
+    config = small_rotary("time_order", scaling=ScalingConfig("linear", factor=4.0), learned_frequencies=learned)
+    days = np.asarray(EVENTS.elapsed)[..., None] / 86_400
+    expected = ORDINAL / 4 + days * 10_000.0 ** (-2 * np.arange(PAIRS) / HEAD_DIM)
+    chex.assert_trees_all_close(angles(config)[0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_attention_factor_of_the_time_axis_counts_beside_scaled_positions():
+    norms = [
+        np.linalg.norm(rotated(small_rotary("time_order", scaling=scaling, time_scaling=YARN))[0])
+        for scaling in (ScalingConfig(), ScalingConfig("linear", factor=4.0))
+    ]
+    expected = (0.1 * np.log(4) + 1) * np.linalg.norm(QUERY)
+    assert norms == pytest.approx([expected, expected], rel=1e-5)
+
+
 def test_linear_time_scaling_of_siren_reaches_its_bound_later():
     short, long = (
         small_rotary("siren", time_inputs=("span",), time_scaling=scaling)
@@ -345,7 +362,30 @@ def test_requests_are_rotated_at_their_own_time_and_history_at_its_own():
         (small_rotary("ordinal", partial=0.1), "partial must leave a pair of the 6 features, but is 0.1"),
         (small_rotary("lie", block_size=4), "block_size must be even and divide the 6 rotated features"),
         (small_rotary("lie", block_size=3), "block_size must be even and divide the 6 rotated features"),
-        (small_rotary("lie", block_size=2, xpos_base=8.0), "must not be given with kind lie"),
+        (
+            small_rotary("time_order", time_scaling=ScalingConfig("yarn", factor=4.0)),
+            "time_scaling: rope_parameters of",
+        ),
+        (
+            small_rotary(
+                "time_order",
+                scaling=ScalingConfig("linear", factor=4.0),
+                time_scaling=ScalingConfig("linear", factor=0.5),
+            ),
+            "time_scaling: factor must be a finite number of at least 1, but is 0.5",
+        ),
+        (
+            small_rotary("siren", time_scaling=ScalingConfig("linear", factor=0.25)),
+            "time_scaling: factor must be a finite number of at least 1, but is 0.25",
+        ),
+        (
+            small_rotary("siren", time_scaling=ScalingConfig("linear", factor=2.0, beta_fast=3.0)),
+            "time_scaling: rope_parameters of rope_type linear must not have the key beta_fast",
+        ),
+        (
+            small_rotary("time_order", scaling=YARN, time_scaling=dataclasses.replace(YARN, attention_factor=2.0)),
+            "scaling and time_scaling must agree on the attention factor",
+        ),
         (
             small_rotary("time_order", mixing="by_dim", time_share=0.1),
             "time_share must leave order and time some of the 3 pairs, but is 0.1",
@@ -366,7 +406,19 @@ def test_settings_that_do_not_fit_the_heads_are_refused_in_one_sentence(config, 
     ("settings", "sentence"),
     [
         ({"kind": "siren", "time_inputs": ()}, "the angle network needs time_inputs, metadata or both, but has none"),
-        ({"kind": "ordinal", "metadata": ("tab",)}, "metadata is read by kind siren alone, but kind is ordinal"),
+        ({"kind": "ordinal", "metadata": ("tab",)}, "metadata is not read by kind ordinal, but is set"),
+        ({"kind": "none", "xpos_base": 8.0}, "xpos_base is not read by kind none, but is set"),
+        ({"kind": "none", "scaling": ScalingConfig("linear", factor=2.0)}, "scaling is not read by kind none"),
+        ({"kind": "ordinal", "time_scaling": ScalingConfig("linear", factor=2.0)}, "time_scaling is not read by kind"),
+        ({"kind": "ordinal", "per_head": True}, "per_head is not read by kind ordinal"),
+        ({"kind": "ordinal", "mixing": "by_head"}, "mixing is not read by kind ordinal"),
+        ({"kind": "lie", "learned_frequencies": True}, "learned_frequencies is not read by kind lie"),
+        ({"kind": "lie", "content_bound": 1.0}, "content_bound is not read by kind lie"),
+        ({"metadata": ("tab", "tab")}, "metadata must each be given once, but are ('tab', 'tab')"),
+        (
+            {"time_inputs": ("day",), "time_scaling": ScalingConfig("linear", factor=2.0)},
+            "time_scaling extends the input span, which time_inputs ('day',) lack",
+        ),
         ({"time_inputs": ("day", "day")}, "time_inputs must each be given once, but are ('day', 'day')"),
         ({"time_scaling": ScalingConfig("ntk", factor=2.0)}, "time_scaling.rope_type must be default or linear"),
     ],
@@ -380,7 +432,11 @@ def test_settings_that_make_no_source_are_refused_in_one_sentence(settings, sent
     ("settings", "sentence"),
     [
         ({"factor": 2.0}, "rope_type must name a method for factor to be of use, but is default"),
-        ({"rope_type": "linear"}, "factor must be given with rope_type linear, but is not"),
+        ({"rope_type": "dynamic", "factor": 2.0}, "seq_len must be given with rope_type dynamic, but is None"),
+        (
+            {"rope_type": "linear", "factor": 2.0, "seq_len": 9.0},
+            "seq_len must not be given with rope_type linear, but is 9.0",
+        ),
     ],
 )
 def test_a_scaling_that_does_nothing_is_refused_in_one_sentence(settings, sentence):

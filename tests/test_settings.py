@@ -6,7 +6,7 @@ import pytest
 from one_sentence import raises_one_sentence
 
 from siren_rope_jax.data.encode import InputConfig
-from siren_rope_jax.nn.config import ModelConfig, RotaryConfig
+from siren_rope_jax.nn.config import BiasConfig, ModelConfig, RotaryConfig
 from siren_rope_jax.settings import check_settings
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.optimizer import OptimizerConfig
@@ -46,6 +46,13 @@ def test_ends_belong_to_an_interval_as_its_brackets_say():
         (RotaryConfig, "base", 0.5),
         (RotaryConfig, "omega0", 0.0),
         (RotaryConfig, "branches", ()),
+        (RotaryConfig, "partial", 0.0),
+        (RotaryConfig, "xpos_base", -1.0),
+        (RotaryConfig, "content_bound", NAN),
+        (RotaryConfig, "time_share", 1.0),
+        (BiasConfig, "max_distance", 16),
+        (BiasConfig, "buckets", 1),
+        (BiasConfig, "max_interval", 3_000_000_000),
         (InputConfig, "counter_smoothing", NAN),
         (InputConfig, "item_buckets", 0),
         (OptimizerConfig, "learning_rate", NAN),

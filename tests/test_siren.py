@@ -140,5 +140,17 @@ def test_params_without_a_known_branch_are_refused_in_one_sentence():
 
 def test_features_that_do_not_fit_the_network_are_refused_in_one_sentence():
     params = siren_init(jax.random.key(0), 5, 3, width=8)
-    with raises_one_sentence("sine branch", "takes 5 features", "given 6"):
+    with raises_one_sentence("layer 0 of the sine branch", "takes 5 features", "given 6"):
         siren_apply(params, jnp.zeros((2, 6)))
+
+
+def test_layers_that_do_not_fit_each_other_are_refused_in_one_sentence():
+    params = siren_init(jax.random.key(0), 5, 4, width=8)
+    params["relu"][1] = {"kernel": jnp.zeros((7, 8)), "bias": jnp.zeros(8)}
+    with raises_one_sentence("layer 1 of the relu branch takes 7 features, but is given 8"):
+        siren_apply(params, jnp.zeros((2, 5)))
+
+
+def test_a_branch_without_layers_is_refused_in_one_sentence():
+    with raises_one_sentence("the sine branch must have a layer, but has none"):
+        siren_apply({"sine": []}, jnp.zeros((2, 5)))

@@ -71,7 +71,7 @@ def test_positions_that_are_scaled_bounded_or_unread_are_no_reason_to_warn(confi
 )
 def test_times_beyond_the_span_are_named_with_its_length(config):
     assert times_of(config) == [
-        "times run from day 0 to day 60, but training had 30 days and no time_scaling is set: the model extrapolates"
+        "times run from day 0 to day 60, but training had 30 days and nothing extends them: the model extrapolates"
     ]
     assert times_of(config, last=30) == []
 

@@ -47,13 +47,21 @@ class ScalingConfig:
         given = [name for name, value in dataclasses.asdict(self).items() if value not in (None, (), "default")]
         if self.rope_type == "default" and given:
             raise ValueError(f"rope_type must name a method for {given[0]} to be of use, but is default")
-        if self.rope_type == "linear" and self.factor is None:
-            raise ValueError("factor must be given with rope_type linear, but is not")
+        # The model's functions are compiled for any positions: none says at run time how long the axis becomes.
+        reads_length = self.rope_type in ("dynamic", "longrope")
+        if reads_length != (self.seq_len is not None):
+            raise ValueError(
+                f"seq_len must {'be' if reads_length else 'not be'} given with rope_type {self.rope_type}, "
+                f"but is {self.seq_len}"
+            )
 
-    def frequencies(self, head_dim: int, base: float, trained: float, *, unit: float = 1.0) -> ScaledFrequencies:
+    def frequencies(
+        self, name: str, head_dim: int, base: float, trained: float, *, unit: float = 1.0
+    ) -> ScaledFrequencies:
         """Computes the frequencies of an axis.
 
         Args:
+          name: of the setting, for the message.
           head_dim: dimensions that are rotated.
           base: base of the frequencies.
           trained: length of the axis in training, in the units of the fields.
@@ -62,18 +70,30 @@ class ScalingConfig:
         Raises:
           ValueError: if the fields do not fit the method.
         """
-        parameters: dict[str, Any] = {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in dataclasses.asdict(self).items()
+        given: dict[str, Any] = {"max_position_embeddings": trained} | {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in dataclasses.asdict(self).items()
             if value not in (None, ())
         }
-        lengths = {"max_position_embeddings": trained} | parameters
-        for name in ("original_max_position_embeddings", "max_position_embeddings", "seq_len"):
-            if name in lengths:
-                lengths[name] = lengths[name] * unit
-        length, seq_len = lengths.pop("max_position_embeddings"), lengths.pop("seq_len", None)
-        parameters = {"rope_theta": base} | lengths
-        return scaled_frequencies(head_dim, parameters, max_position_embeddings=length, seq_len=seq_len)
+        for length in given.keys() & {"original_max_position_embeddings", "max_position_embeddings", "seq_len"}:
+            given[length] = unit * given[length]
+        lengths = {key: given.pop(key, None) for key in ("max_position_embeddings", "seq_len")}
+        try:
+            return scaled_frequencies(head_dim, given | {"rope_theta": base}, **lengths)
+        except ValueError as error:
+            in_positions = "" if unit == 1 else f" (lengths in positions, of which a day is worth {unit})"
+            raise ValueError(f"{name}{in_positions}: {error}") from None
+
+
+# What each kind can be told to do; a number that another kind alone reads, such as its width, harms nobody.
+_SHARED = {"partial", "learned_frequencies", "xpos_base", "content_bound", "scaling"}
+_SWITCHES = {
+    "none": set(),
+    "ordinal": _SHARED,
+    "time_order": _SHARED | {"time_scaling", "mixing", "learned_mixing"},
+    "siren": _SHARED | {"time_scaling", "metadata", "per_head", "separate_action_network"},
+    "lie": {"partial", "scaling"},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,8 +166,13 @@ class RotaryConfig:
             raise ValueError(f'branches must be "sine", "relu" or both, but are {self.branches}')
         if len(set(self.time_inputs)) != len(self.time_inputs):
             raise ValueError(f"time_inputs must each be given once, but are {self.time_inputs}")
-        if self.kind != "siren" and self.metadata:
-            raise ValueError(f"metadata is read by kind siren alone, but kind is {self.kind}")
+        if len(set(self.metadata)) != len(self.metadata):
+            raise ValueError(f"metadata must each be given once, but are {self.metadata}")
+        for name in sorted(_SWITCHES["time_order"] | _SWITCHES["siren"]):
+            value = getattr(self, name)
+            unset = value in (False, None, 0, (), "early", ScalingConfig()) or (name == "partial" and value == 1)
+            if not unset and name not in _SWITCHES[self.kind]:
+                raise ValueError(f"{name} is not read by kind {self.kind}, but is set")
         if self.kind == "siren" and not (self.time_inputs or self.metadata):
             raise ValueError("the angle network needs time_inputs, metadata or both, but has none")
         if self.kind == "siren" and self.time_scaling.rope_type not in ("default", "linear"):
@@ -155,6 +180,8 @@ class RotaryConfig:
                 "time_scaling.rope_type must be default or linear with SIREN-RoPE, whose time axis has no frequencies, "
                 f"but is {self.time_scaling.rope_type}"
             )
+        if self.kind == "siren" and self.time_scaling.rope_type != "default" and "span" not in self.time_inputs:
+            raise ValueError(f"time_scaling extends the input span, which time_inputs {self.time_inputs} lack")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +198,11 @@ class BiasConfig:
     """TiSASRec: largest interval, in multiples of the user's smallest gap so far."""
 
     def __post_init__(self) -> None:
-        check_settings(self, buckets="[2, inf)", max_distance="[2, inf)", max_interval="[1, inf)")
+        check_settings(self, buckets="[2, 65536]", max_distance="[2, 1000000]", max_interval="[1, 1000000]")
+        if self.max_distance <= self.buckets // 2:
+            raise ValueError(
+                f"max_distance must exceed half the buckets, {self.buckets // 2}, but is {self.max_distance}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,5 +275,10 @@ class ModelConfig:
             raise ValueError(f"heads must be a multiple of key_heads, but are {self.heads} for {self.key_heads}")
         if round(self.feed_forward * self.width) < 1:
             raise ValueError(f"feed_forward must leave at least one unit, but is {self.feed_forward}")
+        if self.action_fusion == "interleaved" and (not self.layers or self.rotary.separate_action_network):
+            raise ValueError(
+                "action_fusion interleaved has no attention but that of the layers: layers must be at least 1 and "
+                f"separate_action_network off, but are {self.layers} and {self.rotary.separate_action_network}"
+            )
         if len(set(self.encodings)) != len(self.encodings):
             raise ValueError(f"encodings must each be given once, but are {self.encodings}")

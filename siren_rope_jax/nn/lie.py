@@ -39,7 +39,7 @@ class LieRotary(nnx.Module):
         """Sets the generators: those of position to planar RoPE, those of time to 0.
 
         Raises:
-          ValueError: if the blocks do not divide the rotated features, or a setting is given that blocks lack.
+          ValueError: if the blocks do not divide the rotated features, or the scaling does not fit its method.
         """
         self.config = config
         rotated = 2 * int(config.partial * head_dim / 2)
@@ -48,9 +48,7 @@ class LieRotary(nnx.Module):
                 f"block_size must be even and divide the {rotated} rotated features of a head, "
                 f"but is {config.block_size}"
             )
-        if config.xpos_base is not None or config.content_bound or config.time_scaling.rope_type != "default":
-            raise ValueError("xpos_base, content_bound and time_scaling must not be given with kind lie, but are")
-        scaled = config.scaling.frequencies(rotated, config.base, spec.window)
+        scaled = config.scaling.frequencies("scaling", rotated, config.base, spec.window)
         self.attention_factor = scaled.attention_factor
         planar = planar_generators(scaled.frequencies, config.block_size)
         self.generators = nnx.Param(jnp.stack([planar, jnp.zeros_like(planar)]))

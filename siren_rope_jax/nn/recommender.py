@@ -103,17 +103,20 @@ class GenerativeRecommender(nnx.Module):
             else jax.random.split(dropout_key, len(self.blocks) + 2)
         )
         features = self.features(events, dropout_key=keys[0])
-        token = self.token(features)
+        token, actions = self.token(features), self.actions(events.actions)
+        # Where actions are tokens of their own, they are told position and time as events are.
+        interleaved = self.config.action_fusion == "interleaved"
         for encoding in self.time_inputs:
-            token += encoding(events)
-        x = self.token_norm(jax.nn.relu(token))
+            time = encoding(events)
+            token, actions = token + time, actions + time if interleaved else actions
+        x, actions = self.token_norm(jax.nn.relu(token)), jax.nn.relu(actions)
         for encoding in self.added_encodings:
-            x += encoding(events).astype(x.dtype)
-        actions = jax.nn.relu(self.actions(events.actions))
+            place = encoding(events).astype(x.dtype)
+            x, actions = x + place, actions + place if interleaved else actions
         rotations = self.rotary(events, features[..., self.metadata_columns], x)
         block_rotation, action_rotation = (None, None) if rotations is None else rotations
         times = events.elapsed if self.config.hide_ties else None
-        if self.config.action_fusion == "interleaved":
+        if interleaved:
             tokens, token_times = interleave(events, hide_ties=self.config.hide_ties)
             block_rotation = jax.tree.map(lambda array: jnp.repeat(array, 2, axis=1), block_rotation)
             h = jnp.stack([x, actions], axis=2).reshape(x.shape[0], -1, x.shape[2])

@@ -13,7 +13,7 @@ from siren_rope_jax.nn.features import Events, InputSpec
 from siren_rope_jax.nn.lie import BlockRotation, LieRotary
 from siren_rope_jax.ops.angles import content_angles, ordinal_angles, siren_rope_angles, time_order_angles
 from siren_rope_jax.ops.calendar import SECONDS_PER_DAY, calendar_features
-from siren_rope_jax.ops.frequencies import ScaledFrequencies
+from siren_rope_jax.ops.frequencies import ScaledFrequencies, inverse_frequencies
 from siren_rope_jax.ops.rotary import rotate_pairs, sincos, xpos_scale
 from siren_rope_jax.ops.siren import siren_init
 
@@ -63,17 +63,26 @@ class Rotary(nnx.Module):
         self.rotated = 2 * int(config.partial * head_dim / 2)
         if self.rotated < 2:
             raise ValueError(f"partial must leave a pair of the {head_dim} features, but is {config.partial}")
-        scaled = config.scaling.frequencies(self.rotated, config.base, spec.window)
-        self.attention_factor = scaled.attention_factor
-        self.learned_frequencies = nnx.Param(scaled.frequencies) if config.learned_frequencies else None
+        plain = inverse_frequencies(self.rotated, base=config.base)
+        self.learned_frequencies = nnx.Param(plain) if config.learned_frequencies else None
+        self.attention_factor = self._positions().attention_factor
         self.content = nnx.Param(jnp.zeros((width, self.rotated // 2), jnp.float32)) if config.content_bound else None
 
-    @property
-    def frequencies(self) -> Float32[Array, " R"]:
-        """Radians per position of each pair."""
-        if self.learned_frequencies is not None:
-            return self.learned_frequencies[...]
-        return self.config.scaling.frequencies(self.rotated, self.config.base, self.spec.window).frequencies
+    def _positions(self) -> ScaledFrequencies:
+        return self.config.scaling.frequencies("scaling", self.rotated, self.config.base, self.spec.window)
+
+    def _days(self, unit: float = 1.0) -> ScaledFrequencies:
+        config = self.config
+        return config.time_scaling.frequencies(
+            "time_scaling", self.rotated, config.base, self.spec.span_days, unit=unit
+        )
+
+    def _frequencies(self, axis: ScaledFrequencies) -> Float32[Array, " R"]:
+        """Frequencies of an axis: learned ones are stretched like the others."""
+        if self.learned_frequencies is None:
+            return axis.frequencies
+        stretch = axis.frequencies / inverse_frequencies(self.rotated, base=self.config.base)
+        return self.learned_frequencies[...] * stretch
 
     @abc.abstractmethod
     def angles(self, events: Events, metadata: Float[Array, "B S F"]) -> tuple[Angles, Angles]:
@@ -112,7 +121,7 @@ class OrdinalRotary(Rotary):
 
     def angles(self, events: Events, metadata: Float[Array, "B S F"]) -> tuple[Angles, Angles]:
         """Returns the same angles for the blocks and the action attention."""
-        angles = ordinal_angles(events.position, self.frequencies)
+        angles = ordinal_angles(events.position, self._frequencies(self._positions()))
         return angles, angles
 
 
@@ -126,15 +135,21 @@ class TimeOrderRotary(Rotary):
           ValueError: if the split leaves order or time without a pair or a head, or a scaling does not fit.
         """
         super().__init__(config, head_dim, spec, width=width)
-        if config.scaling.rope_type == "default":
-            self.attention_factor = self._time_axis().attention_factor
+        factors = {self.attention_factor, self._days(self._unit).attention_factor} - {1.0}
+        if len(factors) > 1:
+            raise ValueError(
+                "scaling and time_scaling must agree on the attention factor, which order and time share, "
+                f"but give {sorted(factors)}"
+            )
+        self.attention_factor = max(factors, default=1.0)
         weights = self._weights(key_heads)
         self.order_weight, self.time_weight = (tuple(weight.tolist()) for weight in weights)
         self.mixing = nnx.Param(jnp.zeros_like(weights, jnp.float32)) if config.learned_mixing else None  # logarithms
 
-    def _time_axis(self) -> ScaledFrequencies:
-        unit = abs(self.config.time_scale) or 1.0
-        return self.config.time_scaling.frequencies(self.rotated, self.config.base, self.spec.span_days, unit=unit)
+    @property
+    def _unit(self) -> float:
+        """Positions that a day is worth, which frequencies count in."""
+        return abs(self.config.time_scale) or 1.0
 
     def _weights(self, key_heads: int) -> np.ndarray:
         """Weights of order and time, of each pair or head."""
@@ -158,12 +173,11 @@ class TimeOrderRotary(Rotary):
         if self.mixing is not None:
             weights *= jnp.exp(self.mixing[...])
         order, time = weights[..., None] if config.mixing == "by_head" else weights
-        shared = self.learned_frequencies is not None and config.time_scaling.rope_type == "default"
         angles = time_order_angles(
             events.position,
             events.elapsed.astype(jnp.float32) / SECONDS_PER_DAY,
-            self.frequencies,
-            time_frequencies=self.frequencies if shared else self._time_axis().frequencies,
+            self._frequencies(self._positions()),
+            time_frequencies=self._frequencies(self._days(self._unit)),
             position_scale=order,
             time_scale=time * config.time_scale,
         )
@@ -189,6 +203,7 @@ class SirenRotary(Rotary):
     ):
         """Draws the angle network, or two, from the stream "params"; the gate starts at 1."""
         super().__init__(config, head_dim, spec, width=width)
+        self._days()  # says what is wrong with the settings
         self.columns = tuple(column for name in config.time_inputs for column in CALENDAR_COLUMNS[name])
         self.networks = nnx.List(
             nnx.Param(
@@ -227,7 +242,7 @@ class SirenRotary(Rotary):
             siren_rope_angles(
                 events.position,
                 features,
-                self.frequencies,
+                self._frequencies(self._positions()),
                 network.get_value(),
                 scale=self.scale[...],
                 gate=self.gate[...],

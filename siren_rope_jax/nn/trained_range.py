@@ -59,7 +59,7 @@ class TrainedRange:
             self._warn(
                 "times",
                 f"times run from day {first:.0f} to day {last:.0f}, but training had {self.spec.span_days:.0f} days "
-                "and no time_scaling is set",
+                "and nothing extends them",
             )
 
     def _warn(self, what: str, message: str) -> None:

@@ -32,7 +32,8 @@ def ordinal_angles(positions: Num[Array, "*batch"], frequencies: Float[Array, " 
     """
     if frequencies.ndim != 1:
         raise ValueError(f"frequencies must be one-dimensional, but has shape {frequencies.shape}")
-    return jnp.asarray(positions).astype(jnp.float32)[..., None] * frequencies.astype(jnp.float32)
+    # Integers of the host go straight to float32: JAX would cut those of 64 bits to 32.
+    return jnp.asarray(positions, jnp.float32)[..., None] * frequencies.astype(jnp.float32)
 
 
 def time_order_angles(
@@ -53,7 +54,8 @@ def time_order_angles(
       positions: ordinal position of each event.
       elapsed_days: days since any fixed moment; take the difference in integers before it becomes a float.
       frequencies: radians per position of each rotary pair.
-      time_frequencies: radians per day of each pair, before `time_scale`; `frequencies` if not given.
+      time_frequencies: radians of each pair per day times `time_scale`; `frequencies` if not given. To extend the
+        time axis, `scaled_frequencies` with its lengths in days times `time_scale`.
       position_scale: weight of the position, (1 - l) a_p in the source; one number, one per pair, or [N, 1] or [N, R].
       time_scale: positions that a day is worth, l a_t in the source; one number, or in the same shapes.
 
@@ -66,16 +68,17 @@ def time_order_angles(
 
     Source: Wei et al. 2025 (arXiv 2510.20455); the defaults are those of Cheng, Sun, Lu 2026.
     """
-    if positions.shape != elapsed_days.shape:
+    if jnp.shape(positions) != jnp.shape(elapsed_days):
         raise ValueError(
-            f"positions and elapsed_days must have one shape, but have {positions.shape} and {elapsed_days.shape}"
+            "positions and elapsed_days must have one shape, "
+            f"but have {jnp.shape(positions)} and {jnp.shape(elapsed_days)}"
         )
     order = _scaled(ordinal_angles(positions, frequencies), position_scale, "position_scale")
     time_frequencies = frequencies if time_frequencies is None else time_frequencies
     if time_frequencies.shape != frequencies.shape:
         raise ValueError(f"time_frequencies must have shape {frequencies.shape}, but have {time_frequencies.shape}")
     time = _scaled(ordinal_angles(elapsed_days, time_frequencies), time_scale, "time_scale")
-    return _sum(order, time, batch_axes=positions.ndim)
+    return _sum(order, time, batch_axes=jnp.ndim(positions))
 
 
 def siren_rope_angles(
@@ -108,9 +111,10 @@ def siren_rope_angles(
 
     Source: Cheng, Sun, Lu 2026 (arXiv 2604.24717), eq. 1.
     """
-    if positions.shape != features.shape[:-1]:
+    if jnp.shape(positions) != features.shape[:-1]:
         raise ValueError(
-            f"features must have the shape of positions plus one axis, but have {features.shape} and {positions.shape}"
+            "features must have the shape of positions plus one axis, "
+            f"but have {features.shape} and {jnp.shape(positions)}"
         )
     learned = siren_apply(params, features, omega0=omega0)
     if learned.shape[-1:] != frequencies.shape:
@@ -118,7 +122,7 @@ def siren_rope_angles(
             f"the angle network must have one output per frequency, {frequencies.shape}, but has {learned.shape[-1]}"
         )
     order = _scaled(ordinal_angles(positions, frequencies), gate, "gate")
-    return _sum(_scaled(learned, scale, "scale"), order, batch_axes=positions.ndim)
+    return _sum(_scaled(learned, scale, "scale"), order, batch_axes=jnp.ndim(positions))
 
 
 def content_angles(

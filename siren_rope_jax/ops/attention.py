@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int, Integer
 
 from siren_rope_jax.ops.bias import Bias
+from siren_rope_jax.ops.integers import device_integers
 
 
 class RelativeEmbedding(NamedTuple):
@@ -44,7 +45,8 @@ def strictly_causal_attention(
       query: rotated queries.
       key: rotated keys; M key heads serve N/M neighbouring query heads each (grouped queries).
       value: values, with the heads of the keys.
-      segment_ids: which sequence each slot belongs to; 0 is padding, which nobody sees.
+      segment_ids: which sequence each slot belongs to; 0 is padding, which nobody sees, whatever it holds. Elsewhere
+        numbers must be finite: a NaN in one event reaches others, earlier ones too.
       no_history: what an event without any visible event before it gets; for padding too.
       scale: factor of the logits; 1/sqrt(H) if not given.
       times: if given, events of one time do not see each other (several shown in one request, say); integers that
@@ -61,12 +63,16 @@ def strictly_causal_attention(
       Attended values in the dtype of `value`; finite, with finite gradients, for any layout of segments.
 
     Raises:
-      ValueError: if the shapes do not agree, of what `bias` and `relative` return too, the times are not integers,
-        or a time is missing where keys are another sequence.
+      ValueError: if the shapes do not agree, of what `bias` and `relative` return too, queries, keys and values are
+        not floating-point or the times no integers that fit, or a time is missing where keys are another sequence.
 
     Source: strict causality as in Cheng, Sun, Lu 2026; softmax over packed segments; grouped queries of Ainslie et
     al. 2023; relative embeddings of Shaw et al. 2018.
     """
+    segment_ids = device_integers("segment_ids", segment_ids)
+    times = None if times is None else device_integers("times", times)
+    key_segment_ids = None if key_segment_ids is None else device_integers("key_segment_ids", key_segment_ids)
+    key_times = None if key_times is None else device_integers("key_times", key_times)
     _check_arrays(query, key, value, no_history, segment_ids, times, key_segment_ids, key_times)
     if bias is not None and not callable(bias):
         raise ValueError(f"bias must be a function of query slots and key slots, but is a {type(bias).__name__}")
@@ -77,6 +83,10 @@ def strictly_causal_attention(
     if scale is None:
         scale = 1 / math.sqrt(query.shape[-1])
     length, heads, groups = query.shape[1], query.shape[2], key.shape[2]
+    # Weights of 0 would not keep a NaN in padding from spreading, forwards or backwards.
+    of_keys = segment_ids if key_segment_ids is None else key_segment_ids
+    query = jnp.where(segment_ids[..., None, None] != 0, query, 0)
+    key, value = (jnp.where(of_keys[..., None, None] != 0, x, 0) for x in (key, value))
     columns = jnp.arange(key.shape[1])
     # One batched matrix product over [B, N] is twice as fast on a CPU as the einsum over "B S N H".
     key_transposed, values = jnp.transpose(key, (0, 2, 3, 1)), jnp.swapaxes(value, 1, 2)
@@ -151,6 +161,9 @@ def _check_arrays(
             "query, key and value must have one shape [B, S, N, H] (key and value: heads that divide N; value: any "
             f"last axis), but have {query.shape}, {key.shape} and {value.shape}"
         )
+    for name, array in (("query", query), ("key", key), ("value", value)):
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            raise ValueError(f"{name} must be floating-point numbers, but are {array.dtype}")
     if segment_ids.shape != query.shape[:2]:
         raise ValueError(f"segment_ids must have shape {query.shape[:2]}, but have {segment_ids.shape}")
     if no_history.shape != (query.shape[2], value.shape[3]):

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int, Int32, Integer, UInt
 
+from siren_rope_jax.ops.integers import device_integers
+
 Bias = Callable[[Int[Array, " Q"], Int[Array, " K"]], Float[Array, "#B #N Q K"]]
 Intervals = Callable[[Int[Array, " Q"], Int[Array, " K"]], Int32[Array, "B Q K"]]
 _LOG_TIME_STEP = 0.301
@@ -53,10 +55,11 @@ def alibi_bias(
     Source: Press, Smith, Lewis 2022 (arXiv 2108.12409), section 3.
     """
     ((positions, key_positions),) = _sides(positions=(positions, key_positions))
+    slopes = jnp.asarray(slopes)
     _check_axes("slopes", slopes, "[N]")
 
     def bias(query_slots: Int[Array, " Q"], key_slots: Int[Array, " K"]) -> Float32[Array, "B N Q K"]:
-        ahead = key_positions[:, None, None, key_slots] - positions[:, None, query_slots, None]
+        ahead = _at(key_positions, key_slots)[:, None, None, :] - _at(positions, query_slots)[:, None, :, None]
         return slopes.astype(jnp.float32)[:, None, None] * ahead.astype(jnp.float32)
 
     return bias
@@ -103,6 +106,7 @@ def t5_bias(
     Source: Raffel et al. 2020 (arXiv 1910.10683), section 2.1.
     """
     ((positions, key_positions),) = _sides(positions=(positions, key_positions))
+    table = jnp.asarray(table)
     _check_axes("table", table, "[M, N]")
     # All further distances share the last edge's row, so that a bucket is worked out per distance, not per pair.
     last = _t5_edges(table.shape[0], max_distance)[-1]
@@ -122,6 +126,7 @@ def log_time_buckets(seconds: Integer[Array, "*shape"], *, buckets: int = 129) -
 
     Source: Zhai et al. 2024 (arXiv 2402.17152), the authors' code.
     """
+    seconds = device_integers("seconds", seconds)
     if not jnp.issubdtype(seconds.dtype, jnp.integer):
         raise ValueError(f"seconds must be integers, but are {seconds.dtype}")
     if buckets < 1:
@@ -158,12 +163,13 @@ def hstu_bias(
     (positions, key_positions), (times, key_times) = _sides(
         positions=(positions, key_positions), times=(times, key_times)
     )
+    position_table, time_table = jnp.asarray(position_table), jnp.asarray(time_table)
     _check_axes("position_table", position_table, "[P]")
     _check_axes("time_table", time_table, "[M]")
     of_position = _distance_bias(positions, key_positions, position_table[:, None])
 
     def bias(query_slots: Int[Array, " Q"], key_slots: Int[Array, " K"]) -> Float32[Array, "B 1 Q K"]:
-        seconds = _apart(times[:, query_slots, None], key_times[:, None, key_slots])
+        seconds = _apart(_at(times, query_slots)[:, :, None], _at(key_times, key_slots)[:, None, :])
         of_time = time_table.astype(jnp.float32)[log_time_buckets(seconds, buckets=time_table.size)]
         return of_position(query_slots, key_slots) + of_time[:, None]
 
@@ -175,7 +181,7 @@ def interval_buckets(times: Int[Array, "B S"], segment_ids: Int[Array, "B S"], *
 
     The source divides by the smallest nonzero gap between neighbouring events of the user's whole history, which
     makes a score depend on later events. Here it is the smallest one up to and including the query (1 s before there
-    is one), so that a prefix scores the same as inside a longer history.
+    is one), so that a prefix scores the same as inside a longer history. Queries and keys are of one sequence.
 
     Args:
       times: Unix seconds of each event; any two int32 times are told apart without overflow.
@@ -194,7 +200,7 @@ def interval_buckets(times: Int[Array, "B S"], segment_ids: Int[Array, "B S"], *
     gaps = _smallest_gaps(times, segment_ids)
 
     def intervals(query_slots: Int[Array, " Q"], key_slots: Int[Array, " K"]) -> Int32[Array, "B Q K"]:
-        seconds = _apart(times[:, query_slots, None], times[:, None, key_slots])
+        seconds = _apart(_at(times, query_slots)[:, :, None], _at(times, key_slots)[:, None, :])
         return jnp.minimum(seconds // gaps[:, query_slots, None], max_interval).astype(jnp.int32)
 
     return intervals
@@ -216,7 +222,7 @@ def _smallest_gaps(times: Int[Array, "B S"], segment_ids: Int[Array, "B S"]) -> 
 
 def _distance_bias(positions: Int[Array, "B S"], key_positions: Int[Array, "B T"], table: Float[Array, "P N"]) -> Bias:
     def bias(query_slots: Int[Array, " Q"], key_slots: Int[Array, " K"]) -> Float32[Array, "B N Q K"]:
-        distance = positions[:, query_slots, None] - key_positions[:, None, key_slots]
+        distance = _at(positions, query_slots)[:, :, None] - _at(key_positions, key_slots)[:, None, :]
         by_head = table.astype(jnp.float32).T[:, jnp.clip(distance, 0, table.shape[0] - 1)]
         return jnp.swapaxes(by_head, 0, 1)
 
@@ -244,6 +250,15 @@ def _t5_edges(buckets: int, max_distance: int) -> np.ndarray:
     return np.asarray([next(n for n in count(int(m)) if n**steps >= p) for m, p in zip(near, powers, strict=True)])
 
 
+def _at(rows: Integer[Array, "B S"], slots: Int[Array, " Q"]) -> Integer[Array, "B Q"]:
+    if slots.shape[0] > rows.shape[1]:
+        raise ValueError(
+            f"a bias must know every slot of queries and keys, but knows {rows.shape[1]} of {slots.shape[0]}: keys of "
+            "another sequence need key_positions and key_times"
+        )
+    return rows[:, slots]
+
+
 def _apart(a: Integer[Array, "*#shape"], b: Integer[Array, "*#shape"]) -> UInt[Array, "*shape"]:
     """|a - b|, which always fits the unsigned integers of the same width."""
     unsigned = f"uint{8 * jnp.result_type(a, b).itemsize}"
@@ -264,6 +279,7 @@ def _sides(**rows: tuple[Array, Array | None]) -> list[tuple[Array, Array]]:
 
 
 def _signed(name: str, x: Array) -> Array:
+    x = device_integers(name, x)
     if not jnp.issubdtype(x.dtype, jnp.signedinteger):
         raise ValueError(f"{name} must be signed integers, but the dtype is {x.dtype}")
     return x.astype(jnp.promote_types(x.dtype, jnp.int32))  # a difference of int8 could overflow

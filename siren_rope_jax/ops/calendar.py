@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int
 from numpy.typing import ArrayLike
 
+from siren_rope_jax.ops.integers import device_integers
 from siren_rope_jax.ops.rotary import sincos
 
 SECONDS_PER_DAY = 86_400
@@ -116,13 +117,15 @@ def calendar_features(
 
     Source: Cheng, Sun, Lu 2026 (arXiv 2604.24717), section 3.2.
     """
-    day, second = jnp.asarray(day), jnp.asarray(second)
+    day, second = device_integers("day", day), device_integers("second", second)
     if not (jnp.issubdtype(day.dtype, jnp.integer) and jnp.issubdtype(second.dtype, jnp.integer)):
         raise ValueError(f"day and second must be integers, but their dtypes are {day.dtype} and {second.dtype}")
     if day.shape != second.shape:
         raise ValueError(f"day and second must have one shape, but have {day.shape} and {second.shape}")
     if not span_days > 0:
         raise ValueError(f"span_days must be positive, but is {span_days}")
+    # Of 8 or 16 bits, or unsigned, they would wrap around in what follows.
+    day, second, span_days = day.astype(jnp.int32), second.astype(jnp.int32), float(span_days)
     week_second = (day % 7) * SECONDS_PER_DAY + second
     sin_day, cos_day = sincos(_phase(second, SECONDS_PER_DAY))
     sin_week, cos_week = sincos(_phase(week_second, 7 * SECONDS_PER_DAY))

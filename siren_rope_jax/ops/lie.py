@@ -21,7 +21,7 @@ def lie_rotations(
     commute: one coordinate, generators that are multiples of one, generators in the same planes
     (`planar_generators`), blocks of 2. Elsewhere they do not: R(x)^T R(y) then depends on x and y themselves, and
     equals R(y - x) only to first order in the coordinates. A rotation depends on its own event's coordinates alone,
-    so a rotated key can be cached in any case.
+    so a rotated key can be cached in any case. Gradients are reverse-mode (jax.grad, jax.vjp) for blocks above 2.
 
     Args:
       coordinates: position, time and the like of each event; the order of 1, since angles are products with it.
@@ -71,7 +71,7 @@ def rotate_blocks(x: Float[Array, "*batch N H"], rotations: Float[Array, "*batch
       Rotated array in the dtype of `x`; the norm of every block is preserved.
 
     Raises:
-      ValueError: if the matrices are not square, or do not fit `x`.
+      ValueError: if the matrices are not square or do not fit `x`, or `x` is not floating-point.
 
     Source: LieRE, Ostmeier et al. 2024 (arXiv 2406.10322).
     """
@@ -83,6 +83,8 @@ def rotate_blocks(x: Float[Array, "*batch N H"], rotations: Float[Array, "*batch
             f"x must have shape [..., N, G b] for rotations of shape [..., G, b, b], "
             f"but they have {x.shape} and {rotations.shape}"
         )
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"x must be floating-point numbers, but is {x.dtype}")
     blocks = x.astype(jnp.float32).reshape(*x.shape[:-1], groups, block)
     rotated = jnp.einsum(
         "...gij,...ngj->...ngi", rotations.astype(jnp.float32), blocks, precision=jax.lax.Precision.HIGHEST

@@ -78,10 +78,15 @@ def rotate_pairs(
       Rotated array in the dtype of `x`; the norm of every pair is preserved.
 
     Raises:
-      ValueError: if H is odd or does not match R, or the other axes do not match.
+      ValueError: if H is odd or does not match R, the other axes do not match, or `x` is not floating-point.
 
     Source: Su et al. 2021, eq. 34; partial rotation as in GPT-NeoX (Black et al. 2022).
     """
+    if x.ndim < 2 or not jnp.issubdtype(x.dtype, jnp.floating) or sin.ndim < 1:
+        raise ValueError(
+            "x must be floating-point numbers [..., S, N, H] and the angles [..., R], "
+            f"but x is {x.dtype} of shape {x.shape} and they have shape {sin.shape}"
+        )
     width, pairs = x.shape[-1], sin.shape[-1]
     if width != 2 * pairs and not (partial and width > 2 * pairs):
         raise ValueError(
@@ -181,6 +186,4 @@ def xpos_scale(
     if not (0 < gamma < float("inf") and 0 < scale_base < float("inf")):
         raise ValueError(f"gamma and scale_base must be positive and finite, but are {gamma} and {scale_base}")
     log_zeta = np.log((np.arange(pairs) / pairs + gamma) / (1 + gamma))
-    return jnp.exp(
-        jnp.asarray(positions).astype(jnp.float32)[..., None] * jnp.asarray(log_zeta / scale_base, jnp.float32)
-    )
+    return jnp.exp(jnp.asarray(positions, jnp.float32)[..., None] * jnp.asarray(log_zeta / scale_base, jnp.float32))

@@ -94,16 +94,23 @@ def siren_apply(
       float32 outputs, one for each rotary pair; before the learned scale, in no unit yet.
 
     Raises:
-      ValueError: if `params` holds no known branch or its first kernel does not fit the features.
+      ValueError: if `params` holds no known branch or its kernels do not fit the features and each other.
 
     Source: Sitzmann et al. 2020, eq. 1; Cheng, Sun, Lu 2026, eq. 1.
     """
     if not params or not set(params) <= set(BRANCHES):
         raise ValueError(f'params must hold "sine", "relu" or both, but holds {sorted(params)}')
     for branch, layers in params.items():
-        expected = layers[0]["kernel"].shape[0]
-        if expected != features.shape[-1]:
-            raise ValueError(f"the {branch} branch takes {expected} features, but is given {features.shape[-1]}")
+        if not layers:
+            raise ValueError(f"the {branch} branch must have a layer, but has none")
+        given = features.shape[-1]
+        for index, layer in enumerate(layers):
+            expected, following = layer["kernel"].shape
+            if expected != given:
+                raise ValueError(
+                    f"layer {index} of the {branch} branch takes {expected} features, but is given {given}"
+                )
+            given = following
     activations = {"sine": lambda x: sincos(omega0 * x)[0], "relu": jax.nn.relu}
     outputs = []
     for branch, (*hidden, last) in params.items():

@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import reprlib
 import typing
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -51,6 +52,9 @@ def from_dict(cls: type, mapping: Mapping[str, Any]) -> Any:
             return from_dict(typing.cast(type, kind), value)
         return tuple(value) if isinstance(value, list) else value
 
+    unknown = sorted(set(mapping) - set(types))
+    if unknown:
+        raise ValueError(f"{cls.__name__} has no setting {', '.join(unknown)} in this version")
     return cls(**{name: convert(types[name], value) for name, value in mapping.items()})
 
 
@@ -181,4 +185,4 @@ def _differences(old: Any, new: Any, name: str = "") -> list[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         keys = sorted(set(old) | set(new))
         return [text for key in keys for text in _differences(old.get(key), new.get(key), f"{name}.{key}".strip("."))]
-    return [] if old == new else [f"{name} (there {old!r}, here {new!r})"]
+    return [] if old == new else [f"{name} (there {reprlib.repr(old)}, here {reprlib.repr(new)})"]
