@@ -19,7 +19,7 @@ def device_integers(name: str, x: Array | np.ndarray | int) -> Array:
     if not isinstance(x, jax.Array):
         x = np.asarray(x)
         if x.size and np.issubdtype(x.dtype, np.integer):
-            narrow = np.iinfo(jnp.result_type(x.dtype))
+            narrow = np.iinfo(jnp.asarray(x.ravel()[:0]).dtype)
             if x.min() < narrow.min or x.max() > narrow.max:
                 raise ValueError(f"{name} must fit {narrow.dtype}, but run from {x.min()} to {x.max()}")
     return jnp.asarray(x)
