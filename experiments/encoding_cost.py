@@ -20,6 +20,7 @@ from rich.table import Table
 
 from siren_rope_jax.nn.config import BiasConfig, ModelConfig, RotaryConfig
 from siren_rope_jax.nn.features import InputSpec
+from siren_rope_jax.ops.calendar import split_unix_time
 from siren_rope_jax.report.tables import make_console
 from siren_rope_jax.train.optimizer import OptimizerConfig, make_optimizer
 from siren_rope_jax.train.sharding import MeshConfig, make_mesh, put_batch
@@ -74,11 +75,12 @@ def make_batch(cost: EncodingCost) -> tuple[InputSpec, dict[str, np.ndarray]]:
     rng = np.random.default_rng(0)
     shape = (cost.batch_size, cost.length)
     elapsed = np.cumsum(rng.integers(60, 20_000, shape), axis=1)
+    day, second = split_unix_time(elapsed)
     events = {
         "segment": np.ones(shape, np.int32),
         "position": np.broadcast_to(np.arange(cost.length, dtype=np.int32), shape),
-        "day": (elapsed // 86_400).astype(np.int32),
-        "second": (elapsed % 86_400).astype(np.int32),
+        "day": day,
+        "second": second,
         "elapsed": elapsed.astype(np.int32),
         "ids": np.zeros((*shape, 0), np.int32),
         "dense": rng.normal(size=(*shape, 32)).astype(np.float32),
@@ -89,7 +91,7 @@ def make_batch(cost: EncodingCost) -> tuple[InputSpec, dict[str, np.ndarray]]:
         dense_names=tuple(f"feature_{index}" for index in range(32)),
         action_features=3,
         context_features=4,
-        span_days=float(elapsed.max() // 86_400 + 1),
+        span_days=float(day.max() + 1),
         window=cost.length,
     )
     return spec, events | {"labels": rng.integers(0, 2, (*shape, 3)).astype(np.float32)}

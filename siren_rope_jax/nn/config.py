@@ -183,6 +183,17 @@ class RotaryConfig:
         if self.kind == "siren" and self.time_scaling.rope_type != "default" and "span" not in self.time_inputs:
             raise ValueError(f"time_scaling extends the input span, which time_inputs {self.time_inputs} lack")
 
+    def rotated(self, head_dim: int) -> int:
+        """Returns how many features of a head turn, an even number.
+
+        Raises:
+          ValueError: if too little of a head is left to rotate.
+        """
+        rotated = 2 * int(self.partial * head_dim / 2)
+        if rotated < 2:
+            raise ValueError(f"partial must leave a pair of the {head_dim} features, but is {self.partial}")
+        return rotated
+
 
 @dataclasses.dataclass(frozen=True)
 class BiasConfig:

@@ -42,8 +42,8 @@ class LieRotary(nnx.Module):
           ValueError: if the blocks do not divide the rotated features, or the scaling does not fit its method.
         """
         self.config = config
-        rotated = 2 * int(config.partial * head_dim / 2)
-        if config.block_size % 2 or rotated % config.block_size or not rotated:
+        rotated = config.rotated(head_dim)
+        if config.block_size % 2 or rotated % config.block_size:
             raise ValueError(
                 f"block_size must be even and divide the {rotated} rotated features of a head, "
                 f"but is {config.block_size}"

@@ -115,19 +115,18 @@ class GenerativeRecommender(nnx.Module):
             x, actions = x + place, actions + place if interleaved else actions
         rotations = self.rotary(events, features[..., self.metadata_columns], x)
         block_rotation, action_rotation = (None, None) if rotations is None else rotations
-        times = events.elapsed if self.config.hide_ties else None
+        tokens, times, on_values = events, events.elapsed if self.config.hide_ties else None, None
         if interleaved:
-            tokens, token_times = interleave(events, hide_ties=self.config.hide_ties)
+            tokens, times = interleave(events, hide_ties=self.config.hide_ties)
             block_rotation = jax.tree.map(lambda array: jnp.repeat(array, 2, axis=1), block_rotation)
-            h = jnp.stack([x, actions], axis=2).reshape(x.shape[0], -1, x.shape[2])
-            for block, key in zip(self.blocks, keys[2:], strict=True):
-                h = block(h, None, tokens, token_times, block_rotation, dropout_key=key)
-            seen = [h[:, 0::2]]
+            x = jnp.stack([x, actions], axis=2).reshape(x.shape[0], -1, x.shape[2])
+        elif self.config.action_fusion == "mixed_value":
+            on_values = actions
+        for block, key in zip(self.blocks, keys[2:], strict=True):
+            x = block(x, on_values, tokens, times, block_rotation, dropout_key=key)
+        if self.action_attention is None:
+            seen = [x[:, 0::2]]
         else:
-            on_values = actions if self.config.action_fusion == "mixed_value" else None
-            for block, key in zip(self.blocks, keys[2:], strict=True):
-                x = block(x, on_values, events, times, block_rotation, dropout_key=key)
-            assert self.action_attention is not None
             seen = [x, self.action_attention(x, actions, events, times, action_rotation)]
         inputs = jnp.concatenate([*seen, events.context.astype(x.dtype)], axis=-1)
         logits = self.head(drop(self.head_dropout, inputs, keys[1])).astype(jnp.float32)

@@ -60,9 +60,7 @@ class Rotary(nnx.Module):
           ValueError: if a scaling does not fit its method, or too little of a head is left to rotate.
         """
         self.config, self.spec = config, spec
-        self.rotated = 2 * int(config.partial * head_dim / 2)
-        if self.rotated < 2:
-            raise ValueError(f"partial must leave a pair of the {head_dim} features, but is {config.partial}")
+        self.rotated = config.rotated(head_dim)
         plain = inverse_frequencies(self.rotated, base=config.base)
         self.learned_frequencies = nnx.Param(plain) if config.learned_frequencies else None
         self.attention_factor = self._positions().attention_factor
