@@ -1,6 +1,7 @@
 """The transformer block: strictly causal attention with rotation and bias, and feed-forward."""
 
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,20 +15,43 @@ from siren_rope_jax.nn.rotary import Rotation
 from siren_rope_jax.ops.attention import strictly_causal_attention
 
 
+def dense_rows(
+    x: Float[Array, "*batch F"], kernel: Float[Array, "F D"], _: object, **options: Any
+) -> Float[Array, "*batch D"]:
+    """The `dot_general` of our linear layers: one product of two matrices, whose gradient needs no transposed copy."""
+    rows = jax.lax.dot_general(x.reshape(-1, x.shape[-1]), kernel, (((1,), (0,)), ((), ())), **options)
+    return rows.reshape(*x.shape[:-1], -1)
+
+
+@jax.custom_vjp
+def silu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """x sigmoid(x), whose gradient takes one pass over `x` instead of keeping the sigmoid too."""
+    return x * jax.nn.sigmoid(x)
+
+
+def _silu_gradient(x: Float[Array, "*shape"], cotangent: Float[Array, "*shape"]) -> tuple[Float[Array, "*shape"]]:
+    sigmoid = jax.nn.sigmoid(x)
+    return (cotangent * (sigmoid * (1 + x * (1 - sigmoid))),)
+
+
+silu.defvjp(lambda x: (silu(x), x), _silu_gradient)
+
+
 class Mlp(nnx.Module):
     """Linear layers with SiLU between them."""
 
     def __init__(self, sizes: tuple[int, ...], *, dtype: jnp.dtype, rngs: nnx.Rngs):
         """Draws one layer for each pair of neighbouring sizes."""
         self.layers = nnx.List(
-            nnx.Linear(n_in, n_out, dtype=dtype, rngs=rngs) for n_in, n_out in itertools.pairwise(sizes)
+            nnx.Linear(n_in, n_out, dtype=dtype, dot_general=dense_rows, rngs=rngs)
+            for n_in, n_out in itertools.pairwise(sizes)
         )
 
     def __call__(self, x: Float[Array, "B S F"]) -> Float[Array, "B S D"]:
         """Applies the layers; the last one is linear."""
         *hidden, last = self.layers
         for layer in hidden:
-            x = jax.nn.silu(layer(x))
+            x = silu(layer(x))
         return last(x)
 
 
@@ -40,7 +64,7 @@ class RotaryAttention(nnx.Module):
         self.head_dim = config.width // config.heads
         key_width = self.head_dim * (config.key_heads or config.heads)
         self.query, self.key, self.value, self.output = (
-            nnx.Linear(config.width, width, use_bias=False, dtype=dtype, rngs=rngs)
+            nnx.Linear(config.width, width, use_bias=False, dtype=dtype, dot_general=dense_rows, rngs=rngs)
             for width in (config.width, key_width, key_width, config.width)
         )
         self.no_history = nnx.Param(jnp.zeros(config.width, jnp.float32))

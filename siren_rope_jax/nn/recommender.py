@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float32, Integer, Key
 
-from siren_rope_jax.nn.block import Block, Mlp, RotaryAttention, drop
+from siren_rope_jax.nn.block import Block, Mlp, RotaryAttention, dense_rows, drop
 from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.nn.encodings import CalendarEncoding, LearnedEncoding, SinusoidalEncoding, Time2VecEncoding
 from siren_rope_jax.nn.features import Events, InputFeatures, InputSpec
@@ -43,7 +43,9 @@ class GenerativeRecommender(nnx.Module):
         self.config, self.spec = config, spec
         self.trained_range = TrainedRange(config, spec)
         self.features = InputFeatures(spec, embedding_dim=config.embedding_dim, id_dropout=config.id_dropout, rngs=rngs)
-        self.token = nnx.Linear(self.features.out_features, config.width, dtype=dtype, rngs=rngs)
+        self.token = nnx.Linear(
+            self.features.out_features, config.width, dtype=dtype, dot_general=dense_rows, rngs=rngs
+        )
         self.token_norm = nnx.LayerNorm(config.width, epsilon=1e-5, dtype=dtype, rngs=rngs)
         self.actions = Mlp((spec.action_features, *config.action_widths, config.width), dtype=dtype, rngs=rngs)
         layer = {"config": config, "spec": spec, "dtype": dtype, "rngs": rngs}

@@ -25,12 +25,14 @@ CALENDAR_COLUMNS = {"day": (0, 1), "week": (2, 3), "span": (4,)}
 class PlanarRotation(NamedTuple):
     """Turns feature pairs; shared by all layers, so that sine and cosine are computed once."""
 
-    query: tuple[Angles, Angles]  # sine and cosine
+    angles: Angles
+    query: tuple[Angles, Angles]  # sine and cosine, times a constant
     key: tuple[Angles, Angles]
 
     def __call__(self, query: Heads, key: Heads) -> tuple[Heads, Heads]:
         """Returns rotated queries and keys."""
-        return rotate_pairs(query, *self.query, partial=True), rotate_pairs(key, *self.key, partial=True)
+        query = rotate_pairs(query, *self.query, angles=self.angles, partial=True)
+        return query, rotate_pairs(key, *self.key, angles=self.angles, partial=True)
 
 
 Rotation = PlanarRotation | BlockRotation
@@ -108,10 +110,10 @@ class Rotary(nnx.Module):
         if self.attention_factor != 1:
             sin, cos = sin * self.attention_factor, cos * self.attention_factor
         if self.config.xpos_base is None:
-            return PlanarRotation((sin, cos), (sin, cos))
+            return PlanarRotation(angles, (sin, cos), (sin, cos))
         decay = xpos_scale(events.position, self.rotated // 2, scale_base=self.config.xpos_base)
         decay = decay[:, :, None] if angles.ndim == 4 else decay
-        return PlanarRotation((sin * decay, cos * decay), (sin / decay, cos / decay))
+        return PlanarRotation(angles, (sin * decay, cos * decay), (sin / decay, cos / decay))
 
 
 class OrdinalRotary(Rotary):

@@ -112,18 +112,18 @@ def strictly_causal_attention(
         if bias is not None:
             logits = logits + _checked_bias(bias(rows, columns), logits.shape).astype(jnp.float32)
         logits = jnp.where(visible, logits, jnp.finfo(jnp.float32).min)
-        # A row that sees nothing has the sum 0; dividing by 1 there keeps its value and its gradient 0, never NaN.
         largest = jax.lax.stop_gradient(logits.max(-1, keepdims=True, initial=jnp.finfo(jnp.float32).min))
-        weights = jnp.where(visible, jnp.exp(logits - largest), 0)
-        total = weights.sum(-1, keepdims=True)
-        weights = weights / jnp.where(total > 0, total, 1)
+        weights = jnp.exp(logits - largest)
         attended = by_head(
             jnp.matmul(by_group(weights.astype(value.dtype)), values, preferred_element_type=jnp.float32)
         )
         if relative is not None and buckets is not None:
             of_bucket = _sum_by_bucket(weights, buckets, relative.value.shape[0])
             attended += jnp.einsum("bnqt,tnv->bnqv", of_bucket, relative.value, preferred_element_type=jnp.float32)
-        attended = jnp.where(total > 0, attended, no_history[:, None])
+        # The sum divides the mixed values, which are fewer than the weights. Rows that see nothing weigh all alike.
+        sees = visible.any(-1, keepdims=True)
+        attended = attended / jnp.where(sees, weights.sum(-1, keepdims=True), 1)
+        attended = jnp.where(sees, attended, no_history[:, None])
         return jnp.swapaxes(attended, 1, 2).astype(value.dtype)
 
     rows = jnp.arange(length)

@@ -1,5 +1,7 @@
 """Sine and cosine of the angles, and the rotation of feature pairs by them."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,8 +43,15 @@ def sincos(angles: Float[Array, "*shape"]) -> tuple[Float32[Array, "*shape"], Fl
     sin, cos = jnp.where(odd, cos, sin), jnp.where(odd, sin, cos)
     sin = jnp.where(quadrant >= 2, -sin, sin)
     cos = jnp.where((quadrant == 1) | (quadrant == 2), -cos, cos)
-    meaningful = jnp.abs(angles) <= _LARGEST_ANGLE
-    return jnp.where(meaningful, sin, jnp.nan), jnp.where(meaningful, cos, jnp.nan)
+    return _settled(sin, angles), _settled(cos, angles)
+
+
+def _settled(x: Float[Array, "*shape"], angles: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Returns `x`, NaN where the angles mean nothing.
+
+    By a division: XLA computes cheap operations anew for each layer and head that reads them, but no division.
+    """
+    return x / jnp.where(jnp.abs(angles) <= _LARGEST_ANGLE, np.float32(1), jnp.nan)
 
 
 @sincos.defjvp
@@ -58,6 +67,7 @@ def rotate_pairs(
     sin: Float[Array, "*angles R"],
     cos: Float[Array, "*angles R"],
     *,
+    angles: Float[Array, "*angles R"] | None = None,
     interleaved: bool = False,
     partial: bool = False,
 ) -> Float[Array, "*batch N H"]:
@@ -71,6 +81,8 @@ def rotate_pairs(
       sin: sine of the angles. With one axis less than `x` they are shared by all heads, [..., S, R]; with as many,
         [..., S, M, R], there is one set for each of M groups of neighbouring heads. Axes before may have size 1.
       cos: cosine of the angles, in the same shape.
+      angles: the angles themselves, in the same shape: gradients then go to them, at half the cost, instead of to sine
+        and cosine, whose common factor must be a constant. In reverse mode only.
       interleaved: pair (2j, 2j + 1), as in the authors' and other PyTorch weights, instead of (j, j + R).
       partial: rotate the first 2 R features of a head and leave the others as they are.
 
@@ -98,26 +110,83 @@ def rotate_pairs(
         given in (1, size) or (x.ndim == sin.ndim and axis == sin.ndim - 2 and given > 0 and size % given == 0)
         for axis, (given, size) in enumerate(zip(sin.shape[:-1], expected, strict=True))
     )
-    if sin.shape != cos.shape or not fits:
+    if sin.shape != cos.shape or not fits or (angles is not None and angles.shape != sin.shape):
+        shapes = [sin.shape, cos.shape] + ([] if angles is None else [angles.shape])
         raise ValueError(
             f"angles must have the [..., S] or [..., S, N] of x, {x.shape[:-1]}, and then R, "
-            f"but have shapes {sin.shape} and {cos.shape}"
+            f"but have shapes {' and '.join(map(str, shapes))}"
         )
-    groups = sin.shape[-2] if sin.ndim == x.ndim else 1
-    if sin.ndim < x.ndim:
-        sin, cos = sin[..., None, :], cos[..., None, :]
-    wide = x[..., : 2 * pairs].astype(jnp.float32)
-    if 1 < groups < x.shape[-2]:
-        wide = wide.reshape(*x.shape[:-2], groups, x.shape[-2] // groups, 2 * pairs)
-        sin, cos = sin[..., None, :], cos[..., None, :]
-    if interleaved:
-        first, second = wide[..., 0::2], wide[..., 1::2]
+    turned = x[..., : 2 * pairs]
+    if angles is None:
+        turned = _turn(turned, sin, cos, interleaved)
     else:
-        first, second = jnp.split(wide, 2, axis=-1)
-    real, imaginary = first * cos - second * sin, first * sin + second * cos
-    rotated = jnp.stack([real, imaginary], axis=-1) if interleaved else jnp.concatenate([real, imaginary], axis=-1)
-    rotated = rotated.reshape(*x.shape[:-1], 2 * pairs).astype(x.dtype)
-    return jnp.concatenate([rotated, x[..., 2 * pairs :]], axis=-1) if width > 2 * pairs else rotated
+        turned = _turn_by(turned, angles, jax.lax.stop_gradient(sin), jax.lax.stop_gradient(cos), interleaved)
+    return jnp.concatenate([turned, x[..., 2 * pairs :]], axis=-1) if width > 2 * pairs else turned
+
+
+def _grouped(x: Float[Array, "*batch N H"], angles: Float[Array, "*angles R"]) -> Float[Array, "*heads H"]:
+    """Gives groups of heads that share their angles an axis of their own, in float32."""
+    x = x.astype(jnp.float32)
+    groups = angles.shape[-2] if angles.ndim == x.ndim else 1
+    return x.reshape(*x.shape[:-2], groups, x.shape[-2] // groups, x.shape[-1])
+
+
+def _halves(
+    x: Float[Array, "*shape H"], interleaved: bool
+) -> tuple[Float[Array, "*shape R"], Float[Array, "*shape R"]]:
+    """Real and imaginary parts of the pairs."""
+    if interleaved:
+        return x[..., 0::2], x[..., 1::2]
+    real, imaginary = jnp.split(x, 2, axis=-1)
+    return real, imaginary
+
+
+def _turn(
+    x: Float[Array, "*batch N H"], sin: Float[Array, "*angles R"], cos: Float[Array, "*angles R"], interleaved: bool
+) -> Float[Array, "*batch N H"]:
+    real, imaginary = _halves(_grouped(x, sin), interleaved)
+    per_head = sin.ndim == x.ndim
+    sin, cos = (a[..., None, :] if per_head else a[..., None, None, :] for a in (sin, cos))
+    parts = real * cos - imaginary * sin, real * sin + imaginary * cos
+    rotated = jnp.stack(parts, axis=-1) if interleaved else jnp.concatenate(parts, axis=-1)
+    return rotated.reshape(x.shape).astype(x.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _turn_by(
+    x: Float[Array, "*batch N H"],
+    angles: Float[Array, "*angles R"],
+    sin: Float[Array, "*angles R"],
+    cos: Float[Array, "*angles R"],
+    interleaved: bool,
+) -> Float[Array, "*batch N H"]:
+    return _turn(x, sin, cos, interleaved)
+
+
+def _turn_by_forward(x, angles, sin, cos, interleaved):  # type: ignore[no-untyped-def]
+    return _turn(x, sin, cos, interleaved), (x, angles, sin, cos)
+
+
+def _turn_by_backward(interleaved, saved, cotangent):  # type: ignore[no-untyped-def]
+    x, angles, sin, cos = saved
+    cotangent = cotangent.astype(jnp.float32)
+    # r exp(i angle) x grows with the angle by i times itself: the real part of that, times the conjugate cotangent.
+    products = _grouped(x, sin) * _grouped(_turn(cotangent, -cos, -sin, interleaved), sin)
+    while (
+        products.shape[-2] % 2 == 0
+    ):  # by halves, which XLA:CPU fuses with the product, unlike a sum over an inner axis
+        products = sum(jnp.split(products, 2, axis=-2))
+    of_angles = sum(_halves(products.sum(-2), interleaved))
+    if angles.ndim < x.ndim:
+        of_angles = of_angles.squeeze(-2)
+    broadcast = tuple(axis for axis, size in enumerate(angles.shape) if size < of_angles.shape[axis])
+    of_angles = of_angles.sum(broadcast, keepdims=True).astype(angles.dtype)
+    of_angles = _settled(of_angles, angles)
+    of_x = _turn(cotangent, -sin, cos, interleaved).astype(x.dtype)
+    return of_x, of_angles, jnp.zeros_like(sin), jnp.zeros_like(cos)
+
+
+_turn_by.defvjp(_turn_by_forward, _turn_by_backward)
 
 
 def apply_rotary(
