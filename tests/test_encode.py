@@ -126,6 +126,13 @@ def test_history_counters_are_standardised_on_training():
     np.testing.assert_allclose(context[TRAINING][:, inside].std(axis=0), 1, atol=1e-3)
 
 
+def test_the_mean_of_the_history_counters_is_not_lost_in_a_long_log():
+    log = small_log([4] * 50_000)  # summed one by one in float32, this many would miss the mean by 0.0006
+    encoder, encoded = encode(log)
+    events_of_user = by_event(encoded)["context"][log.period == TRAIN, encoder.context_names.index("user_events")]
+    assert abs(events_of_user.mean(dtype=np.float64)) < 1e-6
+
+
 def test_task_rates_are_those_of_the_observed_training_labels():
     encoder, _ = encode(LOG)
     for task, rate in enumerate(encoder.task_rates):

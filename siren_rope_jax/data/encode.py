@@ -95,7 +95,7 @@ class Encoder:
             dense_mean=_nan_mean(dense),
             dense_std=_scale(dense),
             context_names=context_names,
-            context_mean=counters[train].mean(axis=0),
+            context_mean=_nan_mean(counters[train]),
             context_std=_scale(counters[train]),
             action_names=log.action_names,
             task_names=log.task_names,
