@@ -2,13 +2,17 @@
 
 Every event changes a running count at two moments: when it has happened, and when its outcome becomes known.
 A counter seen from time t is the sum of the changes whose moment has come, so one primitive serves all of
-them: sort by (key, time), drop each change onto the first row that may see it, and take cumulative sums.
+them: sort by (key, time), drop each change before the first row that may see it, and take cumulative sums.
 """
 
-from collections.abc import Sequence
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-from jaxtyping import Float32, Int64, Integer
+from jaxtyping import Bool, Float32, Int32, Int64, Integer
+
+from siren_rope_jax.data.stable_order import stable_order
 
 # The running base rate starts at 1/20 and is soon carried by the data.
 _BASE_POSITIVES, _BASE_EVENTS = 1.0, 20.0
@@ -33,8 +37,8 @@ def history_counters(
 
     Args:
       time: integer time of each event, in any order and any unit shared with `action_known`.
-      user: integer code of the event's user.
-      item: integer code of the event's item.
+      user: code of the event's user, from 0 to 2^31 - 1.
+      item: code of the event's item, likewise.
       actions: outcome of each action, 0 or 1, NaN where it was never observed.
       action_known: time from which the outcome may be seen; earlier than `time` means at the event itself.
       action_pending: what later events see of an action until then: 0 ("none yet") or NaN ("unobserved").
@@ -47,8 +51,8 @@ def history_counters(
       rate carries drift into every rate; it is no counter itself, being a clock that a model would overfit to.
 
     Raises:
-      ValueError: if shapes do not match, a time or code is not an integer, an outcome is not 0, 1 or NaN,
-        a pending value is not 0 or NaN, or `smoothing` is not positive.
+      ValueError: if shapes do not match, a time or code is not an integer, a code is out of range, an outcome is
+        not 0, 1 or NaN, a pending value is not 0 or NaN, or `smoothing` is not positive.
     """
     _check(time, user, item, actions, action_known, action_pending, smoothing)
     number_of_actions = actions.shape[1]
@@ -57,83 +61,139 @@ def history_counters(
     elif len(action_names) != number_of_actions:
         raise ValueError(f"action_names must have {number_of_actions} entries, got {len(action_names)}")
 
-    distinct_times, time_rank = np.unique(time, return_inverse=True)
     counters = np.empty((len(time), 3 + 3 * number_of_actions), np.float32)
     names: list[str] = []
 
-    def add(name: str, values: np.ndarray) -> None:
-        counters[:, len(names)] = values
+    def add(name: str, order: np.ndarray, values: np.ndarray) -> None:
+        counters[order, len(names)] = values
         names.append(name)
 
-    outcomes = [(actions[:, a], action_known[:, a], float(action_pending[a])) for a in range(number_of_actions)]
-    timeline = _Timeline(np.zeros(len(time), np.int8), time_rank, distinct_times)
-    base_rates = []
-    for outcome in outcomes:
-        positives, observed = timeline.totals(*outcome)
-        base_rates.append((positives + _BASE_POSITIVES) / (observed + _BASE_EVENTS))
-    pair = user.astype(np.int64) * (int(item.max(initial=0)) + 1) + item
-    for kind, key in (("user", user), ("item", item), ("user_item", pair)):
-        timeline = _Timeline(key, time_rank, distinct_times)
-        add(f"{kind}_events", np.log1p(timeline.events))
+    by_time = np.argsort(time, kind="stable")
+    time_rank, distinct_times = _ranks(time, by_time)
+    outcomes = [
+        _Outcome.of(actions[:, a], bool(action_pending[a] == 0), time, action_known[:, a], distinct_times)
+        for a in range(number_of_actions)
+    ]
+    timeline = _Timeline(by_time, (), time_rank)
+    base_rates = [np.empty(len(time)) for _ in outcomes]
+    for outcome, base_rate in zip(outcomes, base_rates, strict=True):
+        positives, observed = timeline.totals(outcome)
+        base_rate[by_time] = (positives + _BASE_POSITIVES) / (observed + _BASE_EVENTS)
+    for kind, timeline in _timelines(by_time, user, item, time_rank):
+        add(f"{kind}_events", timeline.order, np.log1p(timeline.events))
         for name, outcome, base_rate in zip(action_names, outcomes, base_rates, strict=True):
-            positives, observed = timeline.totals(*outcome)
-            rate = (positives + smoothing * base_rate) / (observed + smoothing)
-            add(f"{kind}_rate_{name}", _logit(rate))
+            positives, observed = timeline.totals(outcome)
+            rate = base_rate[timeline.order]  # and then in place, for the sake of memory
+            rate *= smoothing
+            rate += positives
+            rate /= observed + smoothing
+            add(f"{kind}_rate_{name}", timeline.order, _logit(rate))
     return counters, tuple(names)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Outcome:
+    """One action of every event, and what is shown of it before it is known."""
+
+    positive: Bool[np.ndarray, " E"]
+    observed: Bool[np.ndarray, " E"]
+    pending_observed: bool  # until known, a negative; otherwise nothing
+    late: Int64[np.ndarray, " L"]  # events whose outcome is known after the event
+    first_rank: Int64[np.ndarray, " L"]  # of the times from which it is
+
+    @classmethod
+    def of(
+        cls, values: np.ndarray, pending_observed: bool, time: np.ndarray, known: np.ndarray, distinct_times: np.ndarray
+    ) -> "_Outcome":
+        late = np.flatnonzero(known > time)
+        return cls(values == 1, ~np.isnan(values), pending_observed, late, np.searchsorted(distinct_times, known[late]))
 
 
 class _Timeline:
     """The events of each key in time order, and running sums over what each of them may see."""
 
-    def __init__(self, key: np.ndarray, time_rank: np.ndarray, distinct_times: np.ndarray) -> None:
-        self._distinct_times = distinct_times
-        self._order = np.lexsort((time_rank, key))
-        size = len(self._order)
-        key, self._rank = key[self._order], time_rank[self._order]
-        new_key = np.append(True, key[1:] != key[:-1])[:size]
-        starts = np.flatnonzero(new_key)
-        self._group = np.cumsum(new_key) - 1
-        self._start, self._end = starts[self._group], np.append(starts[1:], size)[self._group]
-        # Groups times ranks stay below E * E, so (key, time) fits one sorted int64 whatever the time unit.
-        self._position = self._group * len(distinct_times) + self._rank
-        self._after = self._dropped_beyond_end(np.searchsorted(self._position, self._position, side="right"))
-        self._sorted_events = self._running(self._after, np.ones(size))
+    def __init__(self, order: Int64[np.ndarray, " E"], keys: tuple[np.ndarray, ...], time_rank: np.ndarray) -> None:
+        self.order = order
+        self._time_rank = time_rank
+        new_key = _changes(order, *keys)
+        self._start = _run_starts(new_key)
+        # Where the events at the same time as an event begin: it sees what stands before.
+        self._now = _run_starts(new_key | _changes(order, time_rank))
 
     @property
-    def events(self) -> np.ndarray:
-        """Number of the key's strictly earlier events, in input order."""
-        return self._input_order(self._sorted_events)
+    def events(self) -> Int32[np.ndarray, " E"]:
+        """Number of the key's strictly earlier events, in the order of the timeline."""
+        return self._now - self._start
 
-    def totals(self, outcome: np.ndarray, known: np.ndarray, pending: float) -> tuple[np.ndarray, np.ndarray]:
+    def totals(self, outcome: _Outcome) -> tuple[Int32[np.ndarray, " E"], Int32[np.ndarray, " E"]]:
         """Positives and observed outcomes among the key's earlier events, as each event may see them."""
-        outcome, known = outcome[self._order], known[self._order]
-        is_pending_observed = 0.0 if np.isnan(pending) else 1.0
-        row = self._first_row_that_sees(known)
-        positives = self._running(row, np.nan_to_num(outcome))
-        correction = self._running(row, ~np.isnan(outcome) - is_pending_observed)
-        return self._input_order(positives), self._input_order(self._sorted_events * is_pending_observed + correction)
+        late = (self._place[outcome.late], self._first_that_sees(outcome)) if len(outcome.late) else None
+        return (
+            self._running(outcome.positive[self.order], False, late),
+            self._running(outcome.observed[self.order], outcome.pending_observed, late),
+        )
 
-    def _first_row_that_sees(self, known: np.ndarray) -> np.ndarray:
-        late = np.flatnonzero(known > self._distinct_times[self._rank])
-        known_rank = np.searchsorted(self._distinct_times, known[late])
-        position = self._group[late] * len(self._distinct_times) + known_rank
-        row = self._after.copy()
-        row[late] = np.searchsorted(self._position, position)
-        return self._dropped_beyond_end(row)
+    def _running(
+        self, shown: np.ndarray, pending: bool, late: tuple[np.ndarray, np.ndarray] | None
+    ) -> Int32[np.ndarray, " E"]:
+        """Sum of what is shown of the key's earlier events; `pending` of the late ones, until they are known."""
+        total = np.zeros(len(shown) + 1, np.int32)
+        change = total[1:]
+        change[:] = shown
+        if late is not None:
+            place, first = late
+            change[place] = pending
+            # An event counts what stands before it, so this reaches the first that knows, and no other key.
+            np.add.at(change, first - 1, shown[place].astype(np.int32) - pending)
+        np.cumsum(change, out=change)
+        return total[self._now] - total[self._start]
 
-    def _dropped_beyond_end(self, row: np.ndarray) -> np.ndarray:
-        return np.where(row < self._end, row, len(self._order))
+    def _first_that_sees(self, outcome: _Outcome) -> np.ndarray:
+        """Place of the key's first event that knows each late outcome, or of the next key's first event."""
+        ranks = len(self.order) + 1
+        position = self._start * np.int64(ranks) + self._time_rank[self.order]
+        return np.searchsorted(position, self._start[self._place[outcome.late]] * np.int64(ranks) + outcome.first_rank)
 
-    def _running(self, row: np.ndarray, change: np.ndarray) -> np.ndarray:
-        size = len(self._order)
-        total = np.zeros(size + 1)
-        np.cumsum(np.bincount(row, weights=change, minlength=size + 1)[:size], out=total[1:])
-        return total[1:] - total[self._start]
+    @functools.cached_property
+    def _place(self) -> np.ndarray:
+        """Where each event stands in the timeline."""
+        place = np.empty(len(self.order), np.int32)
+        place[self.order] = np.arange(len(self.order), dtype=np.int32)
+        return place
 
-    def _input_order(self, values: np.ndarray) -> np.ndarray:
-        result = np.empty_like(values)
-        result[self._order] = values
-        return result
+
+def _timelines(
+    by_time: np.ndarray, user: np.ndarray, item: np.ndarray, time_rank: np.ndarray
+) -> Iterator[tuple[str, _Timeline]]:
+    """One after the other, since together they take more memory than all counters."""
+    yield "user", _Timeline(by_time[stable_order(user[by_time])], (user,), time_rank)
+    by_item = by_time[stable_order(item[by_time])]
+    yield "item", _Timeline(by_item, (item,), time_rank)
+    yield "user_item", _Timeline(by_item[stable_order(user[by_item])], (user, item), time_rank)
+
+
+def _ranks(time: np.ndarray, by_time: np.ndarray) -> tuple[Int32[np.ndarray, " E"], Int64[np.ndarray, " T"]]:
+    """The rank of each time among the distinct ones, and those."""
+    changes = _changes(by_time, time)
+    rank = np.empty(len(time), np.int32)
+    rank[by_time] = np.cumsum(changes, dtype=np.int32) - 1
+    return rank, time[by_time[changes]]
+
+
+def _changes(order: np.ndarray, *values: np.ndarray) -> Bool[np.ndarray, " E"]:
+    """Whether each event, in the given order, is the first or differs from the one before in any of the values."""
+    changes = np.zeros(len(order), bool)
+    changes[:1] = True
+    for value in values:
+        ordered = value[order]
+        changes[1:] |= ordered[1:] != ordered[:-1]
+    return changes
+
+
+def _run_starts(new: Bool[np.ndarray, " E"]) -> Int32[np.ndarray, " E"]:
+    """Where the run of each place begins."""
+    starts = np.flatnonzero(new).astype(np.int32)
+    return np.repeat(starts, np.diff(starts, append=np.int32(len(new))))
 
 
 def _logit(rate: np.ndarray) -> np.ndarray:
