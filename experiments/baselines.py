@@ -89,8 +89,7 @@ def baseline_inputs(
       One row per event, in the order of the log, and the names of the columns. Categorical columns of the log (not
       of its side tables) with few values known from training are one-hot.
     """
-    encoder = Encoder.fit(log, config)
-    encoded = encoder.encode(log)
+    encoder, encoded = Encoder.fit_encode(log, config)
     columns = [encoded.columns["context"], encoded.columns["dense"]]
     names = [*encoder.context_names, *encoder.input_names]
     if features == "counters+calendar":

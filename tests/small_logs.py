@@ -165,8 +165,7 @@ def small_log(lengths: Sequence[int], *, seed: int = 0) -> EventLog:
 
 def encode(log: EventLog) -> tuple[Encoder, Encoded]:
     """Fits an encoder with tiny tables on the log and encodes the log with it."""
-    encoder = Encoder.fit(log, INPUTS)
-    return encoder, encoder.encode(log)
+    return Encoder.fit_encode(log, INPUTS)
 
 
 def input_spec(encoder: Encoder) -> InputSpec:

@@ -229,6 +229,23 @@ def test_the_moment_an_action_is_known_counts_from_the_users_own_next_event():
     np.testing.assert_array_equal(shown[:2], [[1, 1, 1, 1], [0, 0, 0, 0]])
 
 
+def test_fitting_and_encoding_at_once_gives_what_one_after_the_other_does():
+    encoder, encoded = Encoder.fit_encode(LOG, INPUTS)
+    alone = Encoder.fit(LOG, INPUTS)
+    for field in dataclasses.fields(Encoder):
+        np.testing.assert_equal(getattr(encoder, field.name), getattr(alone, field.name), err_msg=field.name)
+    again = alone.encode(LOG)
+    assert_same_events(encoded.columns, again.columns, slice(None))
+    np.testing.assert_array_equal(encoded.event, again.event)
+
+
+def test_encoding_leaves_the_log_as_it_was():
+    before = {name: getattr(LOG, name).copy() for name in ("dense", "labels", "actions")}
+    encode(LOG)
+    for name, column in before.items():
+        np.testing.assert_array_equal(getattr(LOG, name), column, err_msg=name)
+
+
 def test_saving_and_loading_is_the_identity(tmp_path):
     encoder, encoded = encode(LOG)
     encoder.save(tmp_path / "encoder.npz")

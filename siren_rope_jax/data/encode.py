@@ -3,14 +3,16 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int32, UInt64
+from jaxtyping import Bool, Float32, Int32, Int64, UInt64
 
 from siren_rope_jax.data.counters import history_counters
 from siren_rope_jax.data.event_log import TRAIN, EventLog
 from siren_rope_jax.data.schema import InputError
 from siren_rope_jax.data.stable_hash import stable_hash
+from siren_rope_jax.data.stable_order import stable_order
 from siren_rope_jax.settings import check_settings
 
 _CLIP = 5.0  # standard deviations; one absurd duration must not drown the rest
@@ -77,33 +79,14 @@ class Encoder:
           log: the whole log.
           config: tables and smoothing.
         """
-        train = log.period == TRAIN
-        known = []
-        for hashes in _ids(log):
-            values, counts = np.unique(hashes[train], return_counts=True)
-            known.append(values[counts >= config.min_count])
-        counters, context_names = _counters(log, config)
-        dense = log.dense[train]
-        labels = log.labels[train]
-        start_day = int(log.day[train].min())
-        return cls(
-            config=config,
-            id_names=("item", *log.categorical_names),
-            known_ids=tuple(known),
-            dense_names=log.dense_names,
-            missing=tuple(np.flatnonzero(np.isnan(dense).any(axis=0)).tolist()),
-            dense_mean=_nan_mean(dense),
-            dense_std=_scale(dense),
-            context_names=context_names,
-            context_mean=_nan_mean(counters[train]),
-            context_std=_scale(counters[train]),
-            action_names=log.action_names,
-            task_names=log.task_names,
-            task_rates=tuple(float(np.nanmean(column, dtype=np.float64)) for column in labels.T),
-            start_day=start_day,
-            span_days=int(log.day[train].max()) - start_day + 1,
-            start_second=int(log.time[train].min()) // 1000,
-        )
+        return cls._fit(log, config, _prepare(log, config))
+
+    @classmethod
+    def fit_encode(cls, log: EventLog, config: InputConfig) -> tuple["Encoder", Encoded]:
+        """Fits on a log and encodes it; `fit`, then `encode`, would count its history twice."""
+        prepared = _prepare(log, config)
+        encoder = cls._fit(log, config, prepared)
+        return encoder, encoder._encode(log, prepared)
 
     def encode(self, log: EventLog) -> Encoded:
         """Turns the log into arrays, user after user.
@@ -118,25 +101,59 @@ class Encoder:
         for what, names in (fitted | {"categorical_names": self.id_names[1:]}).items():
             if names != getattr(log, what):
                 raise InputError(f"the log must have the {what} {names}, but has {getattr(log, what)}")
+        return self._encode(log, _prepare(log, self.config))
+
+    @classmethod
+    def _fit(cls, log: EventLog, config: InputConfig, prepared: "_Prepared") -> "Encoder":
+        train = log.period == TRAIN
+        known = []
+        for hashes in (prepared.item_hashes[log.item], *log.categorical.T):
+            values, counts = np.unique(hashes[train], return_counts=True)
+            known.append(values[counts >= config.min_count])
+        dense_mean, dense_std = _mean_and_scale(log.dense, train)
+        context_mean, context_std = _mean_and_scale(prepared.context, train[prepared.order])
+        start_day = int(log.day[train].min())
+        return cls(
+            config=config,
+            id_names=("item", *log.categorical_names),
+            known_ids=tuple(known),
+            dense_names=log.dense_names,
+            missing=tuple(np.flatnonzero(np.isnan(log.dense[train]).any(axis=0)).tolist()),
+            dense_mean=dense_mean,
+            dense_std=dense_std,
+            context_names=prepared.context_names,
+            context_mean=context_mean,
+            context_std=context_std,
+            action_names=log.action_names,
+            task_names=log.task_names,
+            task_rates=tuple(float(np.nanmean(column[train], dtype=np.float64)) for column in log.labels.T),
+            start_day=start_day,
+            span_days=int(log.day[train].max()) - start_day + 1,
+            start_second=int(log.time[train].min()) // 1000,
+        )
+
+    def _encode(self, log: EventLog, prepared: "_Prepared") -> Encoded:
         elapsed = log.time // 1000 - self.start_second
         if len(elapsed) and np.abs(elapsed).max() > np.iinfo(np.int32).max:
             raise InputError(
                 "events must lie within 68 years of the start of training, but one lies "
                 f"{np.abs(elapsed).max() / 31_556_952:.0f} years away"
             )
-        order = np.argsort(log.user, kind="stable")
-        counters, _ = _counters(log, self.config)
-        ids = [self._buckets(column, hashes[order]) for column, hashes in enumerate(_ids(log))]
+        order = prepared.order
+        items = self._buckets(0, prepared.item_hashes)[log.item]
+        others = [self._buckets(column, hashes) for column, hashes in enumerate(log.categorical.T, start=1)]
         dense = log.dense[order]
         absent = np.isnan(dense[:, self.missing]).astype(np.float32)
+        _standardise(dense, self.dense_mean, self.dense_std)
+        _standardise(prepared.context, self.context_mean, self.context_std)
         columns = {
             "day": log.day[order],
             "second": log.second[order],
-            "elapsed": elapsed[order].astype(np.int32),
-            "ids": np.stack(ids, axis=1),
-            "dense": np.concatenate([_standardised(dense, self.dense_mean, self.dense_std), absent], axis=1),
+            "elapsed": elapsed.astype(np.int32)[order],
+            "ids": np.stack([ids[order] for ids in (items, *others)], axis=1),
+            "dense": np.concatenate([dense, absent], axis=1),
             "actions": _visible_actions(log, order),
-            "context": _standardised(counters[order], self.context_mean, self.context_std),
+            "context": prepared.context,
             "labels": log.labels[order],
         }
         return Encoded(event=order, user=log.user[order], columns=columns)
@@ -160,8 +177,12 @@ class Encoder:
         rows = self.id_buckets[column]
         if rows == 1:
             return np.zeros(len(hashes), np.int32)
-        known = np.isin(hashes, self.known_ids[column])
-        return np.where(known, 1 + hashes % np.uint64(rows - 1), 0).astype(np.int32)
+        known = self.known_ids[column]
+        if not len(known):
+            return np.zeros(len(hashes), np.int32)
+        # Several times faster than np.isin, which sorts all the hashes.
+        nearest = known[np.minimum(np.searchsorted(known, hashes), len(known) - 1)]
+        return np.where(nearest == hashes, 1 + hashes % np.uint64(rows - 1), 0).astype(np.int32)
 
     def save(self, path: Path) -> None:
         """Writes the encoder as one .npz file."""
@@ -184,13 +205,17 @@ class Encoder:
         return cls(known_ids=known, **fields, **arrays)
 
 
-def _ids(log: EventLog) -> list[UInt64[np.ndarray, " E"]]:
-    items = stable_hash(log.item_ids, "item")[log.item]
-    return [items, *log.categorical.T]
+class _Prepared(NamedTuple):
+    """What both fitting and encoding need of a log; encoding standardises `context` in its place."""
+
+    order: Int64[np.ndarray, " E"]  # user after user
+    context: Float32[np.ndarray, "E C"]  # in that order
+    context_names: tuple[str, ...]
+    item_hashes: UInt64[np.ndarray, " I"]
 
 
-def _counters(log: EventLog, config: InputConfig) -> tuple[Float32[np.ndarray, "E C"], tuple[str, ...]]:
-    return history_counters(
+def _prepare(log: EventLog, config: InputConfig) -> _Prepared:
+    counters, names = history_counters(
         log.time,
         log.user,
         log.item,
@@ -200,37 +225,52 @@ def _counters(log: EventLog, config: InputConfig) -> tuple[Float32[np.ndarray, "
         action_names=log.action_names,
         smoothing=config.counter_smoothing,
     )
+    order = stable_order(log.user)
+    return _Prepared(order, counters[order], names, stable_hash(log.item_ids, "item"))
 
 
 def _visible_actions(log: EventLog, order: np.ndarray) -> Float32[np.ndarray, "E A2"]:
     """Value and observed flag of each action as the user's next event, at a later second, may see it."""
     if not log.action_names:  # an array without columns is nothing that orbax can save a layer for
         return np.zeros((len(order), 1), np.float32)
-    user, time = log.user[order], log.time[order]
-    # Events of one second do not see each other (ModelConfig.hide_ties), so what counts is the next second's event.
-    last = np.flatnonzero(np.r_[(user[:-1] != user[1:]) | (time[:-1] // 1000 != time[1:] // 1000), True][: len(user)])
-    after = last[np.searchsorted(last, np.arange(len(user)))] + 1
-    follows = np.append(user, -1)[after] == user
-    next_time = np.where(follows, np.append(time, 0)[after], np.iinfo(np.int64).max)
-    known = log.action_known[order] <= next_time[:, None]
-    shown = np.where(known, log.actions[order], log.action_pending)
+    known = log.action_known <= _next_times(log, order)[:, None]
+    shown = np.where(known, log.actions, log.action_pending)
     observed = ~np.isnan(shown)
-    return np.concatenate([np.where(observed, shown, 0), observed], axis=1).astype(np.float32)
+    shown[~observed] = 0
+    return np.concatenate([shown[order], observed[order]], axis=1, dtype=np.float32)
 
 
-def _nan_mean(values: np.ndarray) -> Float32[np.ndarray, " F"]:
-    count = np.maximum((~np.isnan(values)).sum(axis=0), 1)
-    return (np.nansum(values, axis=0, dtype=np.float64) / count).astype(np.float32)
+def _next_times(log: EventLog, order: np.ndarray) -> Int64[np.ndarray, " E"]:
+    """Time of the user's next event at a later second, in the order of the log; without one, the end of time."""
+    user, second = log.user[order], (log.time // 1000)[order]
+    # Events of one second do not see each other (ModelConfig.hide_ties), so what counts is the next second's event.
+    last = np.flatnonzero(np.r_[(user[:-1] != user[1:]) | (second[:-1] != second[1:]), True][: len(user)])
+    following = np.append(last[:-1] + 1, 0)[: len(last)]
+    follows = (user[following] == user[last]) & (following > last)
+    following_time = np.where(follows, log.time[order[following]], np.iinfo(np.int64).max)
+    next_times = np.empty_like(log.time)
+    next_times[order] = np.repeat(following_time, np.diff(last, prepend=-1))
+    return next_times
 
 
-def _scale(values: np.ndarray) -> Float32[np.ndarray, " F"]:
-    """Standard deviation, or 1 for a constant column."""
-    mean = _nan_mean(values)
-    count = np.maximum((~np.isnan(values)).sum(axis=0), 1)
-    std = np.sqrt(np.nansum((values.astype(np.float64) - mean) ** 2, axis=0) / count)
-    return np.where(std > 0, std, 1).astype(np.float32)
+def _mean_and_scale(
+    values: Float32[np.ndarray, "E F"], chosen: Bool[np.ndarray, " E"]
+) -> tuple[Float32[np.ndarray, " F"], Float32[np.ndarray, " F"]]:
+    """Mean and standard deviation of the chosen rows, missing values aside; 0 without any, 1 for a constant column."""
+    mean = np.zeros(values.shape[1], np.float32)
+    scale = np.ones_like(mean)
+    for index, column in enumerate(values.T):
+        column = column[chosen & ~np.isnan(column)].astype(np.float64)
+        if len(column):
+            mean[index] = column.mean()
+            column -= mean[index]
+            scale[index] = np.sqrt(np.mean(np.square(column, out=column))) or 1
+    return mean, scale
 
 
-def _standardised(values: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """Missing values become the mean."""
-    return np.clip(np.nan_to_num((values - mean) / std, nan=0.0), -_CLIP, _CLIP).astype(np.float32)
+def _standardise(values: Float32[np.ndarray, "E F"], mean: np.ndarray, std: np.ndarray) -> None:
+    """Standardises in place; missing values become the mean."""
+    values -= mean
+    values /= std
+    np.copyto(values, 0, where=np.isnan(values))
+    np.clip(values, -_CLIP, _CLIP, out=values)

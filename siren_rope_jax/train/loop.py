@@ -50,8 +50,7 @@ def train(log: EventLog, config: TrainConfig, run: Path, *, console: Console | N
       NonFiniteError: if loss or gradient is not finite; no checkpoint is written after that step.
     """
     console = console or Console()
-    encoder = Encoder.fit(log, config.inputs)
-    encoded = encoder.encode(log)
+    encoder, encoded = Encoder.fit_encode(log, config.inputs)
     rows = make_rows(encoded, log.period[encoded.event] == TRAIN, config.batches, seed=config.seed)
     steps = config.steps or max(1, round(config.epochs * len(rows.event) / config.batches.batch_size))
     session = make_session(encoder, config, steps=steps)
