@@ -19,6 +19,7 @@ from siren_rope_jax.data.toml_section import InputError, did_you_mean
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _FORMATS = (*_SEPARATORS, ".parquet")
 _ROW, _BAD, ROW_HASH = "__row", "__bad", "__row_hash"  # beside the user's columns
+_STRIPPED, _LOWER_CASE, _NUMBER = "__stripped ", "__lower_case ", "__number "  # of each column of text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +83,7 @@ class Table:
             return pl.col(column).cast(pl.Float64).fill_nan(None), pl.lit(True)
         if kind != pl.String:
             raise InputError(f'{self.path}: the column "{column}" holds {kind}, expected numbers')
-        text = pl.col(column).str.strip_chars()
-        number = text.cast(pl.Float64, strict=False)
+        text, number = pl.col(_STRIPPED + column), pl.col(_NUMBER + column)
         return number.fill_nan(None), number.is_not_null() | text.is_null() | (text == "")
 
     def flag(self, column: str) -> tuple[pl.Expr, pl.Expr]:
@@ -94,7 +94,7 @@ class Table:
         if self.types[column] != pl.String:
             return number == 1, is_number & number.is_in([0.0, 1.0]).fill_null(True)
         # Comparisons and not `replace`, which polars does not stream.
-        word = pl.col(column).str.strip_chars().str.to_lowercase()
+        word = pl.col(_LOWER_CASE + column)
         true, false = (number == 1) | (word == "true"), (number == 0) | (word == "false")
         flag = pl.when(true).then(True).when(false).then(False)
         return flag, flag.is_not_null() | (is_number & number.is_null())
@@ -172,7 +172,19 @@ def open_table(path: Path) -> Iterator[Table]:
             if any("\N{REPLACEMENT CHARACTER}" in name for name in types):
                 raise InputError(_not_utf8(path, local))
             frame = frame.filter(~pl.all_horizontal(pl.col(list(types)).is_null()))  # blank lines
-        yield Table(path, local, frame, types)
+        yield Table(path, local, _with_readings(frame, types), types)
+
+
+def _with_readings(frame: pl.LazyFrame, types: Mapping[str, Any]) -> pl.LazyFrame:
+    """Adds what the columns of text say, since polars would work it out anew for every expression that asks for it.
+
+    Nothing asked for is nothing done: the frame is lazy.
+    """
+    texts = [column for column, kind in types.items() if kind == pl.String]
+    stripped = {_STRIPPED + column: pl.col(column).str.strip_chars() for column in texts}
+    numbers = {_NUMBER + column: pl.col(_STRIPPED + column).cast(pl.Float64, strict=False) for column in texts}
+    lower_case = {_LOWER_CASE + column: pl.col(_STRIPPED + column).str.to_lowercase() for column in texts}
+    return frame.with_columns(**stripped).with_columns(**numbers, **lower_case)
 
 
 def _existing(path: Path) -> Path:
