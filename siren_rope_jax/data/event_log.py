@@ -185,10 +185,13 @@ def _labels(events: pl.DataFrame, spec: EventLogSpec, signals: Sequence[Signal])
 
 
 def _action_known(events: pl.DataFrame, spec: EventLogSpec) -> Int64[np.ndarray, "E A"]:
-    known = np.empty((events.height, len(spec.actions)), np.int64)
+    time, shape = events["time"].to_numpy(), (events.height, len(spec.actions))
+    if not any(action.known_at or action.happened_at for action in spec.actions):
+        return np.broadcast_to(time[:, None], shape)  # of a long log, a quarter of its memory
+    known = np.empty(shape, np.int64)
     for column, action in enumerate(spec.actions):
         name = f"known {outcomes(spec).index(action)}"
-        known[:, column] = events[name if name in events.columns else "time"].to_numpy()
+        known[:, column] = events[name].to_numpy() if name in events.columns else time
     return known
 
 
