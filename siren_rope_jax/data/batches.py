@@ -1,6 +1,5 @@
 """User sequences -> windows -> rows packed with several windows -> shuffled, sharded grain batches."""
 
-import bisect
 import dataclasses
 
 import grain
@@ -59,20 +58,22 @@ def plan_windows(user: np.ndarray, scored: Bool[np.ndarray, " E"], window: int) 
       (first, first new, end) of each window, as indices of events; those before the first new one are history.
     """
     starts = np.flatnonzero(np.r_[True, user[1:] != user[:-1]][: len(user)])
-    ends = np.r_[starts[1:], len(user)][: len(starts)]
     wanted = np.flatnonzero(scored)
     # Positions, among the wanted events, of each user's first and of the one after its last.
-    low, high = np.searchsorted(wanted, starts), np.searchsorted(wanted, ends)
-    wanted = wanted.tolist()
+    bounds = np.searchsorted(wanted, np.r_[starts, len(user)])
+    some = bounds[1:] > bounds[:-1]
+    starts, low, high = starts[some], bounds[:-1][some], bounds[1:][some]
     windows = []
-    for user_start, next_wanted, stop in zip(starts.tolist(), low.tolist(), high.tolist(), strict=True):
-        while next_wanted < stop:
-            new = wanted[next_wanted]
-            first = max(user_start, new - window // 2)
-            end = min(wanted[stop - 1] + 1, first + window)
-            windows.append((first, new, end))
-            next_wanted = bisect.bisect_left(wanted, end, next_wanted, stop)
-    return np.array(windows, np.int32).reshape(-1, 3)
+    while len(low):  # every user's next window at once
+        new = wanted[low]
+        first = np.maximum(starts, new - window // 2)
+        end = np.minimum(wanted[high - 1] + 1, first + window)
+        windows.append(np.stack([first, new, end], axis=1))
+        low = np.searchsorted(wanted, end)
+        more = low < high
+        starts, low, high = starts[more], low[more], high[more]
+    in_rounds = np.concatenate([np.zeros((0, 3), np.int64), *windows])
+    return in_rounds[np.argsort(in_rounds[:, 1])].astype(np.int32)
 
 
 def pack_rows(
@@ -91,11 +92,12 @@ def pack_rows(
     """
     windows = np.random.default_rng(seed).permutation(windows)
     lengths = windows[:, 2] - windows[:, 0]
+    longest_first = np.argsort(-lengths, kind="stable")
     room: list[list[int]] = [[] for _ in range(row_length + 1)]  # rows by free slots
     free_sizes = 0  # bit n: some row has n free slots
-    rows: list[list[int]] = []
-    for index in np.argsort(-lengths, kind="stable").tolist():
-        length = int(lengths[index])
+    count = 0
+    places = []  # of each window, its row * row_length + its first slot
+    for length in lengths[longest_first].tolist():
         fitting = free_sizes >> length
         if fitting:
             free = length + (fitting & -fitting).bit_length() - 1
@@ -103,26 +105,35 @@ def pack_rows(
             if not room[free]:
                 free_sizes &= ~(1 << free)
         else:
-            free, row = row_length, len(rows)
-            rows.append([])
-        rows[row].append(index)
+            free, row = row_length, count
+            count += 1
+        places.append((row + 1) * row_length - free)
         room[free - length].append(row)
         if free > length:
             free_sizes |= 1 << (free - length)
-    event = np.full((len(rows), row_length), PADDING, np.int32)
-    segment, position = np.zeros_like(event), np.zeros_like(event)
-    is_scored = np.zeros(event.shape, bool)
-    for row, members in enumerate(rows):
-        slot = 0
-        for number, index in enumerate(members, start=1):
-            first, new, end = windows[index].tolist()
-            slots = slice(slot, slot + end - first)
-            event[row, slots] = np.arange(first, end)
-            segment[row, slots] = number
-            position[row, slots] = np.arange(end - first)
-            is_scored[row, slot + new - first : slots.stop] = scored[new:end]
-            slot = slots.stop
-    return PackedRows(event, segment, position, is_scored)
+    # By rows, and in a row in the order of the slots.
+    in_rows = np.argsort(places)
+    places, windows = np.array(places, np.int64)[in_rows], windows[longest_first][in_rows]
+    first, new, end = windows.T
+    row = places // row_length
+    number = 1 + np.arange(len(row)) - np.searchsorted(row, row)
+    lengths = end - first
+    position = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    slot = np.repeat(places, lengths) + position
+    event = np.repeat(first, lengths) + position
+    shape = (count, row_length)
+    return PackedRows(
+        event=_scattered(shape, slot, event, PADDING),
+        segment=_scattered(shape, slot, np.repeat(number, lengths), 0),
+        position=_scattered(shape, slot, position, 0),
+        scored=_scattered(shape, slot, scored[event] & (event >= np.repeat(new, lengths)), False),
+    )
+
+
+def _scattered(shape: tuple[int, int], slot: np.ndarray, values: np.ndarray, empty: int | bool) -> np.ndarray:
+    result = np.full(shape, empty, bool if isinstance(empty, bool) else np.int32)
+    result.reshape(-1)[slot] = values
+    return result
 
 
 def make_rows(encoded: Encoded, scored: Bool[np.ndarray, " E"], config: BatchConfig, *, seed: int = 0) -> PackedRows:
@@ -176,21 +187,19 @@ def batches(
 
 
 def _gather(encoded: Encoded, rows: PackedRows, indices: np.ndarray) -> dict[str, np.ndarray]:
-    beyond = indices >= len(rows.event)
-    indices = np.where(beyond, 0, indices)
+    beyond = np.flatnonzero(indices >= len(rows.event))
 
     def take(values: np.ndarray, empty: int | bool) -> np.ndarray:
-        taken = values[indices]
+        taken = values.take(indices, axis=0, mode="clip")
         taken[beyond] = empty
         return taken
 
-    event = take(rows.event, PADDING)
-    padding = event == PADDING
+    event, scored = take(rows.event, PADDING), take(rows.scored, False)
+    padding = np.flatnonzero(event == PADDING)
     batch = {}
     for name, column in encoded.columns.items():
-        batch[name] = column[np.where(padding, 0, event)]
-        batch[name][padding] = 0
-    scored = take(rows.scored, False)
+        batch[name] = column.take(event, axis=0, mode="clip")  # PADDING takes the first event
+        batch[name].reshape(event.size, *column.shape[1:])[padding] = 0
     batch["labels"][~scored] = np.nan
     return batch | {
         "segment": take(rows.segment, 0),
