@@ -73,7 +73,7 @@ VARIANTS = {
 # They differ in more: other weights, or another order of the sums.
 FORMS = {
     "grouped queries": small_config(small_rotary("siren", per_head=True), key_heads=1),
-    "queries in chunks": small_config(bias=BiasConfig("hstu"), query_chunk=3),
+    "attention in chunks": small_config(bias=BiasConfig("hstu"), attention="chunked"),
     "late": small_config(action_fusion="late"),
     "interleaved": small_config(action_fusion="interleaved"),
     "interleaved with encodings": small_config(

@@ -1,117 +1,54 @@
 """Strictly causal attention over packed segments, and from requests to histories, against float64."""
 
-import math
-import re
-
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from attention_cases import (
+    BATCH,
+    HEADS,
+    LENGTH,
+    OPTIONS,
+    PACKED,
+    PADDING_INSIDE,
+    PADDING_ONLY,
+    REQUEST_LAYOUT,
+    REQUESTS,
+    SINGLES,
+    TIMES,
+    WIDTHS,
+    attend,
+    check_against_float64,
+    clocks,
+    jitted,
+    layout_of,
+    layouts,
+    options,
+    random_cotangent,
+    random_inputs,
+    value_and_gradients,
+)
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from one_sentence import as_installed, raises_one_sentence
 
-from siren_rope_jax.ops import apply_rotary, inverse_frequencies, time_order_angles
-from siren_rope_jax.ops.attention import RelativeEmbedding, strictly_causal_attention
+from siren_rope_jax.ops import (
+    RelativeEmbedding,
+    apply_rotary,
+    inverse_frequencies,
+    strictly_causal_attention,
+    time_order_angles,
+)
 
-BATCH, LENGTH, HEADS, WIDTH, VALUE_WIDTH, BUCKETS, REQUESTS = 2, 8, 4, 4, 3, 5, 6
-SCALE = WIDTH**-0.5
-layouts = arrays.arrays(np.int32, (BATCH, LENGTH), elements=st.integers(0, 3))
-clocks = arrays.arrays(np.int32, (BATCH, LENGTH), elements=st.integers(0, 4)).map(lambda x: np.sort(x, axis=1))
-PACKED = np.array([[1, 1, 1, 2, 2, 3, 0, 0], [1, 1, 1, 1, 1, 1, 1, 1]], np.int32)
-PADDING_INSIDE = np.array([[1, 1, 0, 1, 0, 2, 2, 2], [0, 0, 5, 5, 0, 5, 0, 7]], np.int32)
-PADDING_ONLY = np.zeros((BATCH, LENGTH), np.int32)
-SINGLES = np.array([[1, 2, 3, 4, 5, 6, 7, 8], [8, 7, 6, 5, 4, 3, 2, 1]], np.int32)
-TIMES = np.array([[0, 0, 1, 1, 2, 3, 3, 3], [0, 1, 2, 2, 2, 3, 3, 4]], np.int32)
-
-
-def random_inputs(seed=0, dtype=jnp.float32, length=LENGTH, *, queries=None, groups=HEADS, bias=False, relative=False):
-    """Everything with a gradient, by name: `groups` heads of keys and values, and learned tables if asked for."""
-    generator = np.random.default_rng(seed)
-    shapes = {
-        "query": (BATCH, queries or length, HEADS, WIDTH),
-        "key": (BATCH, length, groups, WIDTH),
-        "value": (BATCH, length, groups, VALUE_WIDTH),
-        "no_history": (HEADS, VALUE_WIDTH),
-        "bias": (HEADS, BUCKETS) if bias else None,
-        "relative_key": (BUCKETS, HEADS, WIDTH) if relative else None,
-        "relative_value": (BUCKETS, HEADS, VALUE_WIDTH) if relative else None,
-    }
-    return {name: jnp.asarray(generator.normal(size=shape), dtype) for name, shape in shapes.items() if shape}
+SCALE = WIDTHS[0] ** -0.5
+WAYS = {"plain": {"implementation": "plain"}, "chunked": {"implementation": "chunked", "chunk": 3}}
+ways = pytest.mark.parametrize("how", WAYS.values(), ids=WAYS)
 
 
-def relation(layout):
-    """Some bucket of each query and key, computed from one number of each slot."""
-    query, key = layout["segment_ids"], layout.get("key_segment_ids", layout["segment_ids"])
-    (_, queries), (_, keys) = query.shape, key.shape
-    numbers = np.random.default_rng(2).integers(0, 20, (BATCH, queries + keys))
-    return numbers[:, :queries], numbers[:, queries:]
-
-
-def attend(inputs, layout, *, query_chunk=None):
-    of_query, of_key = (jnp.asarray(numbers) for numbers in relation(layout))
-
-    def buckets(rows, columns):
-        return (of_query[:, rows, None] - of_key[:, None, columns]) % BUCKETS
-
-    def bias(rows, columns):
-        return jnp.swapaxes(inputs["bias"][:, buckets(rows, columns)], 0, 1)
-
-    tables = [inputs[name] for name in ("relative_key", "relative_value") if name in inputs]
-    return strictly_causal_attention(
-        **{name: inputs[name] for name in ("query", "key", "value", "no_history")},
-        bias=bias if "bias" in inputs else None,
-        relative=RelativeEmbedding(buckets, *tables) if tables else None,
-        query_chunk=query_chunk,
-        **layout,
-    )
-
-
-def value_and_gradients(inputs, layout, cotangent, query_chunk=None):
-    result, pull_back = jax.vjp(lambda inputs: attend(inputs, layout, query_chunk=query_chunk), inputs)
-    return result, pull_back(cotangent)[0]
-
-
-jitted = jax.jit(value_and_gradients, static_argnames="query_chunk")
-
-
-def layout_of(segment_ids, times=None, **others):
-    given = {"segment_ids": segment_ids, "times": times} | others
-    return {name: jnp.asarray(array) for name, array in given.items() if array is not None}
-
-
-def random_cotangent(inputs):
-    shape = (*inputs["query"].shape[:3], VALUE_WIDTH)
-    return jnp.asarray(np.random.default_rng(1).normal(size=shape), inputs["value"].dtype)
-
-
-def check_against_float64(inputs, segment_ids, times=None, *, function=jitted, atol=2e-6, **others):
-    cotangent, layout = random_cotangent(inputs), layout_of(segment_ids, times, **others)
-    result, gradients = function(inputs, layout, cotangent)
-    of_query, of_key = relation(layout)
-    buckets = (of_query[:, :, None] - of_key[:, None, :]) % BUCKETS
-    exact, expected = reference.attention(
-        inputs, segment_ids, SCALE, times, np.float64(cotangent), buckets=buckets, **others
-    )
-    chex.assert_type(result, inputs["value"].dtype)
-    chex.assert_trees_all_close(result, exact, rtol=0, atol=atol)
-    chex.assert_trees_all_close(gradients, expected, atol=4 * atol, rtol=4 * atol)
-
-
-OPTIONS = {
-    "plain": {},
-    "one key head": {"groups": 1},
-    "two key heads": {"groups": 2},
-    "bias": {"bias": True},
-    "relative": {"relative": True},
-    "all": {"groups": 2, "bias": True, "relative": True},
-}
-options = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-
-
+@ways
 @options
 @settings(deadline=None, max_examples=15)
 @given(layouts, st.none() | clocks, st.integers(0, 2**32 - 1))
@@ -120,16 +57,18 @@ options = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @example(PADDING_ONLY, None, 0)
 @example(SINGLES, TIMES, 0)
 @example(np.ones((BATCH, LENGTH), np.int32), np.zeros((BATCH, LENGTH), np.int32), 0)
-def test_values_and_gradients_equal_float64_for_any_layout(options, segment_ids, times, seed):
+def test_values_and_gradients_equal_float64_for_any_layout(how, options, segment_ids, times, seed):
     """With ties or none; grouped queries as if keys and values were repeated; gradients of the tables too."""
-    check_against_float64(random_inputs(seed, **options), segment_ids, times)
+    check_against_float64(random_inputs(seed, **options), segment_ids, times, how=how)
 
 
+@ways
 @pytest.mark.parametrize("segment_ids", [PACKED, PADDING_ONLY])
-def test_without_jit_values_and_gradients_are_the_same(segment_ids):
-    check_against_float64(random_inputs(**OPTIONS["all"]), segment_ids, function=value_and_gradients)
+def test_without_jit_values_and_gradients_are_the_same(how, segment_ids):
+    check_against_float64(random_inputs(**OPTIONS["all"]), segment_ids, function=value_and_gradients, how=how)
 
 
+@ways
 @pytest.mark.parametrize("options", ["plain", "all"])
 @settings(deadline=None, max_examples=20)
 @given(
@@ -138,17 +77,11 @@ def test_without_jit_values_and_gradients_are_the_same(segment_ids):
     arrays.arrays(np.int32, (BATCH, REQUESTS), elements=st.integers(0, 3)),
     arrays.arrays(np.int32, (BATCH, REQUESTS), elements=st.integers(0, 5)),
 )
-def test_requests_to_another_sequence_equal_float64_for_any_layout(options, key_segments, key_times, segments, times):
+def test_requests_to_another_sequence_equal_float64_for_any_layout(
+    how, options, key_segments, key_times, segments, times
+):
     inputs = random_inputs(5, queries=REQUESTS, **OPTIONS[options])
-    check_against_float64(inputs, segments, times, key_segment_ids=key_segments, key_times=key_times)
-
-
-REQUEST_LAYOUT = layout_of(
-    np.array([[1, 1, 2, 2, 3, 0], [1, 1, 1, 1, 4, 1]], np.int32),
-    np.array([[2, 1, 3, 9, 9, 9], [0, 1, 3, 9, 9, 4]], np.int32),
-    key_segment_ids=PACKED,
-    key_times=TIMES,
-)
+    check_against_float64(inputs, segments, times, how=how, key_segment_ids=key_segments, key_times=key_times)
 
 
 def test_request_gets_what_its_event_would_get_at_the_end_of_the_history():
@@ -165,10 +98,11 @@ def test_request_gets_what_its_event_would_get_at_the_end_of_the_history():
         chex.assert_trees_all_close(attend_jitted(appended, layout)[:, -1], results[:, i], rtol=0, atol=1e-6)
 
 
-def test_requests_to_a_history_of_no_events_get_no_history():
+@ways
+def test_requests_to_a_history_of_no_events_get_no_history(how):
     inputs = random_inputs(queries=REQUESTS, length=0, **OPTIONS["all"])
     layout = REQUEST_LAYOUT | {name: jnp.zeros((BATCH, 0), jnp.int32) for name in ("key_segment_ids", "key_times")}
-    result, gradients = jitted(inputs, layout, random_cotangent(inputs))
+    result, gradients = jitted(inputs, layout, random_cotangent(inputs), **how)
     chex.assert_trees_all_equal(result, jnp.broadcast_to(inputs["no_history"], result.shape), strict=True)
     chex.assert_tree_all_finite(gradients)
 
@@ -176,6 +110,7 @@ def test_requests_to_a_history_of_no_events_get_no_history():
 def test_moving_requests_and_events_alike_leaves_the_result():
     """Queries rotated by the angle of the request, keys by those of the events."""
     inputs, generator = random_inputs(7, queries=REQUESTS), np.random.default_rng(8)
+    frequencies = inverse_frequencies(WIDTHS[0])
     request, event = (
         [jnp.asarray(generator.integers(0, 100, (BATCH, length)), jnp.float32) for _ in range(2)]
         for length in (REQUESTS, LENGTH)
@@ -185,7 +120,7 @@ def test_moving_requests_and_events_alike_leaves_the_result():
     def result(request_shift, event_shift):
         sides = {"query": (request, request_shift), "key": (event, event_shift)}
         rotated = {
-            name: apply_rotary(inputs[name], time_order_angles(*(x + shift for x in side), inverse_frequencies(WIDTH)))
+            name: apply_rotary(inputs[name], time_order_angles(*(x + shift for x in side), frequencies))
             for name, (side, shift) in sides.items()
         }
         return attend(inputs | rotated, REQUEST_LAYOUT)
@@ -195,15 +130,16 @@ def test_moving_requests_and_events_alike_leaves_the_result():
     assert np.abs(result(1.0, 0.0) - result(0.0, 0.0)).max() > 0.05
 
 
+@ways
 @pytest.mark.parametrize("batch", [1, BATCH])
 @pytest.mark.parametrize("heads", [1, HEADS])
-def test_bias_of_one_row_or_head_is_that_of_all(batch, heads):
+def test_bias_of_one_row_or_head_is_that_of_all(how, batch, heads):
     inputs, cotangent = random_inputs(9), random_cotangent(random_inputs())
 
     @jax.jit
     def result(bias):
         attended = strictly_causal_attention(
-            **inputs, segment_ids=jnp.asarray(PACKED), bias=lambda rows, columns: bias[:, :, rows][..., columns]
+            **inputs, segment_ids=jnp.asarray(PACKED), bias=lambda rows, columns: bias[:, :, rows][..., columns], **how
         )
         return jnp.sum(attended * cotangent), attended
 
@@ -216,45 +152,13 @@ def test_bias_of_one_row_or_head_is_that_of_all(batch, heads):
     chex.assert_trees_all_close(of_one[0], expected[0].sum(axis=repeated, keepdims=True), rtol=0, atol=4e-6)
 
 
-@pytest.mark.parametrize("query_chunk", [1, 3, LENGTH, 100])
-def test_chunks_of_queries_change_neither_values_nor_gradients(query_chunk):
-    for inputs, layout in (
-        (random_inputs(11, **OPTIONS["all"]), layout_of(PADDING_INSIDE, TIMES)),
-        (random_inputs(11, queries=REQUESTS, **OPTIONS["all"]), REQUEST_LAYOUT),
-    ):
-        cotangent = random_cotangent(inputs)
-        whole, chunked = (jitted(inputs, layout, cotangent, query_chunk=chunk) for chunk in (None, query_chunk))
-        chex.assert_trees_all_close(chunked, whole, rtol=0, atol=2e-6)
-
-
-def largest_array(function, *arguments):
-    """Elements of the largest array in the program, as it is traced and as it is compiled."""
-    lowered = jax.jit(function).lower(*arguments)
-    shapes = re.findall(r"tensor<(\d+(?:x\d+)*)x\w+>", lowered.as_text())
-    shapes += re.findall(r"\w\d+\[(\d+(?:,\d+)*)\]", lowered.compile().as_text())
-    return max(math.prod(int(size) for size in re.split("[x,]", shape)) for shape in shapes)
-
-
-@pytest.mark.parametrize("options", ["plain", "all"])
-def test_with_chunks_no_array_of_all_pairs_exists_in_values_or_gradients(options):
-    length = 128
-    inputs = random_inputs(length=length, **OPTIONS[options])
-    layout = layout_of(np.ones((BATCH, length), np.int32), np.tile(np.arange(length), (BATCH, 1)))
-    all_pairs, cotangent = BATCH * HEADS * length * length, random_cotangent(inputs)
-    for function in (
-        lambda inputs, chunk: attend(inputs, layout, query_chunk=chunk),
-        lambda inputs, chunk: value_and_gradients(inputs, layout, cotangent, query_chunk=chunk),
-    ):
-        assert largest_array(lambda inputs, function=function: function(inputs, 8), inputs) <= all_pairs // 8
-        assert largest_array(lambda inputs, function=function: function(inputs, None), inputs) >= all_pairs
-
-
+@ways
 @pytest.mark.parametrize("segment", [0, 1])
-def test_a_row_of_one_event_gives_no_history(segment):
+def test_a_row_of_one_event_gives_no_history(how, segment):
     inputs = random_inputs(length=1, **OPTIONS["all"])
     segment_ids = np.full((BATCH, 1), segment, np.int32)
-    check_against_float64(inputs, segment_ids)
-    result, _ = jitted(inputs, layout_of(segment_ids), random_cotangent(inputs))
+    check_against_float64(inputs, segment_ids, how=how)
+    result, _ = jitted(inputs, layout_of(segment_ids), random_cotangent(inputs), **how)
     chex.assert_trees_all_equal(result, jnp.broadcast_to(inputs["no_history"], result.shape), strict=True)
 
 
@@ -266,25 +170,27 @@ def test_scale_is_the_factor_of_the_logits():
     chex.assert_trees_all_close(even[1, 5], inputs["value"][1, :5].mean(axis=0), rtol=0, atol=1e-6)
 
 
+@ways
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("segment_ids", [PACKED, PADDING_INSIDE, PADDING_ONLY])
-def test_logits_of_ten_thousand_stay_finite(dtype, segment_ids):
+def test_logits_of_ten_thousand_stay_finite(how, dtype, segment_ids):
     inputs = random_inputs(dtype=dtype)
     inputs |= {name: 200 * inputs[name] for name in ("query", "key")}
     logits = SCALE * jnp.einsum("bind,bjnd->bnij", *(inputs[name].astype(jnp.float32) for name in ("query", "key")))
     assert jnp.abs(logits).max() > 1e4
-    result, gradients = jitted(inputs, layout_of(segment_ids), jnp.ones_like(inputs["value"]))
+    result, gradients = jitted(inputs, layout_of(segment_ids), jnp.ones_like(inputs["value"]), **how)
     chex.assert_tree_all_finite((result, gradients))
     # The largest logit takes all the weight: a logit's rounding by 1e-3 moves a weight by less than that.
     exact = reference.attention(inputs, segment_ids, SCALE)
     chex.assert_trees_all_close(result, exact, rtol=0, atol=2e-2 if dtype == "bfloat16" else 5e-3)
 
 
+@ways
 @options
 @pytest.mark.parametrize("segment_ids", [PACKED, PADDING_INSIDE])
-def test_bfloat16_equals_float64_to_its_precision(segment_ids, options):
+def test_bfloat16_equals_float64_to_its_precision(how, segment_ids, options):
     # Weights and results carry 8 bits, 2^-8 = .004 each; gradients pass through a few such roundings.
-    check_against_float64(random_inputs(dtype=jnp.bfloat16, **options), segment_ids, atol=0.02)
+    check_against_float64(random_inputs(dtype=jnp.bfloat16, **options), segment_ids, how=how, atol=0.02)
 
 
 def test_events_of_one_time_do_not_see_each_other():
@@ -294,22 +200,22 @@ def test_events_of_one_time_do_not_see_each_other():
     def attend_to(value):
         return attend(inputs | {"value": value}, layout)[0]
 
-    expected = jnp.broadcast_to(inputs["no_history"], (3, HEADS, VALUE_WIDTH))
+    expected = jnp.broadcast_to(inputs["no_history"], (3, HEADS, WIDTHS[1]))
     chex.assert_trees_all_equal(attend_to(inputs["value"])[:3], expected, strict=True)
     depends = np.abs(jax.jit(jax.jacrev(attend_to))(inputs["value"])[:, :, :, 0]).max(axis=(1, 2, 4, 5)) > 0
     chex.assert_trees_all_equal(depends, times[0][:, None] > times[0][None, :], strict=True)
 
 
 @pytest.mark.parametrize("filling", [1e4, float("nan"), float("inf")])
-@pytest.mark.parametrize("query_chunk", [None, 3])
-def test_what_padding_holds_matters_to_no_value_and_no_gradient(filling, query_chunk):
+@ways
+def test_what_padding_holds_matters_to_no_value_and_no_gradient(how, filling):
     inputs, padding = random_inputs(groups=1), (PADDING_INSIDE == 0)[:, :, None, None]
     filled, emptied = (
         jitted(
             inputs | {name: jnp.where(padding, content, inputs[name]) for name in ("query", "key", "value")},
             layout_of(PADDING_INSIDE),
             random_cotangent(inputs),
-            query_chunk=query_chunk,
+            **how,
         )
         for content in (filling, 0.0)
     )
@@ -317,11 +223,11 @@ def test_what_padding_holds_matters_to_no_value_and_no_gradient(filling, query_c
     chex.assert_trees_all_equal(filled[0][0, 2], inputs["no_history"], strict=True)
 
 
-@pytest.mark.parametrize("query_chunk", [None, 3])
-def test_arrays_of_numpy_are_taken_as_those_of_jax(query_chunk):
+@ways
+def test_arrays_of_numpy_are_taken_as_those_of_jax(how):
     inputs, layout = random_inputs(), {"segment_ids": np.int64(PACKED), "times": np.cumsum(PACKED, axis=1)}
     with as_installed():
-        on_host = attend({name: np.asarray(x) for name, x in inputs.items()}, layout, query_chunk=query_chunk)
+        on_host = attend({name: np.asarray(x) for name, x in inputs.items()}, layout, **how)
     chex.assert_trees_all_close(on_host, attend(inputs, layout_of(PACKED, layout["times"])), atol=1e-6)
 
 
@@ -368,7 +274,8 @@ HISTORY = {"key": floats(1, 4, 2, 4), "value": floats(1, 4, 2, 5), "key_segment_
         ({"query": integers(1, 3, 2, 4)}, ("query must be floating-point numbers", "int32")),
         ({"value": integers(1, 3, 2, 5)}, ("value must be floating-point numbers", "int32")),
         ({"times": np.array([[0, 1, 2**31]])}, ("times must fit int32", 2**31)),
-        ({"query_chunk": 0}, ("query_chunk must be at least 1", "0")),
+        ({"chunk": 0}, ("chunk must be at least 1", "0")),
+        ({"implementation": "flash"}, ("implementation must be one of", "auto", "flash")),
         ({"bias": floats(1, 2, 3, 3)}, ("bias must be a function of query slots and key slots", "ndarray")),
         ({"bias": lambda rows, columns: floats(2, 3, 3)}, ("bias must return", "(1, 2, 3, 3)", "(2, 3, 3)")),
         ({"bias": lambda rows, columns: floats(1, 2, 3, 4)}, ("bias must return", "(1, 2, 3, 3)", "(1, 2, 3, 4)")),

@@ -352,7 +352,6 @@ def test_the_attention_and_residual_scales_of_the_configuration_are_used():
             {"rotary": small_rotary("siren", separate_action_network=True), "action_fusion": "interleaved"},
             "separate_action_network off",
         ),
-        ({"query_chunk": 0}, r"query_chunk must lie in \[1, inf\), but is 0"),
         ({"encodings": ("learned", "learned")}, r"encodings must each be given once, but are \('learned', 'learned'\)"),
     ],
 )

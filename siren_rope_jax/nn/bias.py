@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from siren_rope_jax.nn.config import BiasConfig
 from siren_rope_jax.nn.features import Events, InputSpec
-from siren_rope_jax.ops.attention import RelativeEmbedding
+from siren_rope_jax.ops.attention_terms import RelativeEmbedding
 from siren_rope_jax.ops.bias import (
     Bias,
     alibi_bias,

@@ -98,7 +98,8 @@ class RotaryAttention(nnx.Module):
             times=times,
             bias=bias,
             relative=relative,
-            query_chunk=self.config.query_chunk,
+            implementation=self.config.attention,
+            times_ascend=self.config.action_fusion != "interleaved",
         )
         return self.output(attended.reshape(x.shape))
 

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Any, Literal
 
+from siren_rope_jax.ops.attention import Implementation
 from siren_rope_jax.ops.frequencies import ScaledFrequencies, scaled_frequencies
 from siren_rope_jax.settings import check_settings
 
@@ -242,8 +243,9 @@ class ModelConfig:
     """Probability with which training hides an id."""
     attention_scale: float | None = None
     """Factor of the attention logits; 1/sqrt(head width) if not given (the authors: 0.025)."""
-    query_chunk: int | None = None
-    """Queries that are attended from at a time, for less memory; all at once if not given."""
+    attention: Implementation = "auto"
+    """How attention is computed: all logits at once, a block of them at a time (memory linear in the length), a kernel
+    for NVIDIA GPUs or TPUs, or what suits the device, the length and the other settings."""
     residual_scale: float = 1.0
     """Factor of each residual branch (the authors: 0.1)."""
     context_skip: bool = True
@@ -277,7 +279,6 @@ class ModelConfig:
             dropout="[0, 1)",
             id_dropout="[0, 1)",
             attention_scale="(0, inf)",
-            query_chunk="[1, inf)",
             residual_scale="(-inf, inf)",
         )
         if self.width % (2 * self.heads):

@@ -1,23 +1,21 @@
 """Strictly causal attention over packed segments, within one sequence or from requests to a history."""
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, get_args
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Float32, Int, Integer
+from jaxtyping import Array, Float, Int, Integer
 
+from siren_rope_jax.ops.attention_chunked import chunked_attention
+from siren_rope_jax.ops.attention_cudnn import cudnn_attention
+from siren_rope_jax.ops.attention_plain import plain_attention
+from siren_rope_jax.ops.attention_splash import LANES, splash_attention
+from siren_rope_jax.ops.attention_terms import Layout, RelativeEmbedding
 from siren_rope_jax.ops.bias import Bias
 from siren_rope_jax.ops.integers import device_integers
+from siren_rope_jax.ops.target import target_device
 
-
-class RelativeEmbedding(NamedTuple):
-    """What a key and a value gain by their relation to the query, such as the interval between them."""
-
-    buckets: Callable[[Int[Array, " Q"], Int[Array, " K"]], Int[Array, "B Q K"]]  # of query slots and key slots
-    key: Float[Array, "T N H"]  # one vector for each of T buckets
-    value: Float[Array, "T N V"]
+Implementation = Literal["auto", "plain", "chunked", "cudnn", "splash"]
 
 
 def strictly_causal_attention(
@@ -33,7 +31,9 @@ def strictly_causal_attention(
     key_times: Integer[Array, "B S"] | None = None,
     bias: Bias | None = None,
     relative: RelativeEmbedding | None = None,
-    query_chunk: int | None = None,
+    implementation: Implementation = "auto",
+    chunk: int = 128,
+    times_ascend: bool = False,
 ) -> Float[Array, "B Q N V"]:
     """Lets each event attend to the earlier events of its own segment, never to itself.
 
@@ -56,15 +56,23 @@ def strictly_causal_attention(
       bias: added to the scaled logits: a function of query slots and key slots (`alibi_bias`, `t5_bias`,
         `hstu_bias`), so that no [B, N, Q, S] array of it is needed.
       relative: vectors added to keys and values by the relation of query and key (TiSASRec).
-      query_chunk: queries that are attended from at a time, whose logits are computed anew for the gradient: memory
-        for [B, N, query_chunk, S] instead of [B, N, Q, S]; all at once if not given.
+      implementation: how it is computed. "plain" holds all logits, [B, N, Q, S], at once; "chunked" a block of them at
+        a time, with memory linear in Q and S. "cudnn" and "splash" are fused kernels, for NVIDIA GPUs and for TPUs,
+        without bias, relative or another sequence of keys. "auto" takes the device's kernel where it serves the
+        arguments, else chunked from 1024 x 1024 pairs on (on a CPU 256 x 256), else plain. The device is that of the
+        mesh in context (`jax.set_mesh`), or the process's first. On several devices splash needs that mesh: it divides
+        the batch over the axis "data" and the heads over "model". All but plain have reverse-mode derivatives alone.
+      chunk: queries and keys in a block of "chunked".
+      times_ascend: the caller's promise that no event of a segment is earlier than one in a slot before, without which
+        "splash" takes no times. A row that breaks it is NaN there.
 
     Returns:
       Attended values in the dtype of `value`; finite, with finite gradients, for any layout of segments.
 
     Raises:
       ValueError: if the shapes do not agree, of what `bias` and `relative` return too, queries, keys and values are
-        not floating-point or the times no integers that fit, or a time is missing where keys are another sequence.
+        not floating-point or the times no integers that fit, a time is missing where keys are another sequence, or the
+        implementation named cannot serve the arguments.
 
     Source: strict causality as in Cheng, Sun, Lu 2026; softmax over packed segments; grouped queries of Ainslie et
     al. 2023; relative embeddings of Shaw et al. 2018.
@@ -78,65 +86,69 @@ def strictly_causal_attention(
         raise ValueError(f"bias must be a function of query slots and key slots, but is a {type(bias).__name__}")
     if relative is not None:
         _check_tables(relative, query.shape[2], query.shape[3], value.shape[3])
-    if query_chunk is not None and query_chunk < 1:
-        raise ValueError(f"query_chunk must be at least 1, but is {query_chunk}")
+    if implementation not in get_args(Implementation):
+        raise ValueError(f"implementation must be one of {get_args(Implementation)}, but is {implementation!r}")
+    if chunk < 1:
+        raise ValueError(f"chunk must be at least 1, but is {chunk}")
     if scale is None:
         scale = 1 / math.sqrt(query.shape[-1])
-    length, heads, groups = query.shape[1], query.shape[2], key.shape[2]
+    extras = {"bias": bias, "relative": relative, "key_segment_ids": key_segment_ids}
+    extra = [name for name, x in extras.items() if x is not None]
+    unordered = times is not None and not times_ascend
+    if implementation == "auto":
+        implementation = _best(query, key, value, extra, unordered)
+    elif refusal := _refusal(implementation, query, key, value, extra, unordered):
+        raise ValueError(refusal)
+    if not query.size or not key.size:
+        implementation = "plain"  # there is nothing to attend from or to
+    layout = Layout(segment_ids, times, key_segment_ids, key_times)
     # Weights of 0 would not keep a NaN in padding from spreading, forwards or backwards.
-    of_keys = segment_ids if key_segment_ids is None else key_segment_ids
     query = jnp.where(segment_ids[..., None, None] != 0, query, 0)
-    key, value = (jnp.where(of_keys[..., None, None] != 0, x, 0) for x in (key, value))
-    columns = jnp.arange(key.shape[1])
-    # One batched matrix product over [B, N] is twice as fast on a CPU as the einsum over "B S N H".
-    key_transposed, values = jnp.transpose(key, (0, 2, 3, 1)), jnp.swapaxes(value, 1, 2)
+    key, value = (jnp.where(layout.ids_of_keys[..., None, None] != 0, x, 0) for x in (key, value))
+    given = {"query": query, "key": key, "value": value, "layout": layout, "no_history": no_history, "scale": scale}
+    match implementation:
+        case "plain":
+            return plain_attention(**given, bias=bias, relative=relative)
+        case "chunked":
+            return chunked_attention(**given, bias=bias, relative=relative, chunk=chunk)
+        case "cudnn":
+            return cudnn_attention(**given)
+    return splash_attention(**given)
 
-    def attend(rows: Int[Array, " C"], query: Float[Array, "B C N H"]) -> Float[Array, "B C N V"]:
-        """Attends from the queries of some slots."""
-        visible = _visible(rows, columns, segment_ids, times, key_segment_ids, key_times)[:, None]
-        query = jnp.swapaxes(query, 1, 2)
 
-        def by_group(x: Array) -> Array:  # the queries of a group of heads share one matrix product
-            return x.reshape(x.shape[0], groups, heads // groups * rows.size, x.shape[-1])
+def _best(query: Array, key: Array, value: Array, extra: list[str], unordered: bool) -> Implementation:
+    """The device's kernel where it serves; rows shorter than a kernel's lanes would be mostly padding."""
+    platform, kind = target_device()
+    kernel: Implementation = "splash" if platform == "tpu" and query.shape[1] >= LANES else "plain"
+    if platform == "gpu" and "NVIDIA" in kind:
+        kernel = "cudnn"
+    if kernel != "plain" and not _refusal(kernel, query, key, value, extra, unordered):
+        return kernel
+    # On a CPU blocks that stay in its cache are faster soon; elsewhere their many steps only pay when memory is short.
+    long = 256 if platform == "cpu" else 1024
+    return "chunked" if query.shape[1] * key.shape[1] >= long**2 else "plain"
 
-        def by_head(x: Array) -> Array:
-            return x.reshape(x.shape[0], heads, rows.size, x.shape[-1])
 
-        logits = by_head(jnp.matmul(by_group(query), key_transposed, preferred_element_type=jnp.float32))
-        buckets = None
-        if relative is not None:
-            buckets = _checked_buckets(relative.buckets(rows, columns), visible[:, 0].shape)[:, None]
-            of_bucket = jnp.einsum("bnqh,tnh->bnqt", query, relative.key, preferred_element_type=jnp.float32)
-            logits = logits + jnp.take_along_axis(of_bucket, buckets, axis=-1)
-        logits = logits * scale
-        if bias is not None:
-            logits = logits + _checked_bias(bias(rows, columns), logits.shape).astype(jnp.float32)
-        logits = jnp.where(visible, logits, jnp.finfo(jnp.float32).min)
-        largest = jax.lax.stop_gradient(logits.max(-1, keepdims=True, initial=jnp.finfo(jnp.float32).min))
-        weights = jnp.exp(logits - largest)
-        attended = by_head(
-            jnp.matmul(by_group(weights.astype(value.dtype)), values, preferred_element_type=jnp.float32)
-        )
-        if relative is not None and buckets is not None:
-            of_bucket = _sum_by_bucket(weights, buckets, relative.value.shape[0])
-            attended += jnp.einsum("bnqt,tnv->bnqv", of_bucket, relative.value, preferred_element_type=jnp.float32)
-        # The sum divides the mixed values, which are fewer than the weights. Rows that see nothing weigh all alike.
-        sees = visible.any(-1, keepdims=True)
-        attended = attended / jnp.where(sees, weights.sum(-1, keepdims=True), 1)
-        attended = jnp.where(sees, attended, no_history[:, None])
-        return jnp.swapaxes(attended, 1, 2).astype(value.dtype)
-
-    rows = jnp.arange(length)
-    if query_chunk is None or query_chunk >= length:
-        return attend(rows, query)
-    chunks = -(-length // query_chunk)
-    surplus = chunks * query_chunk - length
-    rows = jnp.pad(rows, (0, surplus), mode="edge").reshape(chunks, query_chunk)
-    query = jnp.pad(query, ((0, 0), (0, surplus), (0, 0), (0, 0)))
-    query = jnp.moveaxis(query.reshape(query.shape[0], chunks, query_chunk, *query.shape[2:]), 1, 0)
-    attended = jax.lax.map(jax.checkpoint(lambda chunk: attend(*chunk), prevent_cse=False), (rows, query))
-    attended = jnp.moveaxis(attended, 0, 1)
-    return attended.reshape(attended.shape[0], chunks * query_chunk, *attended.shape[3:])[:, :length]
+def _refusal(
+    implementation: Implementation, query: Array, key: Array, value: Array, extra: list[str], unordered: bool
+) -> str | None:
+    """Why a kernel cannot serve the arguments."""
+    types = sorted({str(x.dtype) for x in (query, key, value)})
+    widths = query.shape[3], value.shape[3]
+    match implementation:
+        case "cudnn" | "splash" if extra:
+            return (
+                f"implementation {implementation} must be given no bias, relative or key_segment_ids, but got {extra}"
+            )
+        case "cudnn" if types not in (["bfloat16"], ["float16"]):
+            return f"implementation cudnn needs queries, keys and values of one 16-bit type, but they are {types}"
+        case "cudnn" if widths[0] != widths[1] or widths[0] % 8 or widths[0] > 128:
+            return f"implementation cudnn needs heads of one width, a multiple of 8 up to 128, but they have {widths}"
+        case "splash" if types not in (["bfloat16"], ["float32"]):
+            return f"implementation splash needs all float32 or all bfloat16, but queries, keys and values are {types}"
+        case "splash" if unordered:
+            return "implementation splash needs times_ascend with times, but it is False"
+    return None
 
 
 def _check_arrays(
@@ -189,50 +201,3 @@ def _check_tables(relative: RelativeEmbedding, heads: int, width: int, value_wid
             f"relative must hold tables of shapes [T, {heads}, {width}] and [T, {heads}, {value_width}], "
             f"but they have {key} and {value}"
         )
-
-
-def _checked_bias(bias: Float[Array, "..."], shape: tuple[int, ...]) -> Float[Array, "#B #N C S"]:
-    allowed = {1, shape[0]}, {1, shape[1]}, {shape[2]}, {shape[3]}
-    if bias.ndim != 4 or not all(given in sizes for given, sizes in zip(bias.shape, allowed, strict=True)):
-        raise ValueError(f"bias must return shape {shape}, where B and N may be 1, but returned {bias.shape}")
-    return bias
-
-
-def _checked_buckets(buckets: Int[Array, "..."], shape: tuple[int, ...]) -> Int[Array, "B C S"]:
-    if buckets.shape != shape or not jnp.issubdtype(buckets.dtype, jnp.integer):
-        raise ValueError(
-            f"relative.buckets must return integers of shape {shape}, but returned {buckets.dtype} of {buckets.shape}"
-        )
-    return buckets
-
-
-def _visible(
-    rows: Int[Array, " C"],
-    columns: Int[Array, " S"],
-    segment_ids: Int[Array, "B Q"],
-    times: Integer[Array, "B Q"] | None,
-    key_segment_ids: Int[Array, "B S"] | None,
-    key_times: Integer[Array, "B S"] | None,
-) -> Bool[Array, "B C S"]:
-    """[b, i, j]: does the query of slot rows[i] see event j?"""
-    segment = segment_ids[:, rows, None]
-    others = segment_ids if key_segment_ids is None else key_segment_ids
-    visible = (segment == others[:, None, :]) & (segment != 0)
-    if key_segment_ids is None:
-        visible &= rows[:, None] > columns[None, :]
-    if times is not None:
-        visible &= times[:, rows, None] > (times if key_times is None else key_times)[:, None, :]
-    return visible
-
-
-def _sum_by_bucket(
-    weights: Float32[Array, "B N C S"], buckets: Int[Array, "B 1 C S"], count: int
-) -> Float32[Array, "B N C T"]:
-    """Total weight of the keys in each bucket."""
-
-    def one_query(weights: Float32[Array, " S"], buckets: Int[Array, " S"]) -> Float32[Array, " T"]:
-        return jnp.zeros(count, jnp.float32).at[buckets].add(weights)
-
-    over_queries = jax.vmap(one_query)
-    over_heads = jax.vmap(over_queries, in_axes=(0, None))
-    return jax.vmap(over_heads)(weights, buckets[:, 0])

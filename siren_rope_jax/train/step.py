@@ -54,7 +54,8 @@ def compile_model(
       spec: its inputs.
       task_logits: where each task's prediction starts.
       optimizer: of the parameters.
-      mesh: devices; parameters are replicated, batches sharded over "data".
+      mesh: devices; parameters are replicated, batches sharded over "data". It is in context while tracing, so that
+        attention knows what it is compiled for and a kernel can be divided.
       task_weights: weight of each task's loss.
       seed: of the parameters and, with the step's number, of its dropout.
 
@@ -83,7 +84,8 @@ def compile_model(
             key = jax.random.fold_in(dropout_key, state.step)
             return multitask_loss(merge(params)(_events(batch), dropout_key=key), batch["labels"], weights)
 
-        (loss, task_losses), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            (loss, task_losses), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
         params = cast(nnx.State, optax.apply_updates(state.params, updates))  # type: ignore[arg-type]
         metrics = {"loss": loss, "task_losses": task_losses, "gradient_norm": optax.tree.norm(gradient)}
@@ -93,7 +95,8 @@ def compile_model(
         return TrainState(params, optimizer_state, state.step + 1), metrics
 
     def predict(params: nnx.State, batch: Batch) -> Float32[Array, "B S K"]:
-        return jax.nn.sigmoid(merge(params)(_events(batch)))
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return jax.nn.sigmoid(merge(params)(_events(batch)))
 
     everywhere = replicated(mesh)
     return CompiledModel(

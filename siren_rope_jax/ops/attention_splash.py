@@ -1,0 +1,118 @@
+"""Attention by the Pallas kernel "splash attention", for TPUs."""
+
+from typing import cast
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Bool, Float, Int32
+
+from siren_rope_jax.ops.attention_terms import Layout
+from siren_rope_jax.ops.target import target_device
+
+LANES = 128  # lengths are padded to whole lanes
+_BLOCKS = (512, 384, 256, 128)
+
+
+def splash_attention(
+    query: Float[Array, "B S N H"],
+    key: Float[Array, "B S M H"],
+    value: Float[Array, "B S M V"],
+    layout: Layout,
+    no_history: Float[Array, "N V"],
+    *,
+    scale: float,
+) -> Float[Array, "B S N V"]:
+    """Computes `strictly_causal_attention` from arrays that are 0 in padding and times that ascend in each segment.
+
+    Such times let a query see the events of its segment up to some slot, its bound, which takes the place of the
+    query's own slot in the kernel's causal mask. A row whose times do not ascend is NaN.
+
+    Runs in the interpreter, slowly, where the computation is for no TPU.
+    """
+    length = query.shape[1]
+    bounds, some, ascend = _bounds(layout)
+    query = query * jnp.asarray(scale, query.dtype)
+    query, key, value = (jnp.swapaxes(_padded(x), 1, 2) for x in (query, key, value))
+    attended = _on_each_device(query, key, value, _padded(layout.segment_ids), _padded(bounds))
+    attended = jnp.where(some[..., None, None], jnp.swapaxes(attended, 1, 2)[:, :length], no_history)
+    return jnp.where(ascend[:, None, None, None], attended, jnp.nan).astype(value.dtype)
+
+
+def _padded(x: Array) -> Array:
+    return jnp.pad(x, ((0, 0), (0, -x.shape[1] % LANES)) + ((0, 0),) * (x.ndim - 2))
+
+
+def _bounds(layout: Layout) -> tuple[Int32[Array, "B S"], Bool[Array, "B S"], Bool[Array, " B"]]:
+    """First slot that each query does not see, whether it sees any, and whether the times of a row ascend."""
+    slots = jnp.broadcast_to(jnp.arange(layout.segment_ids.shape[1], dtype=jnp.int32), layout.segment_ids.shape)
+    times = slots if layout.times is None else layout.times
+    ids, times, order = jax.lax.sort((layout.segment_ids, times, slots), dimension=1, num_keys=2)
+
+    def changes(x: Array) -> Bool[Array, "B S"]:
+        return jnp.pad(x[:, 1:] != x[:, :-1], ((0, 0), (1, 0)), constant_values=True)
+
+    def latest(start: Bool[Array, "B S"]) -> Int32[Array, "B S"]:
+        return jax.lax.cummax(jnp.where(start, slots, 0), axis=1)
+
+    of_segment, of_time = latest(changes(ids)), latest(changes(ids) | changes(times))
+    ahead = jnp.pad(order[:, 1:] < order[:, :-1], ((0, 0), (1, 0))) & (of_segment != slots) & (ids != 0)
+    bounds, some = jnp.take_along_axis(order, of_time, axis=1), (of_time > of_segment) & (ids != 0)
+    _, bounds, some = jax.lax.sort((order, bounds, some), dimension=1, num_keys=1)
+    return bounds, some, ~ahead.any(axis=1)
+
+
+def _on_each_device(
+    query: Float[Array, "B N S H"],
+    key: Float[Array, "B M S H"],
+    value: Float[Array, "B M S V"],
+    segment_ids: Int32[Array, "B S"],
+    bounds: Int32[Array, "B S"],
+) -> Float[Array, "B N S V"]:
+    """Runs the kernel, which the compiler cannot divide, on each device's share of the batch and the heads."""
+    mesh = jax.sharding.get_abstract_mesh()
+    free = {name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind != AxisType.Manual}
+    if all(mesh.shape[name] == 1 for name in free):
+        return _kernel(query, key, value, segment_ids, bounds)
+    batch, heads = (
+        name if name in free and size % mesh.shape[name] == 0 else None
+        for name, size in (("data", query.shape[0]), ("model", key.shape[1]))
+    )
+    of_heads, of_slots = P(batch, heads), P(batch)
+    return jax.shard_map(
+        _kernel,
+        in_specs=(of_heads, of_heads, of_heads, of_slots, of_slots),
+        out_specs=of_heads,
+        axis_names=free,
+        check_vma=False,  # the kernel's outputs do not say over which axes they vary
+    )(query, key, value, segment_ids, bounds)
+
+
+def _kernel(query: Array, key: Array, value: Array, segment_ids: Array, bounds: Array) -> Array:
+    # Imported late: Pallas takes a while to load, and only TPUs need it.
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+
+    heads, length = query.shape[1], query.shape[2]
+    size = next(size for size in _BLOCKS if length % size == 0)
+    names = "block_q", "block_kv", "block_q_dkv", "block_kv_dkv", "block_q_dq", "block_kv_dq"
+    causal = splash.make_splash_mha(
+        masks.MultiHeadMask([masks.CausalMask((length, length), offset=-1)] * heads),
+        block_sizes=splash.BlockSizes(**dict.fromkeys(names, size)),
+        head_shards=1,
+        q_seq_shards=1,
+        interpret=target_device()[0] != "tpu",
+    )
+
+    def one_row(query: Array, key: Array, value: Array, segment_ids: Array, bounds: Array) -> Array:
+        # The mask is "number of the query - 1 >= slot of the key", computed in every block that runs, which are all up
+        # to the diagonal; the number is the query's slot, unless it is given here.
+        infos = (causal.fwd_mask_info, causal.dq_mask_info, causal.dkv_mask_info)
+        bounded = (info._replace(q_sequence=bounds) for info in infos if info is not None)
+        attended = splash.SplashAttentionKernel(*bounded, **causal.kwargs)(
+            query, key, value, splash.SegmentIds(segment_ids, segment_ids)
+        )
+        return cast(Array, attended)  # with no residuals asked for
+
+    return jax.vmap(one_row)(query, key, value, segment_ids, bounds)
