@@ -5,7 +5,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 VENV ?= .venv$(if $(filter-out 3.11,$(VERSION)),-$(VERSION))
 BIN := $(VENV)/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test test-tpu check clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -17,6 +17,12 @@ demo: $(VENV)/installed
 
 test: check
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# In an environment of its own: with the TPU library beside it, jax looks for a TPU first.
+test-tpu:
+	$(MAKE) VENV=$(VENV)-tpu $(VENV)-tpu/installed
+	$(VENV)-tpu/bin/pip install --quiet --constraint constraints.txt --editable '.[tpu]'
+	JAX_PLATFORMS=cpu $(VENV)-tpu/bin/python -m pytest -m tpu
 
 check: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -137,9 +137,7 @@ def _refusal(
     widths = query.shape[3], value.shape[3]
     match implementation:
         case "cudnn" | "splash" if extra:
-            return (
-                f"implementation {implementation} must be given no bias, relative or key_segment_ids, but got {extra}"
-            )
+            return f"implementation {implementation} takes no bias, relative or key_segment_ids, but got {extra}"
         case "cudnn" if types not in (["bfloat16"], ["float16"]):
             return f"implementation cudnn needs queries, keys and values of one 16-bit type, but they are {types}"
         case "cudnn" if widths[0] != widths[1] or widths[0] % 8 or widths[0] > 128:
