@@ -48,11 +48,12 @@ def kernels(lowered):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("implementation", "width"), [("splash", 32), ("splash", 64), ("splash", 128), ("auto", 64)])
 def test_value_and_gradient_of_splash_are_three_kernels(mesh, dtype, implementation, width):
-    by_head, by_row = (NamedSharding(mesh, spec) for spec in (P("data", None, "model"), P("data")))
+    by_head, by_row, whole = (NamedSharding(mesh, spec) for spec in (P("data", None, "model"), P("data"), P()))
     arrays = [
         jax.ShapeDtypeStruct((BATCH, LENGTH, heads, width), dtype, sharding=by_head)
         for heads in (HEADS, KEY_HEADS, KEY_HEADS)
     ]
+    no_history = jax.ShapeDtypeStruct((HEADS, width), dtype, sharding=whole)
     segment_ids, times = (jax.ShapeDtypeStruct((BATCH, LENGTH), "int32", sharding=by_row) for _ in range(2))
 
     def value_and_gradients(query, key, value, no_history, segment_ids, times):
@@ -66,7 +67,7 @@ def test_value_and_gradient_of_splash_are_three_kernels(mesh, dtype, implementat
         return jax.value_and_grad(loss, argnums=(0, 1, 2, 3))(query, key, value, no_history)
 
     with jax.set_mesh(mesh):
-        traced = jax.jit(value_and_gradients).trace(*arrays, jnp.zeros((HEADS, width)), segment_ids, times)
+        traced = jax.jit(value_and_gradients).trace(*arrays, no_history, segment_ids, times)
         assert kernels(traced.lower(lowering_platforms=("tpu",))) == 3
 
 
