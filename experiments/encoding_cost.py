@@ -9,22 +9,17 @@ median over the rounds of its time over ordinal RoPE's in the same round.
 
 import dataclasses
 import json
-import time
 from pathlib import Path
 
-import jax
 import numpy as np
 import tyro
+from benchmarks.timing import alternate
+from benchmarks.workload import OurModel, make_batch
 from rich.progress import track
 from rich.table import Table
 
 from siren_rope_jax.nn.config import BiasConfig, ModelConfig, RotaryConfig
-from siren_rope_jax.nn.features import InputSpec
-from siren_rope_jax.ops.calendar import split_unix_time
 from siren_rope_jax.report.tables import make_console
-from siren_rope_jax.train.optimizer import OptimizerConfig, make_optimizer
-from siren_rope_jax.train.sharding import MeshConfig, make_mesh, put_batch
-from siren_rope_jax.train.step import compile_model
 
 ORDINAL = "ordinal RoPE"
 NO_ROTATION = RotaryConfig("none")
@@ -70,67 +65,20 @@ class EncodingCost:
     """Where the ratios are written."""
 
 
-def make_batch(cost: EncodingCost) -> tuple[InputSpec, dict[str, np.ndarray]]:
-    """One row a user, full, of random numbers."""
-    rng = np.random.default_rng(0)
-    shape = (cost.batch_size, cost.length)
-    elapsed = np.cumsum(rng.integers(60, 20_000, shape), axis=1)
-    day, second = split_unix_time(elapsed)
-    events = {
-        "segment": np.ones(shape, np.int32),
-        "position": np.broadcast_to(np.arange(cost.length, dtype=np.int32), shape),
-        "day": day,
-        "second": second,
-        "elapsed": elapsed.astype(np.int32),
-        "ids": np.zeros((*shape, 0), np.int32),
-        "dense": rng.normal(size=(*shape, 32)).astype(np.float32),
-        "actions": rng.integers(0, 2, (*shape, 3)).astype(np.float32),
-        "context": rng.normal(size=(*shape, 4)).astype(np.float32),
-    }
-    spec = InputSpec(
-        dense_names=tuple(f"feature_{index}" for index in range(32)),
-        action_features=3,
-        context_features=4,
-        span_days=float(day.max() + 1),
-        window=cost.length,
-    )
-    return spec, events | {"labels": rng.integers(0, 2, (*shape, 3)).astype(np.float32)}
-
-
 def main(cost: EncodingCost) -> None:
     """Compiles every model, times them in turn and prints the ratios."""
     console = make_console()
-    spec, batch = make_batch(cost)
-    mesh = make_mesh(MeshConfig())
-    batch = put_batch(mesh, batch)
-    steps, states, parameters = {}, {}, {}
+    spec, batch = make_batch(np.ones((cost.batch_size, cost.length), np.int32))
+    models = {}
     for name, changes in track(MODELS.items(), description="compiling", console=console):
-        model = compile_model(
-            ModelConfig(width=cost.width, dropout=0.0, **changes),
-            spec,
-            (0.0,) * 3,
-            make_optimizer(OptimizerConfig(), 100),
-            mesh,
-            task_weights=(1.0,) * 3,
-            seed=0,
-        )
-        steps[name] = model.train_step
-        states[name], _ = model.train_step(model.initial_state(), batch)
-        parameters[name] = sum(x.size for x in jax.tree.leaves(states[name].params))
-    seconds = {name: np.empty(cost.rounds) for name in MODELS}
-    order = np.random.default_rng(0)
-    for index in track(range(cost.rounds), description="timing", console=console):
-        for name in order.permutation(list(MODELS)).tolist():
-            step = steps[name]
-            started = time.perf_counter()
-            states[name], metrics = step(states[name], batch)
-            jax.block_until_ready((states[name], metrics))
-            seconds[name][index] = time.perf_counter() - started
+        models[name] = OurModel(ModelConfig(width=cost.width, dropout=0.0, **changes), spec, batch)
+        models[name].train()
+    seconds = alternate({name: model.train for name, model in models.items()}, cost.rounds)
     table = Table("encoding", "step / ordinal RoPE's", "half of the rounds", "parameters more")
     results = {}
     for name in MODELS:
         ratios = seconds[name] / seconds[ORDINAL]
-        more = parameters[name] - parameters[ORDINAL]
+        more = models[name].parameters - models[ORDINAL].parameters
         low, median, high = np.quantile(ratios, (0.25, 0.5, 0.75)).tolist()
         results[name] = {"ratio": median, "quartiles": [low, high], "parameters": more}
         table.add_row(name, f"{median:.2f}", f"{low:.2f} to {high:.2f}", f"{more:,}")

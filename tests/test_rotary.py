@@ -188,6 +188,40 @@ def test_sine_and_cosine_shared_by_layers_rotate_as_the_angles_do():
     chex.assert_trees_all_equal(rotate_pairs(x, sin, cos), apply_rotary(x, angles), strict=True)
 
 
+@pytest.mark.parametrize("interleaved", [False, True], ids=["half_split", "interleaved"])
+@pytest.mark.parametrize(
+    "angles",
+    [(2, 5, 3), (1, 5, 3), (2, 5, 6, 3), (2, 5, 2, 3), (1, 1, 2, 3), (2, 1, 1, 3)],
+    ids=["shared", "one row", "per head", "per group", "one row and slot per group", "one slot"],
+)
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "jit"])
+def test_gradient_given_to_the_angles_at_once_is_that_through_sine_and_cosine(compiled, angles, interleaved):
+    generator = np.random.default_rng(8)
+    x, cotangent = (jnp.asarray(generator.normal(size=(2, 5, 6, 8)), jnp.float32) for _ in range(2))
+    angles = jnp.asarray(generator.normal(size=angles), jnp.float32)
+
+    def rotate(x, angles, at_once):
+        sin, cos = (3 * part for part in sincos(angles))  # a constant factor, as of xPos
+        by = angles if at_once else None
+        return rotate_pairs(x, sin, cos, angles=by, interleaved=interleaved, partial=True)
+
+    def value_and_gradients(x, angles, at_once):
+        rotated, pull_back = jax.vjp(lambda x, angles: rotate(x, angles, at_once), x, angles)
+        return rotated, pull_back(cotangent)
+
+    if compiled:
+        value_and_gradients = jax.jit(value_and_gradients, static_argnums=2)
+    expected = value_and_gradients(x, angles, False)
+    chex.assert_trees_all_close(value_and_gradients(x, angles, True), expected, rtol=0, atol=2e-5)
+    assert float(jnp.abs(expected[1][1]).min()) > 1e-4
+
+
+def test_angles_of_another_shape_than_their_sine_are_refused_in_one_sentence():
+    x, sin = jnp.zeros((1, 2, 1, 4)), jnp.zeros((1, 2, 2))
+    with raises_one_sentence("angles", "(1, 2, 2)", "(1, 1, 2)"):
+        rotate_pairs(x, sin, sin, angles=jnp.zeros((1, 1, 2)))
+
+
 @pytest.mark.parametrize(
     ("x_shape", "angle_shape", "options", "parts"),
     [

@@ -30,9 +30,8 @@ def plain_attention(
     (batch, length, heads, _), groups = query.shape, key.shape[2]
     rows, columns = jnp.arange(length), jnp.arange(key.shape[1])
     # One batched matrix product over [B, N] is twice as fast on a CPU as the einsum over "B S N H".
-    key_transposed, values = jnp.transpose(key, (0, 2, 3, 1)), jnp.swapaxes(value, 1, 2)
+    query, key, value = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
     seen = visible(layout, rows, columns)[:, None]
-    query = jnp.swapaxes(query, 1, 2)
 
     def by_group(x: Array) -> Array:  # the queries of a group of heads share one matrix product
         return x.reshape(x.shape[0], groups, heads // groups * length, x.shape[-1])
@@ -40,7 +39,7 @@ def plain_attention(
     def by_head(x: Array) -> Array:
         return x.reshape(x.shape[0], heads, length, x.shape[-1])
 
-    logits = by_head(jnp.matmul(by_group(query), key_transposed, preferred_element_type=jnp.float32))
+    logits = by_head(jnp.matmul(by_group(query), jnp.swapaxes(key, 2, 3), preferred_element_type=jnp.float32))
     buckets = None
     if relative is not None:
         buckets = buckets_of_block(relative, rows, columns, batch=batch)[:, None]
@@ -52,7 +51,7 @@ def plain_attention(
     logits = jnp.where(seen, logits, jnp.finfo(jnp.float32).min)
     largest = jax.lax.stop_gradient(logits.max(-1, keepdims=True, initial=jnp.finfo(jnp.float32).min))
     weights = jnp.exp(logits - largest)
-    attended = by_head(jnp.matmul(by_group(weights.astype(value.dtype)), values, preferred_element_type=jnp.float32))
+    attended = by_head(jnp.matmul(by_group(weights.astype(value.dtype)), value, preferred_element_type=jnp.float32))
     if relative is not None and buckets is not None:
         of_bucket = sum_by_bucket(weights, buckets, relative.value.shape[0])
         attended += jnp.einsum("bnqt,tnv->bnqv", of_bucket, relative.value, preferred_element_type=jnp.float32)

@@ -172,11 +172,10 @@ def _turn_by_backward(interleaved, saved, cotangent):  # type: ignore[no-untyped
     cotangent = cotangent.astype(jnp.float32)
     # r exp(i angle) x grows with the angle by i times itself: the real part of that, times the conjugate cotangent.
     products = _grouped(x, sin) * _grouped(_turn(cotangent, -cos, -sin, interleaved), sin)
-    while (
-        products.shape[-2] % 2 == 0
-    ):  # by halves, which XLA:CPU fuses with the product, unlike a sum over an inner axis
-        products = sum(jnp.split(products, 2, axis=-2))
-    of_angles = sum(_halves(products.sum(-2), interleaved))
+    # Summed by halves, which XLA:CPU fuses with the product, unlike a sum over an inner axis.
+    while products.shape[-2] and products.shape[-2] % 2 == 0:
+        products = jnp.add(*jnp.split(products, 2, axis=-2))
+    of_angles = jnp.add(*_halves(products.sum(-2), interleaved))
     if angles.ndim < x.ndim:
         of_angles = of_angles.squeeze(-2)
     broadcast = tuple(axis for axis, size in enumerate(angles.shape) if size < of_angles.shape[axis])

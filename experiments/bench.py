@@ -1,0 +1,88 @@
+"""How fast is the model, as ratios of things timed in turn in one process?
+
+Command: `make bench` (`python experiments/bench.py`; `--log LOG.toml`, any number, adds the lengths of real logs).
+Cost: under 10 minutes on 2 CPU cores. With the extra `bench` it compares with PyTorch too.
+Expected: README, section "Speed"; every row is a median over the rounds, with the least and the greatest.
+"""
+
+import dataclasses
+import json
+import os
+import platform
+import time
+from pathlib import Path
+
+import jax
+import tyro
+from benchmarks import attention_rows, input_rows, model_rows, op_rows, packing_rows
+from benchmarks.timing import Row
+from benchmarks.workload import MID, SMALL
+from rich.console import Console
+from rich.table import Table
+
+from siren_rope_jax.cli import prefer_huge_pages
+from siren_rope_jax.report.tables import make_console
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """Time the model, its parts and what a user would pick instead, and print the ratios."""
+
+    rounds: int = 9
+    """Times that each is timed."""
+    events: int = 10_000_000
+    """Simulated events of the input pipeline."""
+    log: tuple[Path, ...] = ()
+    """Descriptions of real logs (TOML), whose lengths are packed."""
+    only: tuple[str, ...] = ()
+    """Parts to run; all if not given: model, low_precision, compile, op, attention, packing, input, gpu."""
+    out: Path = Path("runs/bench.json")
+    """Where the rows are written."""
+
+
+def main(bench: Bench, console: Console) -> None:
+    """Runs the parts, prints their rows and writes them."""
+    rounds = bench.rounds
+    parts = {
+        "model": lambda: model_rows.steps(SMALL, rounds) + model_rows.steps(MID, rounds),
+        "low_precision": lambda: model_rows.low_precision(SMALL, rounds),
+        "compile": lambda: model_rows.compile_times(SMALL),
+        "op": lambda: op_rows.rotations(SMALL, 3 * rounds) + op_rows.rotations(MID, 3 * rounds) + op_rows.passes(SMALL),
+        "attention": lambda: (
+            attention_rows.lengths(rounds, ("plain", "chunked"))
+            + attention_rows.against_flax(rounds)
+            + attention_rows.batches(rounds)
+        ),
+        "packing": lambda: packing_rows.all_logs(bench.log, rounds),
+        "input": lambda: input_rows.rows(bench.events, rounds),
+        "gpu": lambda: model_rows.on_a_gpu(rounds) if jax.default_backend() == "gpu" else [],
+    }
+    rows: list[Row] = []
+    for name in bench.only or parts:
+        started = time.perf_counter()
+        with console.status(name):
+            rows += parts[name]()
+        console.print(f"{name}: {time.perf_counter() - started:.0f} s")
+    table = Table("what", "ratio", "from", "to", "aim", "note")
+    for row in rows:
+        table.add_row(
+            f"{row.group}: {row.name}", *(f"{x:.3g}" for x in (row.median, row.low, row.high)), row.target, row.note
+        )
+    console.print(table)
+    machine = {
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "cores": os.cpu_count(),
+        "device": str(jax.devices()[0]),
+        "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", ""),
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
+    }
+    bench.out.parent.mkdir(parents=True, exist_ok=True)
+    bench.out.write_text(
+        json.dumps({"machine": machine, "rows": [dataclasses.asdict(r) for r in rows]}, indent=1) + "\n"
+    )
+
+
+if __name__ == "__main__":
+    prefer_huge_pages()
+    main(tyro.cli(Bench), make_console())

@@ -1,0 +1,74 @@
+"""Events trained per second: our packed rows against PyTorch's batches padded to 64, at the lengths of real logs."""
+
+import math
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from benchmarks.input_pipeline import write_csv_log
+from benchmarks.timing import Row, alternate
+from benchmarks.workload import SMALL, OurModel, make_batch
+
+from siren_rope_jax.data.batches import pack_rows, plan_windows
+from siren_rope_jax.data.event_log import TRAIN, read_event_log
+from siren_rope_jax.data.schema import EventLogSpec
+
+PADDED_TO, ROW_LENGTH = 64, 128
+
+
+def lengths_of(log_toml: Path) -> np.ndarray:
+    """Lengths of the windows that `train` would cut from a log's training events."""
+    log = read_event_log(EventLogSpec.from_toml(log_toml))
+    order = np.argsort(log.user, kind="stable")
+    windows = plan_windows(log.user[order], (log.period == TRAIN)[order], PADDED_TO)
+    return windows[:, 2] - windows[:, 0]
+
+
+def all_logs(logs: tuple[Path, ...], rounds: int) -> list[Row]:
+    """The lengths of the given logs, or of a simulated feed if there are none."""
+    if logs:
+        return [row for log in logs for row in packing(log.parent.name, lengths_of(log), rounds)]
+    with tempfile.TemporaryDirectory() as folder:
+        feed = write_csv_log(Path(folder), events=100_000)
+        return packing("simulated feed", lengths_of(feed), rounds)
+
+
+def packing(name: str, lengths: np.ndarray, rounds: int, *, slots: int = 8192) -> list[Row]:
+    """Times one step over as many slots, packed and padded, in our model and in PyTorch's.
+
+    Args:
+      name: of the log.
+      lengths: of its windows.
+      rounds: timed rounds.
+      slots: of a batch, in either layout.
+    """
+    lengths = np.random.default_rng(0).permutation(lengths)
+    padded = np.zeros((slots // PADDED_TO, PADDED_TO), np.int32)
+    for row, length in zip(padded, lengths, strict=False):
+        row[:length] = 1
+    some = lengths[: 4 * slots // math.ceil(lengths.mean())]
+    ends = np.cumsum(some)
+    windows = np.stack([ends - some, ends - some, ends], axis=1).astype(np.int32)
+    rows = pack_rows(windows, np.ones(ends[-1], bool), ROW_LENGTH, seed=0)
+    packed = rows.segment[: slots // ROW_LENGTH]
+    ours = {
+        where: OurModel(SMALL.model("ordinal"), *make_batch(s)) for where, s in (("packed", packed), ("padded", padded))
+    }
+    functions = {where: model.train for where, model in ours.items()}
+    try:
+        from benchmarks.torch_model import TorchModel
+    except ModuleNotFoundError:
+        pass
+    else:
+        functions["PyTorch"] = TorchModel(SMALL, make_batch(padded)[1]).train
+    seconds = alternate(functions, rounds, warmup=2)
+    gain = (packed != 0).sum() / (padded != 0).sum()
+    fill = f"{np.mean(packed != 0):.0%} of the slots filled, padded {np.mean(padded != 0):.0%}"
+    group = "useful events a second"
+    result = [
+        Row.of(group, f"ours packed / ours padded, {name}", gain * seconds["padded"] / seconds["packed"], note=fill)
+    ]
+    if "PyTorch" in seconds:
+        ratios = gain * seconds["PyTorch"] / seconds["packed"]
+        result.append(Row.of(group, f"ours packed / PyTorch padded, {name}", ratios, target=">= 3"))
+    return result
