@@ -57,7 +57,7 @@ def test_the_page_on_the_ops_names_every_public_encoding_and_pictures_that_exist
 def test_the_settings_that_the_readme_shows_are_taken(tmp_path):
     shown = re.search(r"one argument away.*?\n\n(.*?)\n\n", README, re.DOTALL).group(1)
     lines = [line.split("#")[0] for line in shown.replace("\\\n", "").splitlines()]
-    assert len(lines) == 8
+    assert len(lines) == 9
     for line in lines:
         settings = [argument.replace("--model.", "--") for argument in line.split()]
         assert tyro.cli(ModelConfig, args=settings) != ModelConfig()
