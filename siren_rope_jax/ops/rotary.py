@@ -141,6 +141,13 @@ def _halves(
     return real, imaginary
 
 
+def _sum_over_heads(x: Float[Array, "*batch N R"]) -> Float[Array, "*batch R"]:
+    """Sums by halves, which XLA:CPU fuses with what computes the summands, unlike a sum over an inner axis."""
+    while x.shape[-2] and x.shape[-2] % 2 == 0:
+        x = jnp.add(*jnp.split(x, 2, axis=-2))
+    return x.sum(-2)
+
+
 def _turn(
     x: Float[Array, "*batch N H"], sin: Float[Array, "*angles R"], cos: Float[Array, "*angles R"], interleaved: bool
 ) -> Float[Array, "*batch N H"]:
@@ -170,19 +177,16 @@ def _turn_by_forward(x, angles, sin, cos, interleaved):  # type: ignore[no-untyp
 def _turn_by_backward(interleaved, saved, cotangent):  # type: ignore[no-untyped-def]
     x, angles, sin, cos = saved
     cotangent = cotangent.astype(jnp.float32)
-    # r exp(i angle) x grows with the angle by i times itself: the real part of that, times the conjugate cotangent.
-    products = _grouped(x, sin) * _grouped(_turn(cotangent, -cos, -sin, interleaved), sin)
-    # Summed by halves, which XLA:CPU fuses with the product, unlike a sum over an inner axis.
-    while products.shape[-2] and products.shape[-2] % 2 == 0:
-        products = jnp.add(*jnp.split(products, 2, axis=-2))
-    of_angles = jnp.add(*_halves(products.sum(-2), interleaved))
+    of_x = _turn(cotangent, -sin, cos, interleaved)
+    # r exp(i angle) x grows with the angle by i times itself; turned back, both it and the cotangent are at hand.
+    (real, imaginary), (of_real, of_imaginary) = (_halves(_grouped(a, sin), interleaved) for a in (x, of_x))
+    of_angles = _sum_over_heads(of_imaginary * real - of_real * imaginary)
     if angles.ndim < x.ndim:
         of_angles = of_angles.squeeze(-2)
     broadcast = tuple(axis for axis, size in enumerate(angles.shape) if size < of_angles.shape[axis])
     of_angles = of_angles.sum(broadcast, keepdims=True).astype(angles.dtype)
     of_angles = _settled(of_angles, angles)
-    of_x = _turn(cotangent, -sin, cos, interleaved).astype(x.dtype)
-    return of_x, of_angles, jnp.zeros_like(sin), jnp.zeros_like(cos)
+    return of_x.astype(x.dtype), of_angles, jnp.zeros_like(sin), jnp.zeros_like(cos)
 
 
 _turn_by.defvjp(_turn_by_forward, _turn_by_backward)
