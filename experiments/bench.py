@@ -20,7 +20,7 @@ from benchmarks.workload import MID, SMALL
 from rich.console import Console
 from rich.table import Table
 
-from siren_rope_jax.cli import prefer_huge_pages
+from siren_rope_jax.cli import keep_memory
 from siren_rope_jax.report.tables import make_console
 
 
@@ -84,5 +84,5 @@ def main(bench: Bench, console: Console) -> None:
 
 
 if __name__ == "__main__":
-    prefer_huge_pages()
+    keep_memory()
     main(tyro.cli(Bench), make_console())
