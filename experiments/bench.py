@@ -11,6 +11,7 @@ import os
 import platform
 import time
 from pathlib import Path
+from typing import Literal
 
 import jax
 import tyro
@@ -23,6 +24,8 @@ from rich.table import Table
 from siren_rope_jax.cli import keep_memory
 from siren_rope_jax.report.tables import make_console
 
+Part = Literal["model", "low_precision", "compile", "op", "attention", "packing", "input", "gpu"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
@@ -34,10 +37,15 @@ class Bench:
     """Simulated events of the input pipeline."""
     log: tuple[Path, ...] = ()
     """Descriptions of real logs (TOML), whose lengths are packed."""
-    only: tuple[str, ...] = ()
-    """Parts to run; all if not given: model, low_precision, compile, op, attention, packing, input, gpu."""
+    only: tuple[Part, ...] = ()
+    """Parts to run; all if not given."""
     out: Path = Path("runs/bench.json")
     """Where the rows are written."""
+
+
+def on_a_gpu(rounds: int) -> list[Row]:
+    """The large model, and cuDNN's attention against ours, in bfloat16."""
+    return model_rows.on_a_gpu(rounds) + attention_rows.lengths(rounds, ("plain", "chunked", "cudnn"), "bfloat16")
 
 
 def main(bench: Bench, console: Console) -> None:
@@ -55,7 +63,7 @@ def main(bench: Bench, console: Console) -> None:
         ),
         "packing": lambda: packing_rows.all_logs(bench.log, rounds),
         "input": lambda: input_rows.rows(bench.events, rounds),
-        "gpu": lambda: model_rows.on_a_gpu(rounds) if jax.default_backend() == "gpu" else [],
+        "gpu": lambda: on_a_gpu(rounds) if jax.default_backend() == "gpu" else [],
     }
     rows: list[Row] = []
     for name in bench.only or parts:

@@ -290,3 +290,41 @@ HISTORY = {"key": floats(1, 4, 2, 4), "value": floats(1, 4, 2, 5), "key_segment_
 def test_arguments_that_do_not_fit_are_refused_in_one_sentence(wrong, parts):
     with raises_one_sentence(*parts):
         strictly_causal_attention(**(FITTING | wrong))
+
+
+@pytest.mark.parametrize("implementation", ["plain", "chunked"])
+@pytest.mark.parametrize("lowest", [-np.inf, float(np.finfo(np.float32).min), -1e30])
+def test_a_bias_that_hides_all_that_an_event_may_see_would_show_it_the_future(lowest, implementation):
+    """With -inf it sees nothing; with a finite number, however low, the softmax is over what it may see."""
+    key = jax.random.normal(jax.random.key(0), (1, 5, 1, 2))
+    value = jnp.asarray([1.0, 2.0, 4.0, 100.0, 7.0]).reshape(1, 5, 1, 1)
+
+    def attend(value):
+        def far_alone(rows, columns):
+            return jnp.where(rows[:, None] - columns[None] >= 3, 0.0, lowest)[None, None]
+
+        return strictly_causal_attention(
+            key,
+            key,
+            value,
+            segment_ids=jnp.asarray([[1, 1, 1, 1, 2]]),
+            no_history=jnp.full((1, 1), -1.0),
+            bias=far_alone,
+            implementation=implementation,
+            chunk=2,
+        )[0, :, 0, 0]
+
+    second = -1.0 if lowest == -np.inf else 1.0
+    chex.assert_trees_all_close(attend(value)[jnp.asarray([0, 1, 3, 4])], jnp.asarray([-1.0, second, 1.0, -1.0]))
+    of_second = jax.jacrev(attend)(value)[1, 0, :, 0, 0]
+    chex.assert_trees_all_close(of_second, jnp.asarray([float(second > 0), 0, 0, 0, 0]))
+
+
+@pytest.mark.parametrize("name", ["segment_ids", "key_segment_ids"])
+def test_segments_that_are_no_integers_are_refused_in_one_sentence_by_every_implementation(name):
+    x, ids, time = jnp.zeros((1, 2, 1, 2)), jnp.ones((1, 2), int), jnp.zeros((1, 2), int)
+    arguments = {"segment_ids": ids, "times": time, "key_segment_ids": ids, "key_times": time}
+    arguments |= {name: ids.astype(bool), "no_history": jnp.zeros((1, 2))}
+    for implementation in ("auto", "plain", "chunked"):
+        with as_installed(), raises_one_sentence(f"{name} must be integers", "bool"):
+            strictly_causal_attention(x, x, x, implementation=implementation, **arguments)

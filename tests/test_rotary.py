@@ -216,6 +216,15 @@ def test_gradient_given_to_the_angles_at_once_is_that_through_sine_and_cosine(co
     assert float(jnp.abs(expected[1][1]).min()) > 1e-4
 
 
+def test_gradient_given_to_the_angles_of_no_rows_is_zero():
+    x, angles = jnp.zeros((0, 3, 2, 6)), jnp.ones((1, 3, 3))
+
+    def total(angles):
+        return rotate_pairs(x, *sincos(angles), angles=angles).sum()
+
+    chex.assert_trees_all_equal(jax.grad(total)(angles), jnp.zeros_like(angles))
+
+
 def test_angles_of_another_shape_than_their_sine_are_refused_in_one_sentence():
     x, sin = jnp.zeros((1, 2, 1, 4)), jnp.zeros((1, 2, 2))
     with raises_one_sentence("angles", "(1, 2, 2)", "(1, 1, 2)"):

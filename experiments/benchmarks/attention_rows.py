@@ -16,14 +16,14 @@ LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096)
 HEADS, WIDTH, SLOTS = 4, 64, 4096
 
 
-def lengths(rounds: int, implementations: tuple[str, ...]) -> list[Row]:
+def lengths(rounds: int, implementations: tuple[str, ...], dtype: str = "float32") -> list[Row]:
     """Value and gradient at 4,096 slots, in ever fewer and longer rows: time over that at length 64, and memory."""
     functions: dict[str, Callable[[], object]] = {}
     memory = {}
     for implementation in implementations:
         for length in LENGTHS:
             name = f"{implementation} {length}"
-            functions[name], memory[name] = _value_and_gradient(implementation, SLOTS // length, length)
+            functions[name], memory[name] = _value_and_gradient(implementation, SLOTS // length, length, dtype)
     seconds = alternate(functions, rounds)
     rows = []
     for implementation in implementations:
@@ -68,7 +68,7 @@ def batches(rounds: int, factors: tuple[int, ...] = (1, 2, 4)) -> list[Row]:
 def against_flax(rounds: int) -> list[Row]:
     """Ours, packed and strict, against Flax's `dot_product_attention` with a mask, value and gradient, length 256."""
     batch, length = 8, 256
-    ours, _ = _value_and_gradient("plain", batch, length)
+    ours, _ = _value_and_gradient("auto", batch, length)
     query, segment = _inputs(batch, length)
     mask = jnp.tril(jnp.ones((length, length), bool), -1)[None, None] & (
         segment[:, None, :, None] == segment[:, None, None]
@@ -94,8 +94,11 @@ def _inputs(batch: int, length: int) -> tuple[jax.Array, jax.Array]:
     return query, jnp.ones((batch, length), jnp.int32)
 
 
-def _value_and_gradient(implementation: str, batch: int, length: int) -> tuple[Callable[[], object], int]:
+def _value_and_gradient(
+    implementation: str, batch: int, length: int, dtype: str = "float32"
+) -> tuple[Callable[[], object], int]:
     query, segment = _inputs(batch, length)
+    query = query.astype(dtype)
 
     def loss(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
         attended = strictly_causal_attention(
@@ -106,7 +109,7 @@ def _value_and_gradient(implementation: str, batch: int, length: int) -> tuple[C
             no_history=jnp.zeros((HEADS, WIDTH)),
             implementation=implementation,  # type: ignore[arg-type]
         )
-        return (attended**2).sum()
+        return (attended.astype(jnp.float32) ** 2).sum()
 
     step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))
     compiled = step.lower(query, query, query).compile()

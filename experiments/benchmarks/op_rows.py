@@ -38,7 +38,7 @@ def rotations(setting: Setting, rounds: int) -> list[Row]:
         return Row.of("rotation alone", f"{name}, {setting.name}", seconds[over] / seconds[under], target=target)
 
     return [
-        row("memory copy / apply_rotary", "copy", "rotate", ">= 0.7"),
+        row("memory copy (negation) / apply_rotary", "copy", "rotate", ">= 0.7"),
         row("two memory copies / sincos", "copies", "sincos"),
         row("Equinox's RotaryPositionalEmbedding / apply_rotary", "equinox", "rotate"),
         row("jnp.sin alone / sincos", "sine", "sincos"),

@@ -4,6 +4,7 @@ import math
 from typing import Literal, get_args
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Integer
 
 from siren_rope_jax.ops.attention_chunked import chunked_attention
@@ -92,6 +93,8 @@ def strictly_causal_attention(
         raise ValueError(f"chunk must be at least 1, but is {chunk}")
     if scale is None:
         scale = 1 / math.sqrt(query.shape[-1])
+    elif isinstance(scale, np.generic):
+        scale = float(scale)  # a float64 of NumPy's would make the logits float64 under x64
     extras = {"bias": bias, "relative": relative, "key_segment_ids": key_segment_ids}
     extra = [name for name, x in extras.items() if x is not None]
     unordered = times is not None and not times_ascend
@@ -99,7 +102,7 @@ def strictly_causal_attention(
         implementation = _best(query, key, value, extra, unordered)
     elif refusal := _refusal(implementation, query, key, value, extra, unordered):
         raise ValueError(refusal)
-    if not query.size or not key.size:
+    if not query.size or not key.size or not value.size:
         implementation = "plain"  # there is nothing to attend from or to
     layout = Layout(segment_ids, times, key_segment_ids, key_times)
     # Weights of 0 would not keep a NaN in padding from spreading, forwards or backwards.
@@ -185,7 +188,12 @@ def _check_arrays(
         raise ValueError(f"key_segment_ids must have shape {key.shape[:2]}, but have {key_segment_ids.shape}")
     elif times is None or key_times is None:
         raise ValueError("key_segment_ids need times and key_times to say who sees what, but one is missing")
-    for name, given, expected in (("times", times, query.shape[:2]), ("key_times", key_times, key.shape[:2])):
+    for name, given, expected in (
+        ("segment_ids", segment_ids, query.shape[:2]),
+        ("key_segment_ids", key_segment_ids, key.shape[:2]),
+        ("times", times, query.shape[:2]),
+        ("key_times", key_times, key.shape[:2]),
+    ):
         if given is not None and (given.shape != expected or not jnp.issubdtype(given.dtype, jnp.integer)):
             raise ValueError(
                 f"{name} must be integers of shape {expected}, but are {given.dtype} of shape {given.shape}"

@@ -110,7 +110,7 @@ def chunked_attention(
 
     @jax.custom_vjp
     def attend(inputs: _Inputs, fixed: _Fixed) -> tuple[Array, Array]:
-        """Mixtures and logarithms of the sums of exponential logits; 0 and the lowest number where nothing is seen."""
+        """Mixtures and logarithms of the sums of exponential logits; 0 and infinity where nothing is seen."""
 
         def queries(i: Array) -> tuple[Array, Array]:
             def meet(j: Array, so_far: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
@@ -125,8 +125,8 @@ def chunked_attention(
             zeros = jnp.zeros((batch, heads, rows_each, 1 + value.shape[-1]), jnp.float32)
             start = jnp.full_like(zeros[..., :1], _LOWEST), zeros[..., :1], zeros[..., 1:]
             largest, total, mixture = jax.lax.fori_loop(fixed.first[i], fixed.end[i], meet, start)
-            total = jnp.where(total > 0, total, 1)
-            return mixture / total, largest + jnp.log(total)
+            some, total = total > 0, jnp.where(total > 0, total, 1)
+            return mixture / total, jnp.where(some, largest + jnp.log(total), jnp.inf)
 
         return jax.lax.map(queries, jnp.arange(inputs.query.shape[0]))
 
@@ -162,7 +162,12 @@ def chunked_attention(
                     _plus(gradient.query, i, of_query),
                     _plus(gradient.key, j, of_key),
                     _plus(gradient.value, j, of_value),
-                    jax.tree.map(lambda *summands: sum(summands), gradient.learned, by_mixture, by_logits),
+                    jax.tree.map(
+                        lambda so_far, a, b: so_far + (a + b).astype(so_far.dtype),
+                        gradient.learned,
+                        by_mixture,
+                        by_logits,
+                    ),
                 )
 
             return jax.lax.fori_loop(fixed.first[i], fixed.end[i], meet, gradient)
@@ -188,7 +193,7 @@ def chunked_attention(
     )
     fixed = _Fixed(layout, *_ranges(layout, rows_each, columns_each), others)
     mixture, log_total = attend(inputs, fixed)
-    attended = jnp.where(log_total > _LOWEST, mixture, no_history[:, None])
+    attended = jnp.where(log_total < jnp.inf, mixture, no_history[:, None])
     attended = jnp.transpose(attended, (1, 0, 3, 2, 4)).reshape(batch, -1, heads, value.shape[-1])
     return attended[:, :length].astype(value.dtype)
 
@@ -210,15 +215,18 @@ def _at(chunks: Shaped[Array, "C *chunk"], i: Int[Array, ""]) -> Shaped[Array, "
 def _plus(
     chunks: Float32[Array, "C *chunk"], i: Int[Array, ""], x: Float[Array, "*chunk"]
 ) -> Float32[Array, "C *chunk"]:
-    return jax.lax.dynamic_update_index_in_dim(chunks, _at(chunks, i) + x, i, 0)
+    return jax.lax.dynamic_update_index_in_dim(chunks, _at(chunks, i) + x.astype(chunks.dtype), i, 0)
 
 
 def _ranges(layout: Layout, rows_each: int, columns_each: int) -> tuple[Int[Array, " C"], Int[Array, " C"]]:
     """First and end of the chunks of keys that each chunk of queries may see, by order and by segment numbers."""
 
     def low_and_high(ids: Int[Array, "B S"], size: int) -> tuple[Int[Array, "B C"], Int[Array, "B C"]]:
-        ids, extremes = ids.reshape(ids.shape[0], -1, size), jnp.iinfo(ids.dtype)
-        return jnp.where(ids != 0, ids, extremes.max).min(-1), jnp.where(ids != 0, ids, extremes.min).max(-1)
+        ids = ids.reshape(ids.shape[0], -1, size)
+        least, most = (
+            jnp.asarray(extreme, ids.dtype) for extreme in (jnp.iinfo(ids.dtype).min, jnp.iinfo(ids.dtype).max)
+        )
+        return jnp.where(ids != 0, ids, most).min(-1), jnp.where(ids != 0, ids, least).max(-1)
 
     low, high = low_and_high(layout.segment_ids, rows_each)
     key_low, key_high = low_and_high(layout.ids_of_keys, columns_each)

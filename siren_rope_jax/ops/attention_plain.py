@@ -50,13 +50,14 @@ def plain_attention(
         logits = logits + bias_of_block(bias, rows, columns, batch=batch, heads=heads)
     logits = jnp.where(seen, logits, jnp.finfo(jnp.float32).min)
     largest = jax.lax.stop_gradient(logits.max(-1, keepdims=True, initial=jnp.finfo(jnp.float32).min))
-    weights = jnp.exp(logits - largest)
+    weights = jnp.where(seen, jnp.exp(logits - largest), 0)
+    total = weights.sum(-1, keepdims=True)
     attended = by_head(jnp.matmul(by_group(weights.astype(value.dtype)), value, preferred_element_type=jnp.float32))
     if relative is not None and buckets is not None:
         of_bucket = sum_by_bucket(weights, buckets, relative.value.shape[0])
         attended += jnp.einsum("bnqt,tnv->bnqv", of_bucket, relative.value, preferred_element_type=jnp.float32)
-    # The sum divides the mixed values, which are fewer than the weights. Rows that see nothing weigh all alike.
-    some = seen.any(-1, keepdims=True)
-    attended = attended / jnp.where(some, weights.sum(-1, keepdims=True), 1)
-    attended = jnp.where(some, attended, no_history[:, None])
+    # The sum divides the mixed values, fewer than the weights. A row that sees nothing has the sum 0; dividing
+    # by 1 there keeps its value and its gradient 0, never NaN.
+    attended = attended / jnp.where(total > 0, total, 1)
+    attended = jnp.where(total > 0, attended, no_history[:, None])
     return jnp.swapaxes(attended, 1, 2).astype(value.dtype)

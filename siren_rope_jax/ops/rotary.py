@@ -1,6 +1,7 @@
 """Sine and cosine of the angles, and the rotation of feature pairs by them."""
 
 import functools
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -120,7 +121,8 @@ def rotate_pairs(
     if angles is None:
         turned = _turn(turned, sin, cos, interleaved)
     else:
-        turned = _turn_by(turned, angles, jax.lax.stop_gradient(sin), jax.lax.stop_gradient(cos), interleaved)
+        sin, cos = jax.lax.stop_gradient((sin, cos))
+        turned = cast(Array, _turn_by(turned, angles, sin, cos, interleaved))
     return jnp.concatenate([turned, x[..., 2 * pairs :]], axis=-1) if width > 2 * pairs else turned
 
 
@@ -183,7 +185,7 @@ def _turn_by_backward(interleaved, saved, cotangent):  # type: ignore[no-untyped
     of_angles = _sum_over_heads(of_imaginary * real - of_real * imaginary)
     if angles.ndim < x.ndim:
         of_angles = of_angles.squeeze(-2)
-    broadcast = tuple(axis for axis, size in enumerate(angles.shape) if size < of_angles.shape[axis])
+    broadcast = tuple(axis for axis, size in enumerate(angles.shape) if size != of_angles.shape[axis])
     of_angles = of_angles.sum(broadcast, keepdims=True).astype(angles.dtype)
     of_angles = _settled(of_angles, angles)
     return of_x.astype(x.dtype), of_angles, jnp.zeros_like(sin), jnp.zeros_like(cos)
