@@ -25,14 +25,14 @@ CALENDAR_COLUMNS = {"day": (0, 1), "week": (2, 3), "span": (4,)}
 class PlanarRotation(NamedTuple):
     """Turns feature pairs; shared by all layers, so that sine and cosine are computed once."""
 
-    angles: Angles
-    query: tuple[Angles, Angles]  # sine and cosine, times a constant
-    key: tuple[Angles, Angles]
+    query: tuple[Angles, Angles, Angles]  # the angles; their sine and cosine, times a constant
+    key: tuple[Angles, Angles, Angles]
 
     def __call__(self, query: Heads, key: Heads) -> tuple[Heads, Heads]:
         """Returns rotated queries and keys."""
-        query = rotate_pairs(query, *self.query, angles=self.angles, partial=True)
-        return query, rotate_pairs(key, *self.key, angles=self.angles, partial=True)
+        (of_query, *turn_query), (of_key, *turn_key) = self
+        query = rotate_pairs(query, *turn_query, angles=of_query, partial=True)
+        return query, rotate_pairs(key, *turn_key, angles=of_key, partial=True)
 
 
 Rotation = PlanarRotation | BlockRotation
@@ -110,10 +110,10 @@ class Rotary(nnx.Module):
         if self.attention_factor != 1:
             sin, cos = sin * self.attention_factor, cos * self.attention_factor
         if self.config.xpos_base is None:
-            return PlanarRotation(angles, (sin, cos), (sin, cos))
+            return PlanarRotation((angles, sin, cos), (angles, sin, cos))
         decay = xpos_scale(events.position, self.rotated // 2, scale_base=self.config.xpos_base)
         decay = decay[:, :, None] if angles.ndim == 4 else decay
-        return PlanarRotation(angles, (sin * decay, cos * decay), (sin / decay, cos / decay))
+        return PlanarRotation((angles, sin * decay, cos * decay), (angles, sin / decay, cos / decay))
 
 
 class OrdinalRotary(Rotary):
@@ -240,8 +240,8 @@ class SirenRotary(Rotary):
         features = jnp.concatenate([time, metadata.astype(jnp.float32)], axis=-1)
         angles = [
             siren_rope_angles(
-                events.position,
-                features,
+                events.position.reshape(-1),  # one row an event: products of matrices, whose gradients need no copies
+                features.reshape(-1, features.shape[-1]),
                 self._frequencies(self._positions()),
                 network.get_value(),
                 scale=self.scale[...],
@@ -250,6 +250,7 @@ class SirenRotary(Rotary):
             )
             for network in self.networks
         ]
+        angles = [of_events.reshape(*events.position.shape, *of_events.shape[1:]) for of_events in angles]
         return angles[0], angles[-1]
 
 

@@ -112,16 +112,15 @@ def siren_apply(
                 )
             given = following
     activations = {"sine": lambda x: sincos(omega0 * x)[0], "relu": jax.nn.relu}
-    rows = features.astype(jnp.float32).reshape(-1, features.shape[-1])  # matrices, whose gradients need no copies
     outputs = []
     for branch, (*hidden, last) in params.items():
-        x = rows
+        x = features.astype(jnp.float32)
         for layer in hidden:
             x = activations[branch](_linear(layer, x))
         outputs.append(_linear(last, x))
-    return sum(outputs[1:], start=outputs[0]).astype(jnp.float32).reshape(*features.shape[:-1], -1)
+    return sum(outputs[1:], start=outputs[0]).astype(jnp.float32)
 
 
-def _linear(layer: Layer, x: Float[Array, "rows F"]) -> Float[Array, "rows D"]:
+def _linear(layer: Layer, x: Float[Array, "*batch F"]) -> Float[Array, "*batch D"]:
     # In full float32 on TPUs and GPUs too, whose default rounds the factors to 8 or 10 bits: these become radians.
     return jnp.matmul(x, layer["kernel"], precision=jax.lax.Precision.HIGHEST) + layer["bias"]
