@@ -126,7 +126,7 @@ def test_every_format_gives_the_same_log(tmp_path, name):
     else:
         table.write_csv(tmp_path / plain, separator="\t" if "tsv" in plain else ",")
     if name.endswith(".gz"):
-        (tmp_path / name).write_bytes(gzip.compress((tmp_path / plain).read_bytes()))
+        (tmp_path / name).write_bytes(gzip.compress((tmp_path / plain).read_bytes(), mtime=0))
     if name.endswith(".zip"):
         with zipfile.ZipFile(tmp_path / name, "w") as archive:
             archive.write(tmp_path / plain, plain)
@@ -140,7 +140,7 @@ def test_every_format_gives_the_same_log(tmp_path, name):
 def test_a_file_is_found_compressed_where_it_was_named_plain_and_the_reverse(tmp_path):
     plain = write(tmp_path / "log.csv", rows())
     expected = contents(read(tmp_path, log={"files": ["log.csv.gz"]}))
-    (tmp_path / "log.csv.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    (tmp_path / "log.csv.gz").write_bytes(gzip.compress(plain.read_bytes(), mtime=0))
     plain.unlink()
     assert contents(read(tmp_path)) == expected
 
@@ -502,11 +502,11 @@ def test_parquet_columns_of_an_unusable_type_are_refused(tmp_path):
         ("log.csv", f"{HEADER}\nu,i,{START},0,1,1,7,8\n".encode(), "cannot be read as a table"),
         ("log.parquet", b"this is not a Parquet file", "cannot be read as a table"),
         ("log.csv.gz", b"this is not gzip", "damaged"),
-        ("log.csv.gz", gzip.compress(HEADER.encode() * 99)[:-9], "damaged"),
-        ("log.csv.gz", gzip.compress(b""), "empty"),
+        ("log.csv.gz", gzip.compress(HEADER.encode() * 99, mtime=0)[:-9], "damaged"),
+        ("log.csv.gz", gzip.compress(b"", mtime=0), "empty"),
         ("log.zip", b"this is not a zip", "damaged"),
         ("log.xlsx", b"PK", "expected a .csv, .tsv or .parquet file"),
-        ("log.gz", gzip.compress(b"a"), "expected a .csv, .tsv or .parquet file"),
+        ("log.gz", gzip.compress(b"a", mtime=0), "expected a .csv, .tsv or .parquet file"),
     ],
 )  # fmt: skip
 def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path, name, content, said):
@@ -592,7 +592,7 @@ def kuairand(folder: Path) -> tuple[Path, int, int]:
         for i in range(200)
     ]
     log = "\n".join([header, *lines, *lines[:9]])
-    (folder / "log_standard_4_22_to_5_08_pure.csv.gz").write_bytes(gzip.compress(log.encode()))
+    (folder / "log_standard_4_22_to_5_08_pure.csv.gz").write_bytes(gzip.compress(log.encode(), mtime=0))
     side_table(folder, [f"{i},{'' if i else 'full_active'}" for i in range(7)], "user_id,user_active_degree",
                "user_features_pure.csv")  # fmt: skip
     side_table(folder, [f"{i},{i}" for i in range(5)], "video_id,tag", "video_features_basic_pure.csv")
