@@ -1,0 +1,106 @@
+"""Several processes that train one model: how they find each other, and how they agree."""
+
+import dataclasses
+import glob
+import importlib.util
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from siren_rope_jax.data.toml_section import InputError
+from siren_rope_jax.settings import check_settings
+
+
+@dataclasses.dataclass(frozen=True)
+class ProcessConfig:
+    """The processes of a job; GKE, a Cloud TPU VM, Slurm and Open MPI tell all of it by themselves."""
+
+    coordinator: str | None = None
+    """Address of process 0, host:port; together with the other two."""
+    count: int | None = None
+    """Processes of the job."""
+    index: int | None = None
+    """Which of them this is, from 0."""
+    heartbeat_seconds: int = 100
+    """Silence after which a process counts as dead; more than the longest pause of a healthy one."""
+
+    def __post_init__(self) -> None:
+        check_settings(self, count="[1, inf)", index="[0, inf)", heartbeat_seconds="[1, inf)")
+        given = [name for name in ("coordinator", "count", "index") if getattr(self, name) is not None]
+        if len(given) in (1, 2):
+            raise ValueError(f"coordinator, count and index must be given together, but {given[0]} is without another")
+        if self.count is not None and self.index is not None and self.index >= self.count:
+            raise ValueError(f"index must be below the count, {self.count}, but is {self.index}")
+
+
+def join(config: ProcessConfig) -> None:
+    """Connects this process with the others of its job, before JAX is used; alone, it does nothing.
+
+    Raises:
+      InputError: if the others cannot be reached.
+    """
+    if config.count is None and not _named_by_environment():
+        return
+    try:
+        jax.distributed.initialize(
+            config.coordinator, config.count, config.index, heartbeat_timeout_seconds=config.heartbeat_seconds
+        )
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"the processes of this job cannot be joined: {str(error).splitlines()[0]}") from error
+
+
+def _named_by_environment() -> bool:
+    environment = os.environ
+    if int(environment.get("MEGASCALE_NUM_SLICES") or 1) > 1:
+        return True
+    if hosts := environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES"):
+        return "," in hosts
+    if importlib.util.find_spec("libtpu") and (glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")):
+        return True  # a Cloud TPU VM, whose metadata tell the rest
+    step_of_slurm = "SLURM_STEP_NODELIST" in environment and "SLURM_PROCID" in environment
+    tasks = environment.get("SLURM_NTASKS") if step_of_slurm else environment.get("OMPI_COMM_WORLD_SIZE")
+    return int(tasks or 1) > 1
+
+
+def decided_by_first(decide: Callable[[], Any]) -> Any:
+    """Lets process 0 decide for all, as where files are written that all of them see.
+
+    Args:
+      decide: called by process 0 alone; returns what JSON can hold.
+
+    Returns:
+      What it returned, in every process.
+
+    Raises:
+      InputError: in the other processes, whatever `decide` raised in process 0.
+    """
+    if jax.process_count() == 1:
+        return decide()
+    decided, failure = {}, None
+    if jax.process_index() == 0:
+        try:
+            decided = {"value": decide()}
+        except Exception as error:
+            decided, failure = {"error": str(error) or type(error).__name__}, error
+    text = np.frombuffer(json.dumps(decided).encode(), np.uint8)
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+    text = np.asarray(multihost_utils.broadcast_one_to_all(np.resize(text, length)))
+    decided = json.loads(text.tobytes())
+    if failure is not None:
+        raise failure
+    if "error" in decided:
+        raise InputError(f"process 0 stopped: {decided['error']}")
+    return decided["value"]
+
+
+def greatest(*values: int) -> tuple[int, ...]:
+    """The greatest of each value over all processes."""
+    if jax.process_count() == 1:
+        return values
+    gathered = multihost_utils.process_allgather(np.array(values, np.int32))
+    return tuple(np.asarray(gathered).max(axis=0).tolist())
