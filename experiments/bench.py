@@ -68,8 +68,7 @@ def main(bench: Bench, console: Console) -> None:
     rows: list[Row] = []
     for name in bench.only or parts:
         started = time.perf_counter()
-        with console.status(name):
-            rows += parts[name]()
+        rows += parts[name]()
         console.print(f"{name}: {time.perf_counter() - started:.0f} s")
     table = Table("what", "ratio", "from", "to", "aim", "note")
     for row in rows:

@@ -112,12 +112,17 @@ def flat(result):
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(result)}
 
 
-def four_devices(file):
-    """Results of all ways, {path: leaf}, from a process whose CPU passes for four devices."""
+def on_four_devices(script, file):
+    """Runs a script that writes a file, in a process whose CPU passes for four devices."""
     settings = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
     settings |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # compiles in half the time
     settings |= {"PYTHONPATH": str(Path(__file__).parents[1])}
-    subprocess.run([sys.executable, __file__, str(file)], check=True, timeout=200, env=os.environ | settings)
+    subprocess.run([sys.executable, str(script), str(file)], check=True, timeout=200, env=os.environ | settings)
+
+
+def four_devices(file):
+    """Results of all ways, {path: leaf}, over four devices."""
+    on_four_devices(__file__, file)
     with np.load(file) as leaves:
         return dict(leaves)
 

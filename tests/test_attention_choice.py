@@ -1,8 +1,5 @@
 """What implementation="auto" picks, and attention over several devices."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import chex
@@ -10,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import sharded_ops
 from jax.sharding import AbstractDevice, AbstractMesh
 
 from siren_rope_jax.ops import alibi_bias, alibi_slopes, attention, strictly_causal_attention
@@ -79,10 +77,7 @@ def test_the_mesh_in_context_says_what_a_program_is_compiled_for():
 
 def test_over_four_devices_every_implementation_gives_the_numbers_of_one(tmp_path):
     file = tmp_path / "results.npz"
-    settings = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    settings |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
-    script = Path(__file__).with_name("sharded_attention.py")
-    subprocess.run([sys.executable, script, file], check=True, timeout=200, env=os.environ | settings)
+    sharded_ops.on_four_devices(Path(__file__).with_name("sharded_attention.py"), file)
     with np.load(file) as results:
         for heads in (4, 1):
             one, *ways = (

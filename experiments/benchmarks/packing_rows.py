@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 from benchmarks.input_pipeline import write_csv_log
+from benchmarks.model_rows import HAS_TORCH
 from benchmarks.timing import Row, alternate
 from benchmarks.workload import SMALL, OurModel, make_batch
 
 from siren_rope_jax.data.batches import pack_rows, plan_windows
 from siren_rope_jax.data.event_log import TRAIN, read_event_log
 from siren_rope_jax.data.schema import EventLogSpec
+from siren_rope_jax.data.stable_order import stable_order
 
 PADDED_TO, ROW_LENGTH = 64, 128
 
@@ -18,7 +20,7 @@ PADDED_TO, ROW_LENGTH = 64, 128
 def lengths_of(log_toml: Path) -> np.ndarray:
     """Lengths of the windows that `train` would cut from a log's training events."""
     log = read_event_log(EventLogSpec.from_toml(log_toml))
-    order = np.argsort(log.user, kind="stable")
+    order = stable_order(log.user)
     windows = plan_windows(log.user[order], (log.period == TRAIN)[order], PADDED_TO)
     return windows[:, 2] - windows[:, 0]
 
@@ -53,11 +55,9 @@ def packing(name: str, lengths: np.ndarray, rounds: int, *, slots: int = 8192) -
         where: OurModel(SMALL.model("ordinal"), *make_batch(s)) for where, s in (("packed", packed), ("padded", padded))
     }
     functions = {where: model.train for where, model in ours.items()}
-    try:
+    if HAS_TORCH:
         from benchmarks.torch_model import TorchModel
-    except ModuleNotFoundError:
-        pass
-    else:
+
         functions["PyTorch"] = TorchModel(SMALL, make_batch(padded)[1]).train
     seconds = alternate(functions, rounds, warmup=2)
     gain = (packed != 0).sum() / (padded != 0).sum()

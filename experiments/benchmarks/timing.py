@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
+from rich.progress import track
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +45,7 @@ def alternate(functions: Mapping[str, Callable[[], object]], rounds: int, *, war
     """
     order = np.random.default_rng(0)
     seconds = {name: np.empty(rounds) for name in functions}
-    for index in range(-warmup, rounds):
+    for index in track(range(-warmup, rounds), description="timing", transient=True):
         for name in order.permutation(list(functions)).tolist():
             started = time.perf_counter()
             jax.block_until_ready(functions[name]())

@@ -177,27 +177,22 @@ def _check_arrays(
     for name, array in (("query", query), ("key", key), ("value", value)):
         if not jnp.issubdtype(array.dtype, jnp.floating):
             raise ValueError(f"{name} must be floating-point numbers, but are {array.dtype}")
-    if segment_ids.shape != query.shape[:2]:
-        raise ValueError(f"segment_ids must have shape {query.shape[:2]}, but have {segment_ids.shape}")
     if no_history.shape != (query.shape[2], value.shape[3]):
         raise ValueError(f"no_history must have shape {(query.shape[2], value.shape[3])}, but has {no_history.shape}")
-    if key_segment_ids is None:
-        if key_times is not None:
-            raise ValueError("key_times must come with key_segment_ids, but come alone")
-    elif key_segment_ids.shape != key.shape[:2]:
-        raise ValueError(f"key_segment_ids must have shape {key.shape[:2]}, but have {key_segment_ids.shape}")
-    elif times is None or key_times is None:
-        raise ValueError("key_segment_ids need times and key_times to say who sees what, but one is missing")
     for name, given, expected in (
         ("segment_ids", segment_ids, query.shape[:2]),
-        ("key_segment_ids", key_segment_ids, key.shape[:2]),
         ("times", times, query.shape[:2]),
+        ("key_segment_ids", key_segment_ids, key.shape[:2]),
         ("key_times", key_times, key.shape[:2]),
     ):
         if given is not None and (given.shape != expected or not jnp.issubdtype(given.dtype, jnp.integer)):
             raise ValueError(
                 f"{name} must be integers of shape {expected}, but are {given.dtype} of shape {given.shape}"
             )
+    if key_segment_ids is None and key_times is not None:
+        raise ValueError("key_times must come with key_segment_ids, but come alone")
+    if key_segment_ids is not None and (times is None or key_times is None):
+        raise ValueError("key_segment_ids need times and key_times to say who sees what, but one is missing")
 
 
 def _check_tables(relative: RelativeEmbedding, heads: int, width: int, value_width: int) -> None:

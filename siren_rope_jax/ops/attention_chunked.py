@@ -13,7 +13,8 @@ from siren_rope_jax.ops.attention_terms import (
     RelativeEmbedding,
     bias_of_block,
     buckets_of_block,
-    sum_by_bucket,
+    logits_of_block,
+    mixture_of_block,
     visible,
 )
 from siren_rope_jax.ops.bias import Bias
@@ -66,7 +67,7 @@ def chunked_attention(
 
     Source: Milakov, Gimelshein 2018 (online softmax); Dao et al. 2022 (FlashAttention), algorithms 1 and 4.
     """
-    (batch, length, heads, _), (_, keys, groups, _) = query.shape, key.shape
+    (batch, length, heads, _), keys = query.shape, key.shape[1]
     rows_each, columns_each = min(chunk, length), min(chunk, keys)
 
     def terms(rows: Int[Array, " I"], columns: Int[Array, " J"]) -> tuple[Array | None, Array | None]:
@@ -77,30 +78,13 @@ def chunked_attention(
     # A custom derivative may close over no tracer: what `bias` and `buckets` close over becomes an argument.
     terms_of, differentiable, others = _without_closure(terms, jnp.arange(rows_each), jnp.arange(columns_each))
 
-    def by_group(x: Array) -> Array:  # the queries of a group of heads share one matrix product
-        return x.reshape(batch, groups, heads // groups * rows_each, x.shape[-1])
-
-    def by_head(x: Array) -> Array:
-        return x.reshape(batch, heads, rows_each, x.shape[-1])
-
     def logits_of(query: Array, key: Array, learned: _Learned, fixed: _Fixed, i: Array, j: Array) -> tuple[Array, Any]:
-        product = jnp.matmul(by_group(query), jnp.swapaxes(key, 2, 3), preferred_element_type=jnp.float32)
-        logits = by_head(product)
         of_bias, buckets = terms_of(learned.closed_over, fixed.closed_over, *slots(i, j))
-        if learned.relative_key is not None:
-            of_bucket = jnp.einsum("bnih,tnh->bnit", query, learned.relative_key, preferred_element_type=jnp.float32)
-            logits += jnp.take_along_axis(of_bucket, buckets, axis=-1)
-        logits *= scale
-        return logits if of_bias is None else logits + of_bias, buckets
+        tables = {"relative_key": learned.relative_key, "buckets": buckets}
+        return logits_of_block(query, key, scale=scale, bias=of_bias, **tables), buckets
 
     def mixture_of(weights: Array, value: Array, learned: _Learned, buckets: Array | None) -> Array:
-        weighted = by_group(weights.astype(value.dtype))
-        mixture = by_head(jnp.matmul(weighted, value, preferred_element_type=jnp.float32))
-        if buckets is None or learned.relative_value is None:
-            return mixture
-        of_bucket = sum_by_bucket(weights, buckets, learned.relative_value.shape[0])
-        product = jnp.einsum("bnit,tnv->bniv", of_bucket, learned.relative_value, preferred_element_type=jnp.float32)
-        return mixture + product
+        return mixture_of_block(weights, value, relative_value=learned.relative_value, buckets=buckets)
 
     def slots(i: Array, j: Array) -> tuple[Array, Array]:
         return i * rows_each + jnp.arange(rows_each), j * columns_each + jnp.arange(columns_each)

@@ -49,6 +49,49 @@ def visible(layout: Layout, rows: Int[Array, " C"], columns: Int[Array, " K"]) -
     return seen
 
 
+def logits_of_block(
+    query: Float[Array, "B N C H"],
+    key: Float[Array, "B M K H"],
+    *,
+    scale: float,
+    bias: Float32[Array, "#B #N C K"] | None,
+    relative_key: Float[Array, "T N H"] | None,
+    buckets: Int[Array, "B 1 C K"] | None,
+) -> Float32[Array, "B N C K"]:
+    """What the queries of a block think of its keys, whether they see them or not."""
+    product = jnp.matmul(_by_group(query, key), jnp.swapaxes(key, 2, 3), preferred_element_type=jnp.float32)
+    logits = product.reshape(*query.shape[:3], key.shape[2])
+    if relative_key is not None and buckets is not None:
+        of_bucket = jnp.einsum("bnch,tnh->bnct", query, relative_key, preferred_element_type=jnp.float32)
+        logits += jnp.take_along_axis(of_bucket, buckets, axis=-1)
+    logits *= scale
+    return logits if bias is None else logits + bias
+
+
+def mixture_of_block(
+    weights: Float32[Array, "B N C K"],
+    value: Float[Array, "B M K V"],
+    *,
+    relative_value: Float[Array, "T N V"] | None,
+    buckets: Int[Array, "B 1 C K"] | None,
+) -> Float32[Array, "B N C V"]:
+    """The values of a block by weight, and what the relations add to them."""
+    weighted = _by_group(weights.astype(value.dtype), value)
+    mixture = jnp.matmul(weighted, value, preferred_element_type=jnp.float32)
+    mixture = mixture.reshape(*weights.shape[:3], value.shape[3])
+    if relative_value is None or buckets is None:
+        return mixture
+    of_bucket = _sum_by_bucket(weights, buckets, relative_value.shape[0])
+    return mixture + jnp.einsum("bnct,tnv->bncv", of_bucket, relative_value, preferred_element_type=jnp.float32)
+
+
+def _by_group(x: Float[Array, "B N C *F"], of_keys: Float[Array, "B M K _"]) -> Float[Array, "B M _ *F"]:
+    """Lets the queries of a group of heads share one matrix product."""
+    batch, heads, queries, width = x.shape
+    groups = of_keys.shape[1]
+    return x.reshape(batch, groups, heads // groups * queries, width)
+
+
 def bias_of_block(
     bias: Bias, rows: Int[Array, " C"], columns: Int[Array, " K"], *, batch: int, heads: int
 ) -> Float32[Array, "#B #N C K"]:
@@ -72,7 +115,7 @@ def buckets_of_block(
     return jnp.asarray(buckets)
 
 
-def sum_by_bucket(
+def _sum_by_bucket(
     weights: Float32[Array, "B N C S"], buckets: Int[Array, "B 1 C S"], count: int
 ) -> Float32[Array, "B N C T"]:
     """Total weight of the keys in each bucket."""

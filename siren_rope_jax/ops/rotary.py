@@ -188,7 +188,7 @@ def _turn_by_backward(interleaved, saved, cotangent):  # type: ignore[no-untyped
     broadcast = tuple(axis for axis, size in enumerate(angles.shape) if size != of_angles.shape[axis])
     of_angles = of_angles.sum(broadcast, keepdims=True).astype(angles.dtype)
     of_angles = _settled(of_angles, angles)
-    return of_x.astype(x.dtype), of_angles, jnp.zeros_like(sin), jnp.zeros_like(cos)
+    return of_x.astype(x.dtype), of_angles, None, None
 
 
 _turn_by.defvjp(_turn_by_forward, _turn_by_backward)
