@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
+import jax
 import tyro
 from rich.console import Console
 
@@ -13,11 +14,13 @@ from siren_rope_jax.data.event_log import read_event_log
 from siren_rope_jax.data.schema import EventLogSpec, InputError
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
 from siren_rope_jax.data.sources import prepare_deskdrop, prepare_kuairand_pure
-from siren_rope_jax.report.tables import make_console, metrics_table
+from siren_rope_jax.report.tables import make_console, metrics_table, seeds_table
+from siren_rope_jax.settings import check_settings
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.evaluate import evaluate, score
 from siren_rope_jax.train.interrupt import Interrupted
-from siren_rope_jax.train.loop import NonFiniteError, train
+from siren_rope_jax.train.loop import NonFiniteError, train, train_seeds
+from siren_rope_jax.train.processes import ProcessConfig, ProcessLostError, join
 from siren_rope_jax.train.run_folder import read_run
 from siren_rope_jax.train.scores import write_scores
 
@@ -33,14 +36,29 @@ class Train:
     """TOML file that describes the log."""
     out: Path
     """Folder of the run: new, or that of an interrupted run of the same settings."""
+    seeds: int | None = None
+    """Train so many seeds as one job, from `--seed` on, each in a folder seed-N of its own under `--out`."""
+    allow_drift: bool = False
+    """Go on with a run though settings have changed since; the change is said and kept."""
+    processes: ProcessConfig = dataclasses.field(default_factory=ProcessConfig)
+    """The same command runs on every host of a pod."""
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        check_settings(self, seeds="[1, inf)")
 
     def __call__(self, console: Console) -> None:
         """Runs the command."""
+        join(self.processes)
+        console.quiet = jax.process_index() > 0
         log = read_event_log(EventLogSpec.from_toml(self.log))
         if log.duplicates:
             console.print(f"dropped {log.duplicates:,} duplicate rows")
-        console.print(metrics_table(train(log, self.config, self.out, console=console)))
+        options = {"console": console, "allow_drift": self.allow_drift}
+        if self.seeds is None:
+            console.print(metrics_table(train(log, self.config, self.out, **options)))
+        else:
+            console.print(seeds_table(train_seeds(log, self.config, self.out, self.seeds, **options)))
         console.print(f"metrics, predictions and checkpoints are in {self.out}")
 
 
@@ -130,7 +148,11 @@ def keep_memory() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs one command; exits with 2 for bad input, 3 for a diverged run, 128 + signal after an interruption."""
+    """Runs one command; its exit code tells a supervisor what to do.
+
+    2: bad input or settings, 3: diverged, neither to be tried again; 75: another process is gone, and 128 + signal:
+    interrupted after a checkpoint, both to be started again in order to go on.
+    """
     if arguments is None:
         keep_memory()
     commands = {
@@ -157,6 +179,9 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(f"{error.filename}: {error.strerror or error}", 2)
     except NonFiniteError as error:
         _fail(str(error), 3)
+    except ProcessLostError as error:
+        print(f"siren-rope: {error}", file=sys.stderr, flush=True)
+        os._exit(75)  # without taking leave of the others, which would wait for the one that is gone
     except Interrupted as error:
         _fail(str(error), 128 + error.signal)
     except KeyboardInterrupt:

@@ -157,12 +157,21 @@ def test_each_epoch_visits_every_row_once_and_in_an_order_of_its_own():
 def test_batches_continue_where_they_were_left():
     resumed = batches(USERS, ROWS, CONFIG, seed=0)[7:]
     assert_same(stream(12)[7:], [resumed[index] for index in range(5)])
+    assert_same(stream(12)[7:], stream(5, first_example=7 * CONFIG.batch_size))
+
+
+def test_another_batch_size_goes_on_at_the_example_where_the_last_one_stopped():
+    smaller = dataclasses.replace(CONFIG, batch_size=CONFIG.batch_size // 2)
+    dataset = batches(USERS, ROWS, smaller, seed=0, first_example=6 * CONFIG.batch_size)
+    halves = [{name: np.concatenate([dataset[k][name], dataset[k + 1][name]]) for name in dataset[k]} for k in (0, 2)]
+    assert_same(stream(8)[6:], halves)
 
 
 @pytest.mark.parametrize("seed", [0, None])
 @pytest.mark.parametrize("processes", [2, 4])
 def test_the_shares_of_the_processes_make_up_the_global_batch(processes, seed):
-    shares = [stream(2, seed, process_index=index, process_count=processes) for index in range(processes)]
+    held = np.arange(CONFIG.batch_size).reshape(processes, -1)
+    shares = [stream(2, seed, rows_here=rows) for rows in held]
     joined = [
         {name: np.concatenate([p[name] for p in parts]) for name in parts[0]} for parts in zip(*shares, strict=True)
     ]
@@ -212,11 +221,6 @@ def test_a_batch_of_a_real_log_holds_the_inputs_of_the_model_and_zeros_in_the_pa
             np.testing.assert_array_equal(batch[name][real], column[batch["event"][real]])
     for name, column in before.items():
         np.testing.assert_array_equal(encoded.columns[name], column)
-
-
-def test_a_batch_that_does_not_divide_among_the_processes_is_refused():
-    with pytest.raises(ValueError, match="batch_size must be a multiple of the 3 processes, but is 4"):
-        batches(USERS, ROWS, CONFIG, seed=0, process_count=3)
 
 
 def test_a_log_without_anything_to_score_is_refused():

@@ -14,7 +14,7 @@ from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.metrics import task_metrics
 from siren_rope_jax.train.predict import PERIODS, mean_ne, metrics_of, predict_events, write_predictions
 from siren_rope_jax.train.session import make_session
-from siren_rope_jax.train.sharding import MeshConfig, make_mesh
+from siren_rope_jax.train.sharding import MeshConfig, make_layout
 
 LOG = small_log([5, 30, 17, 1, 2, 8, 11])
 EVERYTHING = np.ones(len(LOG.time), bool)
@@ -22,17 +22,17 @@ ENCODER, ENCODED = encode(LOG)
 SMALL = BatchConfig(window=8, row_length=12, batch_size=4)
 LARGE = BatchConfig(window=8, row_length=20, batch_size=3)
 WHOLE = BatchConfig(window=64, row_length=64, batch_size=4)  # half a window holds any user
-MESH = make_mesh(MeshConfig())
+LAYOUT = make_layout(MeshConfig())
 CLOSE = {"rtol": 0, "atol": 1e-6}
 
 
 @pytest.fixture(scope="module")
 def predict():
-    model = compile_small(ENCODER, MESH)
+    model = compile_small(ENCODER, LAYOUT)
     params = model.initial_state().params
 
     def run(wanted, config, encoded=ENCODED):
-        return predict_events(model.predict, params, encoded, wanted, config, MESH)
+        return predict_events(model.predict, params, encoded, wanted, config, LAYOUT)
 
     return run
 

@@ -14,25 +14,25 @@ from flax import nnx
 from small_logs import compile_small, encode, sgd_steps, small_config, small_log, small_rotary
 
 from siren_rope_jax.data.batches import BatchConfig, batches, make_rows
-from siren_rope_jax.train.sharding import MeshConfig, make_mesh, put_batch
+from siren_rope_jax.train.sharding import MeshConfig, make_layout
 from siren_rope_jax.train.step import CompiledModel
 
 CONFIG = BatchConfig(window=16, row_length=16, batch_size=4)
 STEPS = 60
 ENCODER, ENCODED = encode(small_log([16] * 16))
 ROWS = make_rows(ENCODED, np.ones(len(ENCODED.user), bool), CONFIG)
-MESH = make_mesh(MeshConfig())
+LAYOUT = make_layout(MeshConfig())
 
 
 def batch_of(step: int):
     batch = batches(ENCODED, ROWS, CONFIG, seed=0)[step]
     batch.pop("event")
-    return put_batch(MESH, batch)
+    return LAYOUT.put_batch(batch, CONFIG.batch_size)
 
 
 @pytest.fixture(scope="module")
 def model() -> CompiledModel:
-    return compile_small(ENCODER, MESH)
+    return compile_small(ENCODER, LAYOUT)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_dropout_differs_from_step_to_step(model):
 
 def test_another_seed_starts_elsewhere():
     config = small_config(small_rotary("none"), layers=0)
-    first, second = (compile_small(ENCODER, MESH, optax.sgd(0.1), config=config, seed=seed) for seed in (0, 1))
+    first, second = (compile_small(ENCODER, LAYOUT, optax.sgd(0.1), config=config, seed=seed) for seed in (0, 1))
     leaves = (jax.tree.leaves(model.initial_state().params) for model in (first, second))
     assert any(np.any(a != b) for a, b in zip(*leaves, strict=True))
 
@@ -119,24 +119,24 @@ def test_prediction_is_the_probability_of_the_merged_model_without_dropout(model
 
 
 def test_a_rotation_without_gate_reports_none():
-    other = compile_small(ENCODER, MESH, config=small_config(small_rotary("ordinal")))
+    other = compile_small(ENCODER, LAYOUT, config=small_config(small_rotary("ordinal")))
     _, metrics = jax.eval_shape(other.train_step, jax.eval_shape(other.initial_state), batch_of(0))
     assert set(metrics) == {"loss", "task_losses", "gradient_norm"}
 
 
 def test_a_weight_for_each_task_is_demanded():
     with pytest.raises(ValueError, match="task_weights must hold 2 weights, one a task, but hold 1"):
-        compile_small(ENCODER, MESH, task_weights=(1.0,))
+        compile_small(ENCODER, LAYOUT, task_weights=(1.0,))
 
 
 def test_one_device_is_the_one_by_one_mesh():
-    assert dict(MESH.shape) == {"data": 1, "model": 1}
+    assert dict(LAYOUT.mesh.shape) == {"slice": 1, "data": 1, "model": 1}
 
 
 @pytest.mark.parametrize("config", [MeshConfig(data=3), MeshConfig(model=2), MeshConfig(model=0), MeshConfig(data=0)])
 def test_a_mesh_that_does_not_fit_the_devices_is_refused(config):
     with pytest.raises(ValueError, match="mesh must use all 1 devices"):
-        make_mesh(config)
+        make_layout(config)
 
 
 def test_eight_devices_train_to_the_same_losses_and_parameters_as_one(tmp_path):

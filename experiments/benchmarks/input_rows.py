@@ -15,7 +15,6 @@ from siren_rope_jax.data.event_log import TRAIN, read_event_log
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.session import make_session
-from siren_rope_jax.train.sharding import put_batch
 
 
 def rows(events: int, steps: int) -> list[Row]:
@@ -55,7 +54,7 @@ def _waiting(log_toml: Path, name: str, config: TrainConfig, steps: int) -> Row:
 
     def step(batch: dict[str, np.ndarray]) -> None:
         nonlocal state
-        state, metrics = session.model.train_step(state, put_batch(session.mesh, batch))
+        state, metrics = session.model.train_step(state, session.layout.put_batch(batch, len(batch["segment"])))
         jax.block_until_ready((state, metrics))
 
     seconds, share = waiting_share(encoded, packed, config.batches, step, steps=max(steps, 20))

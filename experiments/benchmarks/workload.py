@@ -11,7 +11,7 @@ from siren_rope_jax.nn.config import ModelConfig, RotaryConfig
 from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.ops.calendar import split_unix_time
 from siren_rope_jax.train.optimizer import OptimizerConfig, make_optimizer
-from siren_rope_jax.train.sharding import MeshConfig, make_mesh, put_batch
+from siren_rope_jax.train.sharding import MeshConfig, make_layout
 from siren_rope_jax.train.step import compile_model
 
 FEATURES, ACTIONS, CONTEXT, TASKS = 32, 3, 4, 3
@@ -125,11 +125,11 @@ class OurModel:
 
     def __init__(self, config: ModelConfig, spec: InputSpec, batch: dict[str, np.ndarray]):
         """Draws the parameters; nothing else is compiled yet."""
-        mesh = make_mesh(MeshConfig())
-        self.batch = put_batch(mesh, batch)
+        layout = make_layout(MeshConfig())
+        self.batch = layout.put_batch(batch, len(batch["segment"]))
         optimizer = make_optimizer(OptimizerConfig(), 1000)
         self.compiled = compile_model(
-            config, spec, (0.0,) * TASKS, optimizer, mesh, task_weights=(1.0,) * TASKS, seed=0
+            config, spec, (0.0,) * TASKS, optimizer, layout, task_weights=(1.0,) * TASKS, seed=0
         )
         self.state = self.compiled.initial_state()
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import grain
 import numpy as np
-from jaxtyping import Bool, Int32
+from jaxtyping import Bool, Int32, Integer
 
 from siren_rope_jax.data.encode import Encoded
 
@@ -148,13 +148,13 @@ def batches(
     config: BatchConfig,
     *,
     seed: int | None,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows_here: Integer[np.ndarray, " b"] | None = None,
+    first_example: int = 0,
 ) -> grain.MapDataset:
     """Builds the random-access dataset of batches, a pure function of its arguments.
 
-    Batch k holds the global rows k * batch_size to (k + 1) * batch_size of the shuffled, repeated order, whatever
-    the number of processes: `dataset[k:]` resumes exactly.
+    Batch k holds the examples first_example + k * batch_size and on of the shuffled, repeated order of the rows, whatever
+    the number of processes: going on from the number of examples seen resumes exactly.
 
     Args:
       encoded: arrays of events.
@@ -162,28 +162,25 @@ def batches(
       config: shape of the batches.
       seed: of the order, shuffled anew every epoch and without end; None goes once through the rows as they are,
         the last batch filled up with padding.
-      process_index: which share of each batch this process takes.
-      process_count: number of shares.
+      rows_here: which rows of each batch this process takes; all if not given.
+      first_example: place in the order of the rows where the first batch starts.
 
     Returns:
       Batches as dicts: the fields of `nn.features.Events`; "labels" [b, L, K], NaN where unobserved or not to be
       scored; "event" [b, L], the index into `encoded` of each scored slot, else PADDING.
 
     Raises:
-      ValueError: if there are no rows or the batch does not divide among the processes.
+      ValueError: if there are no rows.
     """
     if not len(rows.event):
         raise ValueError("rows must hold at least one window, but are empty: no event is to be scored")
-    if config.batch_size % process_count:
-        raise ValueError(f"batch_size must be a multiple of the {process_count} processes, but is {config.batch_size}")
     if seed is None:
         count = -(-len(rows.event) // config.batch_size) * config.batch_size
         indices = grain.MapDataset.range(count)
     else:
         indices = grain.MapDataset.range(len(rows.event)).seed(seed).shuffle().repeat()
-    share = config.batch_size // process_count
-    mine = slice(process_index * share, (process_index + 1) * share)
-    return indices.batch(config.batch_size).map(lambda batch: _gather(encoded, rows, batch[mine]))
+    mine = slice(None) if rows_here is None else rows_here
+    return indices[first_example:].batch(config.batch_size).map(lambda batch: _gather(encoded, rows, batch[mine]))
 
 
 def _gather(encoded: Encoded, rows: PackedRows, indices: np.ndarray) -> dict[str, np.ndarray]:

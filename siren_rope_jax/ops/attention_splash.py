@@ -1,5 +1,6 @@
 """Attention by the Pallas kernel "splash attention", for TPUs."""
 
+import math
 from typing import cast
 
 import jax
@@ -75,10 +76,12 @@ def _on_each_device(
     free = {name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind != AxisType.Manual}
     if all(mesh.shape[name] == 1 for name in free):
         return _kernel(query, key, value, segment_ids, bounds)
-    batch, heads = (
-        name if name in free and size % mesh.shape[name] == 0 else None
-        for name, size in (("data", query.shape[0]), ("model", key.shape[1]))
-    )
+
+    def dividing(names: tuple[str, ...], size: int) -> tuple[str, ...] | None:
+        names = tuple(name for name in names if name in free)
+        return names if size % math.prod(mesh.shape[name] for name in names) == 0 else None
+
+    batch, heads = dividing(("slice", "data"), query.shape[0]), dividing(("model",), key.shape[1])
     of_heads, of_slots = P(batch, heads), P(batch)
     return jax.shard_map(
         _kernel,

@@ -1,8 +1,11 @@
 """Tables for the terminal."""
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import scipy.stats
 from rich.console import Console
 from rich.table import Table
 
@@ -17,6 +20,26 @@ def metrics_table(metrics: dict[str, dict[str, dict[str, Any]]]) -> Table:
             shown = [four_decimals(values[name]) for name in ("ne", "auc", "gauc", "ece", "log_loss")]
             table.add_row(period, task, *shown, f"{values['events']:,}", f"{values['positives']:,}")
     return table
+
+
+def seeds_table(metrics_of_seeds: Sequence[dict[str, dict[str, dict[str, Any]]]]) -> Table:
+    """Lays out the metrics of several seeds: mean, and half the 95 % interval of the mean by Student's t."""
+    table = Table("period", "task", "NE", "AUC", "log loss", title=f"{len(metrics_of_seeds)} seeds, mean ± 95 %")
+    for period, tasks in metrics_of_seeds[0].items():
+        for task in tasks:
+            of_seeds = [metrics[period][task] for metrics in metrics_of_seeds]
+            table.add_row(
+                period, task, *(_mean_and_interval([m[name] for m in of_seeds]) for name in ("ne", "auc", "log_loss"))
+            )
+    return table
+
+
+def _mean_and_interval(values: Sequence[float | None]) -> str:
+    defined = np.array([value for value in values if value is not None])
+    if len(defined) < 2:
+        return four_decimals(defined[0] if len(defined) else None)
+    half = scipy.stats.t.ppf(0.975, len(defined) - 1) * scipy.stats.sem(defined)
+    return f"{four_decimals(defined.mean())} ± {four_decimals(half)}"
 
 
 def make_console() -> Console:

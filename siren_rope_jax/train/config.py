@@ -6,6 +6,7 @@ from siren_rope_jax.data.batches import BatchConfig
 from siren_rope_jax.data.encode import InputConfig
 from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.settings import SEEDS, check_settings
+from siren_rope_jax.train.checkpoint import CheckpointConfig
 from siren_rope_jax.train.optimizer import OptimizerConfig
 from siren_rope_jax.train.sharding import MeshConfig
 
@@ -22,8 +23,6 @@ class TrainConfig:
     """Steps to train for, instead of epochs."""
     evaluations: int = 8
     """Validations during training, evenly spread; the best by mean NE is kept."""
-    checkpoint_seconds: float = 300.0
-    """Most seconds of work that a crash can cost: checkpoints are also written at every validation."""
     task_weights: tuple[float, ...] = ()
     """Weight of each task's loss, in the order of the log's tasks; all 1 if not given."""
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
@@ -35,7 +34,9 @@ class TrainConfig:
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     """AdamW and its schedule."""
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
-    """Devices."""
+    """Devices; the result does not depend on them."""
+    checkpoints: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    """When checkpoints are written, beside those of the validations, and which are kept."""
 
     def __post_init__(self) -> None:
         check_settings(
@@ -44,7 +45,6 @@ class TrainConfig:
             epochs="(0, inf)",
             steps="[1, inf)",
             evaluations="[1, inf)",
-            checkpoint_seconds="[0, inf]",
             task_weights="[0, inf)",
         )
         if self.task_weights and not any(self.task_weights):

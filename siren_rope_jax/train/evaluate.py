@@ -10,6 +10,7 @@ from jaxtyping import Float32
 from siren_rope_jax.data.encode import Encoded
 from siren_rope_jax.data.event_log import EventLog
 from siren_rope_jax.train.predict import PERIODS, metrics_of, write_predictions
+from siren_rope_jax.train.processes import decided_by_first
 from siren_rope_jax.train.run_folder import check_data, write_json
 from siren_rope_jax.train.session import Session, load_session
 
@@ -37,8 +38,12 @@ def write_evaluation(session: Session, params: nnx.State, log: EventLog, encoded
     """Predicts validation and test, and writes `predictions.parquet` and `metrics.json`, whose content it returns."""
     probabilities = session.predict(params, encoded, np.isin(log.period, list(PERIODS.values())))
     metrics = {name: metrics_of(log, probabilities, period) for name, period in PERIODS.items()}
-    write_predictions(run / "predictions.parquet", log, probabilities)
-    write_json(run / "metrics.json", metrics)
+
+    def write() -> None:
+        write_predictions(run / "predictions.parquet", log, probabilities)
+        write_json(run / "metrics.json", metrics)
+
+    decided_by_first(write)
     return metrics
 
 

@@ -8,14 +8,13 @@ import jax
 import numpy as np
 import polars as pl
 from flax import nnx
-from jax.sharding import Mesh
 from jaxtyping import Bool, Float32
 
-from siren_rope_jax.data.batches import PADDING, BatchConfig, batches, make_rows
+from siren_rope_jax.data.batches import BatchConfig, batches, make_rows
 from siren_rope_jax.data.encode import Encoded
 from siren_rope_jax.data.event_log import TEST, VALIDATION, EventLog
 from siren_rope_jax.train.metrics import task_metrics
-from siren_rope_jax.train.sharding import put_batch
+from siren_rope_jax.train.sharding import Layout
 
 PERIODS = {"validation": VALIDATION, "test": TEST}
 Predict = Callable[[nnx.State, dict[str, jax.Array]], jax.Array]
@@ -27,7 +26,7 @@ def predict_events(
     encoded: Encoded,
     wanted: Bool[np.ndarray, " E"],
     config: BatchConfig,
-    mesh: Mesh,
+    layout: Layout,
 ) -> Float32[np.ndarray, "E K"]:
     """Computes the probabilities of the wanted events, each from its user's true history.
 
@@ -37,7 +36,7 @@ def predict_events(
       encoded: whole users.
       wanted: events to score, in the order of the log that was encoded.
       config: windows and batches.
-      mesh: devices.
+      layout: of batches on the mesh.
 
     Returns:
       Probabilities of the tasks in the order of that log; NaN for events that are not wanted.
@@ -46,11 +45,14 @@ def predict_events(
     tasks = encoded.columns["labels"].shape[1]
     result = np.full((len(wanted), tasks), np.nan, np.float32)
     rows = make_rows(encoded, in_user_order, config)
-    for batch in batches(encoded, rows, config, seed=None):
-        event = batch.pop("event")
-        probabilities = np.asarray(predict(params, put_batch(mesh, batch)))
-        scored = event != PADDING
-        result[encoded.event[event[scored]]] = probabilities[scored]
+    size = config.batch_size
+    dataset = batches(encoded, rows, config, seed=None, rows_here=layout.rows_here(size))
+    for index, batch in enumerate(dataset):
+        batch.pop("event")
+        probabilities = np.asarray(predict(params, layout.put_batch(batch, size)))
+        chunk = slice(index * size, (index + 1) * size)
+        event, scored = rows.event[chunk], rows.scored[chunk]
+        result[encoded.event[event[scored]]] = probabilities[: len(event)][scored]
     return result
 
 

@@ -16,6 +16,10 @@ from siren_rope_jax.data.toml_section import InputError
 from siren_rope_jax.settings import check_settings
 
 
+class ProcessLostError(RuntimeError):
+    """Another process of the job, or a device, is gone; all must start again."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ProcessConfig:
     """The processes of a job; GKE, a Cloud TPU VM, Slurm and Open MPI tell all of it by themselves."""

@@ -22,6 +22,7 @@ from siren_rope_jax.data.encode import Encoded, Encoder
 from siren_rope_jax.data.event_log import EventLog
 from siren_rope_jax.data.schema import EventLogSpec, InputError
 from siren_rope_jax.train.config import TrainConfig
+from siren_rope_jax.train.processes import decided_by_first
 
 _PACKAGES = (
     "siren-rope-jax",
@@ -97,11 +98,18 @@ def open_run(run: Path, log: EventLog, encoder: Encoder, encoded: Encoded, confi
 
 @contextlib.contextmanager
 def lock_run(run: Path) -> Iterator[None]:
-    """Keeps other processes from training in the same folder; the lock goes with the process, however it ends.
+    """Keeps other jobs from training in the same folder; the lock goes with process 0, however it ends.
 
     Raises:
-      InputError: if another process holds it.
+      InputError: if another job holds it.
     """
+    with contextlib.ExitStack() as stack:
+        decided_by_first(lambda: stack.enter_context(_locked(run)))
+        yield
+
+
+@contextlib.contextmanager
+def _locked(run: Path) -> Iterator[None]:
     with open(run / "lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

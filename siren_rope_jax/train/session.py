@@ -4,7 +4,6 @@ import dataclasses
 import math
 from pathlib import Path
 
-import jax
 import numpy as np
 from flax import nnx
 from jaxtyping import Bool, Float32
@@ -19,7 +18,7 @@ from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.optimizer import make_optimizer
 from siren_rope_jax.train.predict import predict_events
 from siren_rope_jax.train.run_folder import read_run
-from siren_rope_jax.train.sharding import make_mesh
+from siren_rope_jax.train.sharding import Layout, make_layout
 from siren_rope_jax.train.step import CompiledModel, compile_model
 
 
@@ -29,7 +28,7 @@ class Session:
 
     config: TrainConfig
     encoder: Encoder
-    mesh: jax.sharding.Mesh
+    layout: Layout
     model: CompiledModel
     trained_range: TrainedRange
 
@@ -39,7 +38,8 @@ class Session:
         """Computes the probabilities of the wanted events; NaN for the others."""
         # Windows are no longer than in training, so that only times can leave the trained range.
         self.trained_range.check_times(encoded.columns["elapsed"][wanted[encoded.event]])
-        return predict_events(self.model.predict, params, encoded, wanted, self.config.batches, self.mesh)
+        one = dataclasses.replace(self.layout, seeds=None)
+        return predict_events(self.model.predict, params, encoded, wanted, self.config.batches, one)
 
     def best_params(self, checkpoints: Checkpoints) -> nnx.State:
         """Reads the parameters of the best checkpoint.
@@ -47,7 +47,7 @@ class Session:
         Raises:
           InputError: if there is no checkpoint yet.
         """
-        restored = checkpoints.restore(jax.eval_shape(self.model.initial_state), self.mesh, best=True)
+        restored = checkpoints.restore(self.model.abstract_one, best=True)
         if restored is None:
             raise InputError(
                 f"{checkpoints.run} must hold a checkpoint, but its training has not reached the first one"
@@ -55,13 +55,14 @@ class Session:
         return restored[0].params
 
 
-def make_session(encoder: Encoder, config: TrainConfig, *, steps: int = 1) -> Session:
+def make_session(encoder: Encoder, config: TrainConfig, *, steps: int = 1, seeds: int | None = None) -> Session:
     """Compiles the model of a run.
 
     Args:
       encoder: fitted on the log.
       config: the run.
       steps: length of the learning-rate schedule, which matters for training alone.
+      seeds: models to train as one, of the seeds from the configuration's on; None for one without an axis for seeds.
 
     Raises:
       InputError: if the configuration does not fit the log or the devices.
@@ -78,24 +79,24 @@ def make_session(encoder: Encoder, config: TrainConfig, *, steps: int = 1) -> Se
         window=config.batches.window,
     )
     try:
-        mesh = make_mesh(config.mesh)
-        if config.batches.batch_size % mesh.shape["data"]:
+        layout = make_layout(config.mesh, seeds=seeds)
+        shares = dataclasses.replace(layout, seeds=None).row_shares
+        if config.batches.batch_size % shares:
             raise ValueError(
-                f"batch_size must be a multiple of the {mesh.shape['data']} devices of the data axis, "
-                f"but is {config.batches.batch_size}"
+                f"batch_size must be a multiple of the {shares} devices that share it, but is {config.batches.batch_size}"
             )
         model = compile_model(
             config.model,
             spec,
             tuple(math.log(rate / (1 - rate)) for rate in rates.tolist()),
             make_optimizer(config.optimizer, steps),
-            mesh,
+            layout,
             task_weights=config.task_weights or (1.0,) * len(encoder.task_names),
             seed=config.seed,
         )
     except ValueError as error:
         raise InputError(str(error)) from error
-    return Session(config, encoder, mesh, model, TrainedRange(config.model, spec))
+    return Session(config, encoder, layout, model, TrainedRange(config.model, spec))
 
 
 def load_session(run: Path) -> tuple[Session, nnx.State]:

@@ -1,21 +1,21 @@
 """One training step and one prediction, compiled; the model as a pure function of its parameters."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jax.sharding import Mesh
-from jaxtyping import Array, Float32, Int32, PyTree
+from jaxtyping import Array, Float32, Int32, Key, PyTree, UInt32
 
 from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.nn.features import Events, InputSpec
 from siren_rope_jax.nn.recommender import GenerativeRecommender
 from siren_rope_jax.nn.rotary import SirenRotary
 from siren_rope_jax.train.loss import multitask_loss
-from siren_rope_jax.train.sharding import replicated
+from siren_rope_jax.train.sharding import Layout
 
 Batch = dict[str, jax.Array]
 
@@ -25,16 +25,21 @@ class TrainState(NamedTuple):
 
     params: nnx.State
     optimizer: PyTree
-    step: Int32[Array, ""]
+    step: Int32[Array, "*seeds"]
+    key: UInt32[Array, "*seeds 2"]  # of dropout, with the step's number
 
 
 class CompiledModel(NamedTuple):
-    """Functions of one model on one mesh."""
+    """Functions of one model on one mesh, or of several that differ in their seeds and are trained as one."""
 
     initial_state: Callable[[], TrainState]
     train_step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]  # donates the state
-    predict: Callable[[nnx.State, Batch], Float32[Array, "B S K"]]  # probabilities
+    split: Callable[[TrainState], tuple[TrainState, ...]]  # one state a seed
+    stack: Callable[[Sequence[TrainState]], TrainState]  # and back
+    predict: Callable[[nnx.State, Batch], Float32[Array, "B S K"]]  # probabilities of one of them
     merge: Callable[[nnx.State], GenerativeRecommender]
+    abstract_state: TrainState  # shapes and shardings of what `initial_state` makes
+    abstract_one: TrainState  # the same of one seed
 
 
 def compile_model(
@@ -42,7 +47,7 @@ def compile_model(
     spec: InputSpec,
     task_logits: tuple[float, ...],
     optimizer: optax.GradientTransformation,
-    mesh: Mesh,
+    layout: Layout,
     *,
     task_weights: tuple[float, ...],
     seed: int,
@@ -54,10 +59,10 @@ def compile_model(
       spec: its inputs.
       task_logits: where each task's prediction starts.
       optimizer: of the parameters.
-      mesh: devices; parameters are replicated, batches sharded over "data". It is in context while tracing, so that
-        attention knows what it is compiled for and a kernel can be divided.
+      layout: of parameters and batches on the mesh, and how many models are trained as one. The mesh is in context
+        while tracing, so that attention knows what it is compiled for and a kernel can be divided.
       task_weights: weight of each task's loss.
-      seed: of the parameters and, with the step's number, of its dropout.
+      seed: of the parameters and, with the step's number, of dropout; of the first model, the others count on.
 
     Raises:
       ValueError: if the number of weights is not that of the tasks.
@@ -65,26 +70,33 @@ def compile_model(
     if len(task_weights) != len(task_logits):
         raise ValueError(f"task_weights must hold {len(task_logits)} weights, one a task, but hold {len(task_weights)}")
     weights = jnp.asarray(task_weights, jnp.float32)
-    init_key, dropout_key = jax.random.split(jax.random.key(seed))
+    mesh = layout.mesh.abstract_mesh
 
-    def make_model() -> GenerativeRecommender:
-        return GenerativeRecommender(config, spec, task_logits, key=init_key)
+    def make_model(key: Key[Array, ""]) -> GenerativeRecommender:
+        return GenerativeRecommender(config, spec, task_logits, key=key)
 
-    graph = nnx.graphdef(nnx.eval_shape(make_model))
+    graph = nnx.graphdef(nnx.eval_shape(lambda: make_model(jax.random.key(0))))
 
     def merge(params: nnx.State) -> GenerativeRecommender:
         return nnx.merge(graph, params)
 
+    def start(key: Key[Array, ""]) -> TrainState:
+        init_key, dropout_key = jax.random.split(key)
+        params = nnx.state(make_model(init_key))
+        step = jnp.zeros((), jnp.int32)
+        return TrainState(params, optimizer.init(params), step, jax.random.key_data(dropout_key))
+
     def initial_state() -> TrainState:
-        params = nnx.state(make_model())
-        return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+        if layout.seeds is None:
+            return start(jax.random.key(seed))
+        return jax.vmap(start)(jnp.stack([jax.random.key(seed + index) for index in range(layout.seeds)]))
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         def loss_of(params: nnx.State) -> tuple[jax.Array, jax.Array]:
-            key = jax.random.fold_in(dropout_key, state.step)
+            key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
             return multitask_loss(merge(params)(_events(batch), dropout_key=key), batch["labels"], weights)
 
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        with jax.sharding.use_abstract_mesh(mesh):
             (loss, task_losses), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
         params = cast(nnx.State, optax.apply_updates(state.params, updates))  # type: ignore[arg-type]
@@ -92,18 +104,33 @@ def compile_model(
         rotary = merge(params).rotary
         if isinstance(rotary, SirenRotary):
             metrics |= {"gate": rotary.gate[...], "scale": rotary.scale[...]}
-        return TrainState(params, optimizer_state, state.step + 1), metrics
+        return TrainState(params, optimizer_state, state.step + 1, state.key), metrics
 
     def predict(params: nnx.State, batch: Batch) -> Float32[Array, "B S K"]:
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        with jax.sharding.use_abstract_mesh(mesh):
             return jax.nn.sigmoid(merge(params)(_events(batch)))
 
-    everywhere = replicated(mesh)
+    def split(state: TrainState) -> tuple[TrainState, ...]:
+        return tuple(jax.tree.map(lambda x: x[index], state) for index in range(layout.seeds or 0))
+
+    def stack(states: Sequence[TrainState]) -> TrainState:
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+
+    abstract_state = layout.place(jax.eval_shape(initial_state))
+    abstract_one = dataclasses.replace(layout, seeds=None).place(jax.eval_shape(start, jax.random.key(0)))
+    of_state, of_one = (jax.tree.map(lambda leaf: leaf.sharding, state) for state in (abstract_state, abstract_one))
+    single = layout.seeds is None
     return CompiledModel(
-        initial_state=jax.jit(initial_state, out_shardings=everywhere),
-        train_step=jax.jit(train_step, donate_argnums=0, out_shardings=everywhere),
-        predict=jax.jit(predict, out_shardings=everywhere),
+        initial_state=jax.jit(initial_state, out_shardings=of_state),
+        train_step=jax.jit(
+            train_step if single else jax.vmap(train_step), donate_argnums=0, out_shardings=(of_state, layout.whole)
+        ),
+        split=(lambda state: (state,)) if single else jax.jit(split, out_shardings=(of_one,) * (layout.seeds or 0)),
+        stack=(lambda states: states[0]) if single else jax.jit(stack, out_shardings=of_state),
+        predict=jax.jit(predict, out_shardings=layout.whole),
         merge=merge,
+        abstract_state=abstract_state,
+        abstract_one=abstract_one,
     )
 
 
