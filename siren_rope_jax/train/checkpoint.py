@@ -8,15 +8,9 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from siren_rope_jax.data.schema import InputError
+from siren_rope_jax.train.sharding import replicated
 from siren_rope_jax.train.step import TrainState
 
-
-import dataclasses
-@dataclasses.dataclass(frozen=True)
-class CheckpointConfig:
-    seconds: float = 300.0
-    latest: int = 2
-    every: int | None = None
 
 class Checkpoints:
     """Two orbax folders under the run's folder: `checkpoints/` keeps the last two steps, `best/` one.
