@@ -1,77 +1,263 @@
-"""orbax checkpoints of a run: the latest ones, to resume from, and the best by validation."""
+"""Checkpoints of a run: written while training goes on, and restored only if every bit is as it was written."""
 
+import concurrent.futures
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from jax.sharding import Mesh
 
 from siren_rope_jax.data.schema import InputError
-from siren_rope_jax.train.sharding import replicated
+from siren_rope_jax.train.checkpoint_list import steps_in
+from siren_rope_jax.train.durable import sync
+from siren_rope_jax.train.manifest import DamagedError, read_manifest, verify, verify_sizes, write_manifest
+from siren_rope_jax.train.processes import decided_by_first, greatest
+from siren_rope_jax.train.retention import CheckpointConfig, rank, retained
 from siren_rope_jax.train.step import TrainState
+
+_INCOMPLETE = ".incomplete"  # ends the name of a step that is being written or removed
 
 
 class Checkpoints:
-    """Two orbax folders under the run's folder: `checkpoints/` keeps the last two steps, `best/` one.
+    """The checkpoints of one run, `checkpoints/<step>/` in its folder.
 
-    Each checkpoint holds the state (parameters, optimizer, step) and `progress`, a JSON mapping with the data
-    position and the best validation so far. A new one is complete on disk before an old one is removed.
+    Each holds the state, written by orbax from all processes, and a manifest, written last by process 0, with the
+    hash of every file and `progress`: whatever else resuming needs, as JSON. A folder gets its name only when all of
+    that is on the disk, and only then are older ones removed. Who saves must hold the run's lock; restoring changes
+    nothing. Every process must call `save`, `restore`, `steps` and `wait` alike.
     """
 
-    def __init__(self, run: Path):
-        """Opens the folders, making them if need be."""
-        self._latest = _manager(run / "checkpoints", keep=2)
-        self._best = _manager(run / "best", keep=1)
-        self.run = run
-
-    def save(self, state: TrainState, progress: dict[str, Any], *, best: bool) -> None:
-        """Writes the state as the latest checkpoint, and as the best one too if it is; a step saved is kept."""
-        step = int(state.step)
-        arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress))
-        # The best one first: should the process die in between, the run resumes before it and comes to it again.
-        for manager in (self._best, self._latest) if best else (self._latest,):
-            if step not in manager.all_steps():
-                manager.save(step, args=arguments)
-                manager.wait_until_finished()
-
-    def restore(self, like: TrainState, mesh: Mesh, *, best: bool) -> tuple[TrainState, dict[str, Any]] | None:
-        """Reads the latest or the best checkpoint onto the mesh.
+    def __init__(
+        self, run: Path, config: CheckpointConfig | None = None, *, say: Callable[[str], None] = print
+    ) -> None:
+        """Touches no file yet.
 
         Args:
-          like: a state of the same shapes; `jax.eval_shape` of the initial one will do.
-          mesh: devices.
-          best: the best by validation instead of the latest.
+          run: the run's folder, which all processes see.
+          config: which checkpoints are kept.
+          say: takes one line to the user.
+        """
+        self.run = run
+        self._folder = run.absolute() / "checkpoints"
+        self._config = config or CheckpointConfig()
+        self._say = say
+        self._orbax = ocp.StandardCheckpointer()
+        self._background = concurrent.futures.ThreadPoolExecutor(1)
+        self._saving: concurrent.futures.Future[None] | None = None
+        self._latest: int | None = None
+        self._verified: dict[int, dict[str, Any]] = {}
 
-        Returns:
-          (state, progress), or None if there is no checkpoint yet.
+    def save(self, state: TrainState, progress: dict[str, Any], *, mean_ne: float | None) -> None:
+        """Copies the state and writes it in the background; a step that is there and verifies is left alone.
+
+        Args:
+          state: may be donated or changed as soon as this returns.
+          progress: what JSON can hold.
+          mean_ne: of a validation at this step, if there was one; the least makes a checkpoint the best.
 
         Raises:
-          InputError: if the checkpoint is damaged, or of another model.
+          InputError: if this checkpoint or the one before could not be written, as on a full disk.
         """
-        manager = self._best if best else self._latest
-        step = manager.latest_step()
-        if step is None:
-            return None
-        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), like)
-        arguments = ocp.args.Composite(state=ocp.args.StandardRestore(target), progress=ocp.args.JsonRestore())
+        self.wait()
+        step = int(state.step)
+        if mean_ne is not None and not math.isfinite(mean_ne):
+            raise ValueError(f"mean_ne must be finite or None, but is {mean_ne}")
+        content = json.loads(json.dumps({"step": step, "mean_ne": mean_ne, "progress": progress}))
         try:
-            restored = manager.restore(step, args=arguments)
+            if not decided_by_first(lambda: self._prepare(step)):
+                return
+            self._orbax.save(self._folder / f"{step}{_INCOMPLETE}" / "state", state)
+        except InputError:
+            raise
         except Exception as error:  # orbax and tensorstore raise what they like
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise InputError(f"checkpoint {manager.directory / str(step)} cannot be read: {reason[:200]}") from error
-        return restored["state"], restored["progress"]
+            raise self._cannot_write(error) from error
+        self._saving = self._background.submit(self._finish, step, content)
 
-    def describe_latest(self) -> str:
-        """Names the latest checkpoint for a message."""
-        step = self._latest.latest_step()
-        return "none was written yet" if step is None else str(self.run / "checkpoints" / str(step))
+    def restore(
+        self, like: TrainState, *, best: bool = False, step: int | None = None
+    ) -> tuple[TrainState, Any] | None:
+        """Reads the newest checkpoint that verifies, and says which newer ones do not.
+
+        Args:
+          like: the state's arrays as `jax.ShapeDtypeStruct`, with the shardings that they shall have; these need not
+            be those of the saved state.
+          best: the best by validation, or the newest if none was validated, instead of the newest.
+          step: the checkpoint of this step instead.
+
+        Returns:
+          (state, progress), or None if no checkpoint was ever completed.
+
+        Raises:
+          InputError: if there are checkpoints but none that will do, or it does not fit the model.
+        """
+        self.wait()
+        chosen = decided_by_first(lambda: self._choose(best, step))
+        if chosen is None:
+            return None
+        path = self._folder / str(chosen["step"])
+        try:
+            state = self._orbax.restore(path / "state", like)
+        except Exception as error:  # orbax and tensorstore raise what they like
+            raise InputError(f"checkpoint {path} is as it was written, but cannot be read: {_reason(error)}") from error
+        self._latest = chosen["step"]
+        return state, chosen["progress"]
+
+    def steps(self) -> list[int]:
+        """The steps whose checkpoints verify, newest last; says which do not.
+
+        Raises:
+          InputError: if there are checkpoints, but none verifies.
+        """
+        self.wait()
+
+        def find() -> list[int]:
+            newest_first = sorted(steps_in(self._folder), reverse=True)
+            return [content["step"] for content in self._sound(newest_first)][::-1]
+
+        return decided_by_first(find)
+
+    def wait(self) -> None:
+        """Returns once the last save is complete in all processes.
+
+        Raises:
+          InputError: if it could not be completed; earlier checkpoints are whole.
+        """
+        failure = self._settle()
+        (failed,) = greatest(int(failure is not None))
+        if failure is not None:
+            raise self._cannot_write(failure) from failure
+        if failed:
+            raise self._cannot_write(RuntimeError("another process failed, and says why"))
 
     def close(self) -> None:
-        """Ends the background threads."""
-        self._latest.close()
-        self._best.close()
+        """Completes what this process has to write, without a word from the others, and ends its threads.
+
+        Raises:
+          InputError: if it could not be written.
+        """
+        failure = self._settle()
+        self._background.shutdown()
+        self._orbax.close()
+        if failure is not None:
+            raise self._cannot_write(failure) from failure
+
+    def describe_latest(self) -> str:
+        """Names the newest checkpoint that this process has written or read, for a message."""
+        if self._saving is not None:
+            concurrent.futures.wait([self._saving])
+        return "none was written yet" if self._latest is None else str(self.run / "checkpoints" / str(self._latest))
+
+    def _prepare(self, step: int) -> bool:
+        """Makes place for the checkpoint of a step; False if it is there already."""
+        path = self._folder / str(step)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            try:
+                verify(path)
+            except DamagedError as error:
+                self._set_aside(path, error)
+            else:
+                return False
+        self._remove_leftovers()
+        path.with_name(f"{step}{_INCOMPLETE}").mkdir()
+        return True
+
+    def _set_aside(self, path: Path, error: DamagedError) -> None:
+        damaged = self._folder / "damaged"
+        damaged.mkdir(exist_ok=True)
+        number = sum(other.name.startswith(f"{path.name}-") for other in damaged.iterdir())
+        aside = path.rename(damaged / f"{path.name}-{number}")
+        self._say(f"checkpoint {path.name} is written anew, and the damaged one kept in {aside}: {error}")
+
+    def _finish(self, step: int, content: dict[str, Any]) -> None:
+        """Runs in the background."""
+        incomplete = self._folder / f"{step}{_INCOMPLETE}"
+        try:
+            self._orbax.wait_until_finished()
+            if jax.process_index() == 0:
+                self._verified[step] = write_manifest(incomplete, content)
+                incomplete.rename(self._folder / str(step))
+                sync(self._folder)
+            self._latest = step
+            if jax.process_index() == 0:
+                self._remove_old()
+        except Exception:
+            shutil.rmtree(incomplete, ignore_errors=True)  # on a full disk, others need the space
+            raise
+
+    def _remove_old(self) -> None:
+        sound = {}
+        for step in steps_in(self._folder):
+            path = self._folder / str(step)
+            try:
+                if step in self._verified:
+                    verify_sizes(path, self._verified[step])
+                else:
+                    self._verified[step] = verify(path)
+            except DamagedError:
+                continue  # neither counted nor removed
+            sound[step] = self._verified[step]["mean_ne"]
+        for step in sound.keys() - retained(sound, latest=self._config.latest, every=self._config.every):
+            path = self._folder / str(step)
+            path.rename(path.with_name(f"{step}{_INCOMPLETE}"))  # half a folder would look like a damaged one
+        self._remove_leftovers()
+
+    def _remove_leftovers(self) -> None:
+        for path in self._folder.glob(f"*{_INCOMPLETE}"):
+            shutil.rmtree(path)
+
+    def _choose(self, best: bool, step: int | None) -> dict[str, Any] | None:
+        there = sorted(steps_in(self._folder), reverse=True)
+        if step is not None and step not in there:
+            raise InputError(f"{self._folder} must hold checkpoint {step}, but holds {there or 'none'}")
+        wanted = there if step is None else [step]
+        return next(self._sound(sorted(wanted, key=self._rank) if best else wanted), None)
+
+    def _rank(self, step: int) -> tuple[float, ...]:
+        try:
+            return rank(step, read_manifest(self._folder / str(step))["mean_ne"])
+        except DamagedError:
+            return (-1,)  # first, so that it is spoken of: it may have been the best
+
+    def _sound(self, steps: list[int]) -> Iterator[dict[str, Any]]:
+        """The manifests of those that verify; says which do not, and raises if all are such."""
+        problems = {}
+        for step in steps:
+            try:
+                yield verify(self._folder / str(step))
+            except DamagedError as error:
+                problems[step] = str(error)
+                self._say(f"checkpoint {step} is skipped: {error}")
+        if problems and len(problems) == len(steps):
+            named = "; ".join(f"{step}: {problem}" for step, problem in problems.items())
+            raise InputError(
+                f"no checkpoint in {self._folder} is left to restore ({named}): put the files back from a copy, or "
+                "move them away to start anew"
+            )
+
+    def _settle(self) -> BaseException | None:
+        """Waits for what this process saves; returns what went wrong, once."""
+        saving, self._saving = self._saving, None
+        return None if saving is None else saving.exception()
+
+    def _cannot_write(self, error: BaseException) -> InputError:
+        return InputError(
+            f"no checkpoint can be written in {self._folder}: {_reason(error)}; put that right, and the same command "
+            f"goes on from the last one that was completed: {self.describe_latest()}"
+        )
 
 
-def _manager(folder: Path, *, keep: int) -> ocp.CheckpointManager:
-    return ocp.CheckpointManager(folder.absolute(), options=ocp.CheckpointManagerOptions(max_to_keep=keep))
+def _reason(error: BaseException) -> str:
+    """One short line: what the system said, if that is what is behind it."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}, at {error.filename}" if error.filename else error.strerror
+    text = str(error).strip() or type(error).__name__
+    if system := re.search(r"OS error (\d+)", text):
+        return os.strerror(int(system[1]))
+    return text.splitlines()[0][:200]

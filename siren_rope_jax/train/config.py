@@ -6,8 +6,8 @@ from siren_rope_jax.data.batches import BatchConfig
 from siren_rope_jax.data.encode import InputConfig
 from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.settings import SEEDS, check_settings
-from siren_rope_jax.train.checkpoint import CheckpointConfig
 from siren_rope_jax.train.optimizer import OptimizerConfig
+from siren_rope_jax.train.retention import CheckpointConfig
 from siren_rope_jax.train.sharding import MeshConfig
 
 

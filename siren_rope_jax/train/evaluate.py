@@ -9,9 +9,10 @@ from jaxtyping import Float32
 
 from siren_rope_jax.data.encode import Encoded
 from siren_rope_jax.data.event_log import EventLog
+from siren_rope_jax.train.durable import write_json
 from siren_rope_jax.train.predict import PERIODS, metrics_of, write_predictions
 from siren_rope_jax.train.processes import decided_by_first
-from siren_rope_jax.train.run_folder import check_data, write_json
+from siren_rope_jax.train.run_folder import check_data
 from siren_rope_jax.train.session import Session, load_session
 
 

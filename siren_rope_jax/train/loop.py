@@ -19,13 +19,14 @@ from siren_rope_jax.data.encode import Encoded, Encoder
 from siren_rope_jax.data.event_log import TRAIN, EventLog
 from siren_rope_jax.train.checkpoint import Checkpoints
 from siren_rope_jax.train.config import TrainConfig
+from siren_rope_jax.train.durable import write_json
 from siren_rope_jax.train.evaluate import write_evaluation
 from siren_rope_jax.train.interrupt import Interrupted, InterruptRequest
 from siren_rope_jax.train.optimizer import make_schedule
 from siren_rope_jax.train.predict import PERIODS, mean_ne, metrics_of
 from siren_rope_jax.train.processes import ProcessLostError, decided_by_first, greatest
 from siren_rope_jax.train.progress import Meter, progress_bar
-from siren_rope_jax.train.run_folder import lock_run, open_run, write_json
+from siren_rope_jax.train.run_folder import lock_run, open_run
 from siren_rope_jax.train.session import Session, make_session
 from siren_rope_jax.train.step import TrainState
 
@@ -114,8 +115,11 @@ def _train(
             stack.enter_context(lock_run(member.run))
             member.checkpoints = Checkpoints(member.run, config.checkpoints, say=console.print)
             stack.callback(member.checkpoints.close)
-            member.checkpoints.claim()
-        _Training(log, encoded, members, steps, session, console).fit()
+        try:
+            _Training(log, encoded, members, steps, session, console).fit()
+        except ProcessLostError:
+            stack.pop_all()  # completing a checkpoint would wait for the process that is gone
+            raise
         return [
             write_evaluation(session, session.best_params(member.checkpoints), log, encoded, member.run)
             for member in members

@@ -23,6 +23,7 @@ from siren_rope_jax.data.event_log import EventLog
 from siren_rope_jax.data.schema import EventLogSpec, InputError
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.processes import decided_by_first
+from siren_rope_jax.train.durable import write_json
 
 _PACKAGES = (
     "siren-rope-jax",
@@ -35,13 +36,6 @@ _PACKAGES = (
     "numpy",
     "polars",
 )
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON so that a reader sees the old file or the new one, never half of it."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(temporary, path)
 
 
 def from_dict(cls: type, mapping: Mapping[str, Any]) -> Any:

@@ -2,8 +2,10 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 from flax import nnx
 from jaxtyping import Bool, Float32
@@ -68,7 +70,18 @@ def make_session(encoder: Encoder, config: TrainConfig, *, steps: int = 1, seeds
       InputError: if the configuration does not fit the log or the devices.
     """
     rates = np.clip(encoder.task_rates, 1e-4, 1 - 1e-4)
-    spec = InputSpec(
+    spec = input_spec(encoder, config)
+    logits = tuple(math.log(rate / (1 - rate)) for rate in rates.tolist())
+    try:
+        layout, model = compile_run(config, spec, logits, steps=steps, seeds=seeds)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    return Session(config, encoder, layout, model, TrainedRange(config.model, spec))
+
+
+def input_spec(encoder: Encoder, config: TrainConfig) -> InputSpec:
+    """What a run's model must know of its inputs."""
+    return InputSpec(
         id_names=encoder.id_names,
         id_buckets=encoder.id_buckets,
         dense_names=encoder.input_names,
@@ -78,25 +91,46 @@ def make_session(encoder: Encoder, config: TrainConfig, *, steps: int = 1, seeds
         span_days=float(encoder.span_days),
         window=config.batches.window,
     )
-    try:
-        layout = make_layout(config.mesh, seeds=seeds)
-        shares = dataclasses.replace(layout, seeds=None).row_shares
-        if config.batches.batch_size % shares:
-            raise ValueError(
-                f"batch_size must be a multiple of the {shares} devices that share it, but is {config.batches.batch_size}"
-            )
-        model = compile_model(
-            config.model,
-            spec,
-            tuple(math.log(rate / (1 - rate)) for rate in rates.tolist()),
-            make_optimizer(config.optimizer, steps),
-            layout,
-            task_weights=config.task_weights or (1.0,) * len(encoder.task_names),
-            seed=config.seed,
+
+
+def compile_run(
+    config: TrainConfig,
+    spec: InputSpec,
+    task_logits: tuple[float, ...],
+    *,
+    steps: int = 1,
+    seeds: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
+) -> tuple[Layout, CompiledModel]:
+    """Lays out the mesh of a run and prepares its functions; nothing is compiled before it is called.
+
+    Args:
+      config: the run.
+      spec: inputs of the model.
+      task_logits: where each task's prediction starts.
+      steps: length of the learning-rate schedule.
+      seeds: models to train as one; None for one without an axis for seeds.
+      devices: of the mesh, such as those of a topology to compile ahead of time for; all that JAX sees if not given.
+
+    Raises:
+      ValueError: if the configuration does not fit the inputs or the devices.
+    """
+    layout = make_layout(config.mesh, seeds=seeds, devices=devices)
+    shares = dataclasses.replace(layout, seeds=None).row_shares
+    if config.batches.batch_size % shares:
+        raise ValueError(
+            f"batch_size must be a multiple of the {shares} devices that share it, but is {config.batches.batch_size}"
         )
-    except ValueError as error:
-        raise InputError(str(error)) from error
-    return Session(config, encoder, layout, model, TrainedRange(config.model, spec))
+    model = compile_model(
+        config.model,
+        spec,
+        task_logits,
+        make_optimizer(config.optimizer, steps),
+        layout,
+        task_weights=config.task_weights or (1.0,) * len(task_logits),
+        seed=config.seed,
+    )
+    return layout, model
 
 
 def load_session(run: Path) -> tuple[Session, nnx.State]:
