@@ -4,9 +4,7 @@ As a program: `python sharded_training.py FILE.npz '{"name": {"data": 4, "model"
 """
 
 import json
-import os
 import sys
-from pathlib import Path
 
 import numpy as np
 
@@ -29,7 +27,8 @@ def losses_of(meshes: dict[str, dict[str, object]]) -> dict[str, np.ndarray]:
     results = {}
     for name, mesh in meshes.items():
         layout = make_layout(MeshConfig(**mesh))
-        model = compile_small(encoder, layout, make_optimizer(OptimizerConfig(learning_rate=float(os.environ.get("LR","0.003"))), 200), config=small_config(heads=4, width=32, layers=2))
+        optimizer = make_optimizer(OptimizerConfig(), 200)
+        model = compile_small(encoder, layout, optimizer, config=small_config(heads=4, width=32, layers=2))
         state, losses = model.initial_state(), []
         dataset = batches(encoded, rows, shape, seed=0, rows_here=layout.rows_here(shape.batch_size))
         for index in range(STEPS):
@@ -38,14 +37,15 @@ def losses_of(meshes: dict[str, dict[str, object]]) -> dict[str, np.ndarray]:
             state, metrics = model.train_step(state, layout.put_batch(batch, shape.batch_size))
             losses.append(float(metrics["loss"]))
         results[f"{name} losses"] = np.array(losses)
-        params = multihost_utils.process_allgather(state.params, tiled=True) if jax.process_count() > 1 else state.params
-        results[f"{name} table"] = np.asarray(params["features"]["tables"][0]["embedding"][...])
+        table = state.params["features"]["tables"][0]["embedding"][...]
+        results[f"{name} table"] = np.asarray(multihost_utils.process_allgather(table, tiled=True))
     return results
 
 
 if __name__ == "__main__":
     file, meshes, *job = sys.argv[1:]
     import jax
+
     if job:
         jax.distributed.initialize(job[0], int(job[1]), int(job[2]), heartbeat_timeout_seconds=100)
     results = losses_of(json.loads(meshes))

@@ -83,7 +83,7 @@ def test_a_run_folder_without_its_parts_would_be_useless(finished, log):
         "training.json",
         "predictions.parquet",
     }
-    assert expected | {"checkpoints", "best", "tensorboard", "lock"} == {path.name for path in run.iterdir()}
+    assert expected | {"checkpoints", "tensorboard", "lock"} == {path.name for path in run.iterdir()}
     assert json.loads((run / "metrics.json").read_text()) == metrics
     for period in ("validation", "test"):
         for task in log.task_names:

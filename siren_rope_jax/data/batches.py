@@ -153,8 +153,8 @@ def batches(
 ) -> grain.MapDataset:
     """Builds the random-access dataset of batches, a pure function of its arguments.
 
-    Batch k holds the examples first_example + k * batch_size and on of the shuffled, repeated order of the rows, whatever
-    the number of processes: going on from the number of examples seen resumes exactly.
+    Batch k holds the examples from first_example + k * batch_size on, in the shuffled, repeated order of the rows,
+    whatever the number of processes: going on from the number of examples seen resumes exactly.
 
     Args:
       encoded: arrays of events.

@@ -178,7 +178,11 @@ class _Training:
                 self._check_finite(metrics, step)
                 bar.update(task, completed=step, loss=float(np.mean(metrics["loss"])), rate=meter.rate)
                 fill = events / batch["segment"].size
-                of_all = {"learning_rate": np.asarray(schedule(step - 1)), "events_per_second": meter.rate, "fill": fill}
+                of_all = {
+                    "learning_rate": np.asarray(schedule(step - 1)),
+                    "events_per_second": meter.rate,
+                    "fill": fill,
+                }
                 for index, member in enumerate(self.members):
                     of_member = metrics if single else jax.tree.map(lambda x, i=index: x[i], metrics)
                     self._log_step(member, of_member, of_all, step)
@@ -196,7 +200,8 @@ class _Training:
                 if signal and step < steps:
                     self._wait()
                     raise Interrupted(
-                        f"stopped at step {step} of {steps}, saved in {self._latest()}; the same command resumes", signal
+                        f"stopped at step {step} of {steps}, saved in {self._latest()}; the same command resumes",
+                        signal,
                     )
                 meter.start()
             self._wait()
@@ -281,14 +286,18 @@ class _Training:
             ) from error
 
     def _check_finite(self, metrics: dict[str, Any], step: int) -> None:
-        for index, (loss, norm) in enumerate(zip(*map(np.ravel, (metrics["loss"], metrics["gradient_norm"])), strict=True)):
+        for index, (loss, norm) in enumerate(
+            zip(*map(np.ravel, (metrics["loss"], metrics["gradient_norm"])), strict=True)
+        ):
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise self._not_finite(index, f"step {step}: the loss is {loss} and the gradient's norm {norm}")
 
     def _not_finite(self, index: int, what: str) -> NonFiniteError:
         member = self.members[index]
         member.checkpoints.wait()
-        return NonFiniteError(f"{what}, which must be finite; last good checkpoint: {member.checkpoints.describe_latest()}")
+        return NonFiniteError(
+            f"{what}, which must be finite; last good checkpoint: {member.checkpoints.describe_latest()}"
+        )
 
     def _log_step(self, member: _Member, metrics: dict[str, Any], of_all: dict[str, Any], step: int) -> None:
         scalars = {"loss": metrics["loss"], "gradient_norm": metrics["gradient_norm"], **of_all}

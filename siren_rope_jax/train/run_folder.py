@@ -22,8 +22,8 @@ from siren_rope_jax.data.encode import Encoded, Encoder
 from siren_rope_jax.data.event_log import EventLog
 from siren_rope_jax.data.schema import EventLogSpec, InputError
 from siren_rope_jax.train.config import TrainConfig
-from siren_rope_jax.train.processes import decided_by_first
 from siren_rope_jax.train.durable import write_json
+from siren_rope_jax.train.processes import decided_by_first
 
 _PACKAGES = (
     "siren-rope-jax",
@@ -53,7 +53,16 @@ def from_dict(cls: type, mapping: Mapping[str, Any]) -> Any:
     return cls(**{name: convert(types[name], value) for name, value in mapping.items()})
 
 
-def open_run(run: Path, log: EventLog, encoder: Encoder, encoded: Encoded, config: TrainConfig) -> None:
+def open_run(
+    run: Path,
+    log: EventLog,
+    encoder: Encoder,
+    encoded: Encoded,
+    config: TrainConfig,
+    *,
+    allow_drift: bool = False,
+    say=print,
+) -> None:
     """Makes the folder of a new run, or checks that the one that is there belongs to the same run.
 
     Args:

@@ -111,7 +111,7 @@ def compile_model(
             return jax.nn.sigmoid(merge(params)(_events(batch)))
 
     def split(state: TrainState) -> tuple[TrainState, ...]:
-        return tuple(jax.tree.map(lambda x: x[index], state) for index in range(layout.seeds or 0))
+        return tuple(jax.tree.map(lambda x, i=index: x[i], state) for index in range(layout.seeds or 0))
 
     def stack(states: Sequence[TrainState]) -> TrainState:
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
