@@ -14,8 +14,9 @@ from siren_rope_jax.data.event_log import read_event_log
 from siren_rope_jax.data.schema import EventLogSpec, InputError
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
 from siren_rope_jax.data.sources import prepare_deskdrop, prepare_kuairand_pure
-from siren_rope_jax.report.tables import make_console, metrics_table, seeds_table
+from siren_rope_jax.report.tables import checkpoints_table, make_console, metrics_table, seeds_table
 from siren_rope_jax.settings import check_settings
+from siren_rope_jax.train.checkpoint_list import list_checkpoints
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.evaluate import evaluate, score
 from siren_rope_jax.train.interrupt import Interrupted
@@ -103,6 +104,18 @@ class Score:
 
 
 @dataclasses.dataclass(frozen=True)
+class ListCheckpoints:
+    """List the checkpoints of a run: step, metrics, size, and whether every bit is as it was written."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder that `train` wrote."""
+
+    def __call__(self, console: Console) -> None:
+        """Runs the command."""
+        console.print(checkpoints_table(list_checkpoints(self.run)))
+
+
+@dataclasses.dataclass(frozen=True)
 class Simulate:
     """Write the simulated news feed, its true probabilities and its description."""
 
@@ -159,6 +172,7 @@ def main(arguments: list[str] | None = None) -> None:
         "train": Train,
         "evaluate": Evaluate,
         "score": Score,
+        "checkpoints": ListCheckpoints,
         "simulate": Simulate,
         "prepare": Prepare,
     }

@@ -13,7 +13,6 @@ STEPS = 20
 
 def losses_of(meshes: dict[str, dict[str, object]]) -> dict[str, np.ndarray]:
     """Losses of the steps on each mesh, and the parameters after them."""
-    import jax
     from jax.experimental import multihost_utils
     from small_logs import compile_small, encode, small_config, small_log
 

@@ -52,7 +52,7 @@ def test_a_field_could_not_be_overridden_by_name(run):
     assert config["batches"] == {"window": 16, "row_length": 32, "batch_size": 4}
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "score", "simulate", "prepare"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "score", "checkpoints", "simulate", "prepare"])
 def test_help_would_leave_an_option_unexplained(command, capsys):
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])
@@ -69,7 +69,9 @@ def test_python_m_would_not_run_the_command_line():
     done = subprocess.run(
         [sys.executable, "-m", "siren_rope_jax", "--help"], capture_output=True, text=True, check=True, timeout=120
     )
-    assert all(command in done.stdout for command in ("train", "evaluate", "score", "simulate", "prepare"))
+    assert all(
+        command in done.stdout for command in ("train", "evaluate", "score", "checkpoints", "simulate", "prepare")
+    )
 
 
 @pytest.mark.parametrize("chosen", [None, "glibc.malloc.hugetlb=0"], ids=["unset", "by the user"])

@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 import scipy.stats
+from rich import filesize
 from rich.console import Console
 from rich.table import Table
 
+from siren_rope_jax.train.checkpoint_list import Checkpoint
 from siren_rope_jax.train.loop import four_decimals
+from siren_rope_jax.train.retention import best_step
 
 
 def metrics_table(metrics: dict[str, dict[str, dict[str, Any]]]) -> Table:
@@ -40,6 +43,24 @@ def _mean_and_interval(values: Sequence[float | None]) -> str:
         return four_decimals(defined[0] if len(defined) else None)
     half = scipy.stats.t.ppf(0.975, len(defined) - 1) * scipy.stats.sem(defined)
     return f"{four_decimals(defined.mean())} ± {four_decimals(half)}"
+
+
+def checkpoints_table(checkpoints: list[Checkpoint]) -> Table:
+    """Lays out one row for each checkpoint; with the metrics of its validation, if there was one at its step."""
+    tasks = list(dict.fromkeys(task for checkpoint in checkpoints for task in checkpoint.metrics))
+    table = Table("step", "mean NE", *(f"{task} NE / AUC" for task in tasks), "size", "verifies")
+    sound = {checkpoint.step: checkpoint.mean_ne for checkpoint in checkpoints if checkpoint.problem is None}
+    best = best_step(sound) if sound else None
+    for checkpoint in checkpoints:
+        values = [checkpoint.metrics.get(task, {}) for task in tasks]
+        table.add_row(
+            f"{checkpoint.step:,}",
+            four_decimals(checkpoint.mean_ne),
+            *(f"{four_decimals(value.get('ne'))} / {four_decimals(value.get('auc'))}" for value in values),
+            filesize.decimal(checkpoint.bytes),
+            checkpoint.problem or ("yes, the best" if checkpoint.step == best else "yes"),
+        )
+    return table
 
 
 def make_console() -> Console:

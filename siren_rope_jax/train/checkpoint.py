@@ -81,7 +81,7 @@ class Checkpoints:
 
     def restore(
         self, like: TrainState, *, best: bool = False, step: int | None = None
-    ) -> tuple[TrainState, Any] | None:
+    ) -> tuple[TrainState, dict[str, Any]] | None:
         """Reads the newest checkpoint that verifies, and says which newer ones do not.
 
         Args:

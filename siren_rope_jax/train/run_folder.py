@@ -11,7 +11,7 @@ import platform
 import reprlib
 import typing
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from siren_rope_jax.data.event_log import EventLog
 from siren_rope_jax.data.schema import EventLogSpec, InputError
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.durable import write_json
-from siren_rope_jax.train.processes import decided_by_first
+from siren_rope_jax.train.processes import decided_by_first, greatest
 
 _PACKAGES = (
     "siren-rope-jax",
@@ -61,16 +61,19 @@ def open_run(
     config: TrainConfig,
     *,
     allow_drift: bool = False,
-    say=print,
+    say: Callable[[str], None] = print,
 ) -> None:
-    """Makes the folder of a new run, or checks that the one that is there belongs to the same run.
+    """Makes the folder of a new run, or checks that the one that is there belongs to the same run; in all processes.
 
     Args:
-      run: folder; new, empty, or of the same configuration and data.
+      run: folder; new, empty, or of the same configuration and data. How a run is spread over devices and when it is
+        saved may change, as the result does not depend on it.
       log: the log that is trained on.
       encoder: fitted on it.
       encoded: the log, encoded.
       config: the run.
+      allow_drift: go on with another configuration, which replaces the one that is there; never with other data.
+      say: takes one line to the user.
 
     Raises:
       InputError: if the folder holds something else, or a run that differs; the difference is named.
@@ -81,14 +84,45 @@ def open_run(
         "data": {"events": len(log.time), "digest": _digest(encoded)},
     }
     described = json.loads(json.dumps(described))
-    path = run / "config.json"
-    if path.exists():
-        differences = _differences(_described(run), described)
-        if differences:
-            raise InputError(
-                f"{run} holds a run that differs in {'; '.join(differences)}: give another --out, or the same settings"
-            )
-        return
+
+    def open_it() -> dict[str, Any]:
+        if (run / "config.json").exists():
+            _continue_run(run, described, allow_drift, say)
+        else:
+            _make_run(run, encoder, described)
+        return described["data"]
+
+    differs = decided_by_first(open_it) != described["data"]
+    (any_differs,) = greatest(int(differs))
+    if any_differs:
+        here = f"process {jax.process_index()}" if differs else "another process"
+        raise InputError(f"{here} reads other events than process 0: give all of them the same files")
+
+
+def _continue_run(run: Path, described: dict[str, Any], allow_drift: bool, say: Callable[[str], None]) -> None:
+    there = _described(run)
+    differences = [
+        difference
+        for difference in _differences(there, described)
+        if not difference.startswith(("config.mesh.", "config.checkpoints."))
+    ]
+    drift = [difference for difference in differences if difference.startswith("config.")]
+    if len(differences) > len(drift):
+        raise InputError(
+            f"{run} holds a run of other data, which differs in {'; '.join(differences)}: give another --out"
+        )
+    if drift and not allow_drift:
+        raise InputError(
+            f"{run} holds a run that differs in {'; '.join(drift)}: give another --out, the same settings, or "
+            "--allow-drift to go on with these"
+        )
+    if drift:
+        say(f"{run} goes on with other settings: {'; '.join(drift)}")
+    if there != described:
+        write_json(run / "config.json", described)
+
+
+def _make_run(run: Path, encoder: Encoder, described: dict[str, Any]) -> None:
     # What a process leaves that dies while it makes the folder is no reason to refuse it.
     ours = {"encoder.npz", "environment.json", "environment.json.tmp", "config.json.tmp"}
     if run.exists() and (not run.is_dir() or {path.name for path in run.iterdir()} - ours):
@@ -96,7 +130,7 @@ def open_run(
     run.mkdir(parents=True, exist_ok=True)
     encoder.save(run / "encoder.npz")
     write_json(run / "environment.json", _environment())
-    write_json(path, described)  # last: a folder with it is complete
+    write_json(run / "config.json", described)  # last: a folder with it is complete
 
 
 @contextlib.contextmanager
