@@ -40,7 +40,7 @@ from siren_rope_jax.data.event_log import TRAIN, VALIDATION, EventLog, read_even
 from siren_rope_jax.data.schema import EventLogSpec, InputError
 from siren_rope_jax.ops.calendar import calendar_features
 from siren_rope_jax.report.tables import make_console
-from siren_rope_jax.train.loop import four_decimals
+from siren_rope_jax.train.fit import four_decimals
 from siren_rope_jax.train.metrics import cross_entropy
 from siren_rope_jax.train.predict import PERIODS, metrics_of
 from siren_rope_jax.train.run_folder import write_json

@@ -19,8 +19,9 @@ from siren_rope_jax.settings import check_settings
 from siren_rope_jax.train.checkpoint_list import list_checkpoints
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.evaluate import evaluate, score
+from siren_rope_jax.train.fit import NonFiniteError
 from siren_rope_jax.train.interrupt import Interrupted
-from siren_rope_jax.train.loop import NonFiniteError, train, train_seeds
+from siren_rope_jax.train.loop import train, train_seeds
 from siren_rope_jax.train.processes import ProcessConfig, ProcessLostError, join
 from siren_rope_jax.train.run_folder import read_run
 from siren_rope_jax.train.scores import write_scores

@@ -19,11 +19,12 @@ from siren_rope_jax.data.event_log import read_event_log
 from siren_rope_jax.data.schema import EventLogSpec, InputError
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
 from siren_rope_jax.nn.config import ModelConfig, RotaryConfig
-from siren_rope_jax.train import loop
+from siren_rope_jax.train import fit
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.evaluate import evaluate
+from siren_rope_jax.train.fit import NonFiniteError
 from siren_rope_jax.train.interrupt import Interrupted
-from siren_rope_jax.train.loop import NonFiniteError, train
+from siren_rope_jax.train.loop import train
 from siren_rope_jax.train.optimizer import OptimizerConfig
 from siren_rope_jax.train.run_folder import lock_run
 from siren_rope_jax.train.session import load_recommender, load_session
@@ -64,13 +65,16 @@ def _parameters(run):
 def _during_step(monkeypatch, number, action):
     """Calls `action` while the training step of that number, from 1, is fed."""
     calls = []
-    real = loop.put_batch
+    real = fit.batches
 
-    def put_batch(mesh, batch):
-        calls.append(None)
-        return real(mesh, action(batch) if len(calls) == number else batch)
+    def fed(*arguments, **options):
+        def act(batch):
+            calls.append(None)
+            return action(batch) if len(calls) == number else batch
 
-    monkeypatch.setattr(loop, "put_batch", put_batch)
+        return real(*arguments, **options).map(act)
+
+    monkeypatch.setattr(fit, "batches", fed)
 
 
 def test_a_run_folder_without_its_parts_would_be_useless(finished, log):

@@ -110,7 +110,7 @@ def waiting_share(
     Returns:
       Median seconds of fetching a batch, and its median share of the step, fetching included.
     """
-    # Without threads, as in train/loop.py.
+    # Without threads, as in train/fit.py.
     stream = iter(batches(encoded, rows, config, seed=0).to_iter_dataset(grain.ReadOptions(0, 0)))
     fetching, shares = [], []
     for _ in range(1 + steps):

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from siren_rope_jax.train.checkpoint_list import Checkpoint
-from siren_rope_jax.train.loop import four_decimals
+from siren_rope_jax.train.fit import four_decimals
 from siren_rope_jax.train.retention import best_step
 
 

@@ -148,9 +148,7 @@ class Checkpoints:
             raise self._cannot_write(failure) from failure
 
     def describe_latest(self) -> str:
-        """Names the newest checkpoint that this process has written or read, for a message."""
-        if self._saving is not None:
-            concurrent.futures.wait([self._saving])
+        """Names the newest checkpoint that this process has completed or read, for a message."""
         return "none was written yet" if self._latest is None else str(self.run / "checkpoints" / str(self._latest))
 
     def _prepare(self, step: int) -> bool:

@@ -63,7 +63,7 @@ def open_run(
     allow_drift: bool = False,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Makes the folder of a new run, or checks that the one that is there belongs to the same run; in all processes.
+    """Describes a new run in its locked folder, or checks that the one there is the same; in all processes.
 
     Args:
       run: folder; new, empty, or of the same configuration and data. How a run is spread over devices and when it is
@@ -76,7 +76,7 @@ def open_run(
       say: takes one line to the user.
 
     Raises:
-      InputError: if the folder holds something else, or a run that differs; the difference is named.
+      InputError: if the folder holds a run that differs; the difference is named.
     """
     described = {
         "config": dataclasses.asdict(config),
@@ -89,7 +89,9 @@ def open_run(
         if (run / "config.json").exists():
             _continue_run(run, described, allow_drift, say)
         else:
-            _make_run(run, encoder, described)
+            encoder.save(run / "encoder.npz")
+            write_json(run / "environment.json", _environment())
+            write_json(run / "config.json", described)  # last: a folder with it is complete
         return described["data"]
 
     differs = decided_by_first(open_it) != described["data"]
@@ -122,23 +124,12 @@ def _continue_run(run: Path, described: dict[str, Any], allow_drift: bool, say: 
         write_json(run / "config.json", described)
 
 
-def _make_run(run: Path, encoder: Encoder, described: dict[str, Any]) -> None:
-    # What a process leaves that dies while it makes the folder is no reason to refuse it.
-    ours = {"encoder.npz", "environment.json", "environment.json.tmp", "config.json.tmp"}
-    if run.exists() and (not run.is_dir() or {path.name for path in run.iterdir()} - ours):
-        raise InputError(f"{run} must be a new folder or that of an earlier run, but holds something else")
-    run.mkdir(parents=True, exist_ok=True)
-    encoder.save(run / "encoder.npz")
-    write_json(run / "environment.json", _environment())
-    write_json(run / "config.json", described)  # last: a folder with it is complete
-
-
 @contextlib.contextmanager
 def lock_run(run: Path) -> Iterator[None]:
-    """Keeps other jobs from training in the same folder; the lock goes with process 0, however it ends.
+    """Makes the folder, if need be, and keeps other jobs from it; the lock goes with process 0, however it ends.
 
     Raises:
-      InputError: if another job holds it.
+      InputError: if another job holds it, or the folder holds something that is not of a run.
     """
     with contextlib.ExitStack() as stack:
         decided_by_first(lambda: stack.enter_context(_locked(run)))
@@ -147,6 +138,12 @@ def lock_run(run: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(run: Path) -> Iterator[None]:
+    # What a process leaves that dies while it makes the folder is no reason to refuse it.
+    ours = {"lock", "encoder.npz", "environment.json", "environment.json.tmp", "config.json.tmp"}
+    foreign = run.exists() and (not run.is_dir() or {path.name for path in run.iterdir()} - ours)
+    if foreign and not (run / "config.json").exists():
+        raise InputError(f"{run} must be a new folder or that of an earlier run, but holds something else")
+    run.mkdir(parents=True, exist_ok=True)
     with open(run / "lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -4,8 +4,8 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import jax
 import numpy as np
 from flax import nnx
 from jaxtyping import Bool, Float32
@@ -100,7 +100,7 @@ def compile_run(
     *,
     steps: int = 1,
     seeds: int | None = None,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> tuple[Layout, CompiledModel]:
     """Lays out the mesh of a run and prepares its functions; nothing is compiled before it is called.
 

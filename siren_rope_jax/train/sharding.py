@@ -138,7 +138,7 @@ class Layout:
         return {name: put(local) for name, local in batch.items()}
 
 
-def make_layout(config: MeshConfig, *, seeds: int | None = None, devices: Sequence[jax.Device] | None = None) -> Layout:
+def make_layout(config: MeshConfig, *, seeds: int | None = None, devices: Sequence[Any] | None = None) -> Layout:
     """Lays out devices as ("slice", "data", "model"); one device is the 1x1x1 mesh.
 
     Args:
