@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import json
+import logging
 import math
 import os
 import re
@@ -20,6 +21,9 @@ from siren_rope_jax.train.manifest import DamagedError, read_manifest, verify, v
 from siren_rope_jax.train.processes import decided_by_first, greatest
 from siren_rope_jax.train.retention import CheckpointConfig, rank, retained
 from siren_rope_jax.train.step import TrainState
+
+# What orbax logs comes back from it as an exception too, of which the user is told in one sentence.
+logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
 
 _INCOMPLETE = ".incomplete"  # ends the name of a step that is being written or removed
 
@@ -47,7 +51,6 @@ class Checkpoints:
         self._folder = run.absolute() / "checkpoints"
         self._config = config or CheckpointConfig()
         self._say = say
-        self._orbax = ocp.StandardCheckpointer()
         self._background = concurrent.futures.ThreadPoolExecutor(1)
         self._saving: concurrent.futures.Future[None] | None = None
         self._latest: int | None = None
@@ -68,16 +71,18 @@ class Checkpoints:
         step = int(state.step)
         if mean_ne is not None and not math.isfinite(mean_ne):
             raise ValueError(f"mean_ne must be finite or None, but is {mean_ne}")
-        content = json.loads(json.dumps({"step": step, "mean_ne": mean_ne, "progress": progress}))
+        content = {"step": step, "mean_ne": mean_ne, "progress": progress, "arrays": _arrays(state)}
+        content = json.loads(json.dumps(content))
         try:
             if not decided_by_first(lambda: self._prepare(step)):
                 return
-            self._orbax.save(self._folder / f"{step}{_INCOMPLETE}" / "state", state)
+            orbax = ocp.StandardCheckpointer()  # one a save: after a failure it would fail for ever
+            orbax.save(self._folder / f"{step}{_INCOMPLETE}" / "state", state)
         except InputError:
             raise
         except Exception as error:  # orbax and tensorstore raise what they like
             raise self._cannot_write(error) from error
-        self._saving = self._background.submit(self._finish, step, content)
+        self._saving = self._background.submit(self._finish, orbax, step, content)
 
     def restore(
         self, like: TrainState, *, best: bool = False, step: int | None = None
@@ -101,10 +106,18 @@ class Checkpoints:
         if chosen is None:
             return None
         path = self._folder / str(chosen["step"])
+        arrays, wanted = chosen["arrays"], _arrays(like)
+        for name in sorted(arrays.keys() | wanted.keys()):
+            if arrays.get(name) != wanted.get(name):
+                raise InputError(
+                    f"checkpoint {path} is of another model: {name} is {arrays.get(name, 'missing')} there, but "
+                    f"{wanted.get(name, 'missing')} here"
+                )
         try:
-            state = self._orbax.restore(path / "state", like)
+            with ocp.StandardCheckpointer() as orbax:
+                state = orbax.restore(path / "state", like)
         except Exception as error:  # orbax and tensorstore raise what they like
-            raise InputError(f"checkpoint {path} is as it was written, but cannot be read: {_reason(error)}") from error
+            raise InputError(f"checkpoint {path} cannot be read: {_reason(error)}") from error
         self._latest = chosen["step"]
         return state, chosen["progress"]
 
@@ -143,7 +156,6 @@ class Checkpoints:
         """
         failure = self._settle()
         self._background.shutdown()
-        self._orbax.close()
         if failure is not None:
             raise self._cannot_write(failure) from failure
 
@@ -173,11 +185,11 @@ class Checkpoints:
         aside = path.rename(damaged / f"{path.name}-{number}")
         self._say(f"checkpoint {path.name} is written anew, and the damaged one kept in {aside}: {error}")
 
-    def _finish(self, step: int, content: dict[str, Any]) -> None:
+    def _finish(self, orbax: ocp.StandardCheckpointer, step: int, content: dict[str, Any]) -> None:
         """Runs in the background."""
         incomplete = self._folder / f"{step}{_INCOMPLETE}"
         try:
-            self._orbax.wait_until_finished()
+            orbax.close()  # when all processes have written their parts
             if jax.process_index() == 0:
                 self._verified[step] = write_manifest(incomplete, content)
                 incomplete.rename(self._folder / str(step))
@@ -251,11 +263,16 @@ class Checkpoints:
         )
 
 
+def _arrays(state: TrainState) -> dict[str, str]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): f"{x.dtype}{[*x.shape]}" for path, x in leaves}
+
+
 def _reason(error: BaseException) -> str:
     """One short line: what the system said, if that is what is behind it."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}, at {error.filename}" if error.filename else error.strerror
     text = str(error).strip() or type(error).__name__
-    if system := re.search(r"OS error (\d+)", text):
+    if system := re.search(r"(?:OS error |os_error_code=')(\d+)", text):
         return os.strerror(int(system[1]))
-    return text.splitlines()[0][:200]
+    return text.splitlines()[0].partition(". ")[0][:150]

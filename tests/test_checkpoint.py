@@ -1,0 +1,405 @@
+"""Checkpoints: asynchronous yet exact, never restored with a changed bit, and never lost to what ends a process."""
+
+import contextlib
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from multiprocessing import forkserver
+from pathlib import Path
+
+import chex
+import jax
+import numpy as np
+import pytest
+from checkpoint_state import LATEST, MOMENTS, like, save_and_die, state_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from one_sentence import raises_one_sentence
+
+from siren_rope_jax.cli import main
+from siren_rope_jax.data.schema import InputError
+from siren_rope_jax.train import checkpoint
+from siren_rope_jax.train.checkpoint import Checkpoints
+from siren_rope_jax.train.checkpoint_list import list_checkpoints
+from siren_rope_jax.train.retention import CheckpointConfig
+
+TESTS = Path(__file__).parent
+
+
+@contextlib.contextmanager
+def opened(run, config=None, said=None):
+    checkpoints = Checkpoints(run, config, say=(lambda line: None) if said is None else said.append)
+    try:
+        yield checkpoints
+    finally:
+        checkpoints.close()
+
+
+def save_steps(run, mean_nes, config=None):
+    with opened(run, config) as checkpoints:
+        for step, mean_ne in mean_nes.items():
+            checkpoints.save(state_of(step), {"next": step}, mean_ne=mean_ne)
+
+
+def restore(run, said=None, **wanted):
+    with opened(run, said=said) as checkpoints:
+        return checkpoints.restore(like(state_of(0)), **wanted)
+
+
+def assert_is_step(restored, step):
+    state, progress = restored
+    chex.assert_trees_all_equal(state, state_of(step), strict=True)
+    assert progress["next"] == step
+
+
+def files_of(run, step):
+    return sorted(path for path in (run / "checkpoints" / str(step)).rglob("*") if path.is_file())
+
+
+def steps_in(run):
+    return sorted(int(path.name) for path in (run / "checkpoints").iterdir() if path.name.isdecimal())
+
+
+def everything_in(folder):
+    return {path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in folder.rglob("*")}
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory):
+    run = tmp_path_factory.mktemp("pristine")
+    save_steps(run, {10: 0.8, 20: 0.9})
+    return run
+
+
+@pytest.fixture
+def run(pristine, tmp_path):
+    return Path(shutil.copytree(pristine, tmp_path / "run"))
+
+
+def test_a_state_donated_while_it_is_written_would_be_saved_with_later_values(tmp_path):
+    state = state_of(1, size=300_000)
+    later = jax.jit(lambda state: jax.tree.map(lambda x: x + 1, state), donate_argnums=0)
+    shapes, config, truths = like(state), CheckpointConfig(latest=9), {}
+    with opened(tmp_path, config) as checkpoints:
+        for step in (1, 2, 3):
+            truths[step] = jax.tree.map(lambda x: np.array(x, copy=True), state)
+            checkpoints.save(state, {}, mean_ne=None)
+            state = later(state)
+        for step, truth in truths.items():
+            restored, _ = checkpoints.restore(shapes, step=step)
+            chex.assert_trees_all_equal(jax.device_get(restored), truth, strict=True)
+
+
+def test_progress_that_changes_while_it_is_written_would_be_saved_with_later_values(tmp_path):
+    progress = {"next": 1, "best": None, "seconds": 0.1}
+    with opened(tmp_path) as checkpoints:
+        checkpoints.save(state_of(1), progress, mean_ne=None)
+        progress["next"] = 2
+        _, restored = checkpoints.restore(like(state_of(1)))
+    assert restored == {"next": 1, "best": None, "seconds": 0.1}
+
+
+DAMAGES = {
+    "truncate": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "empty": lambda path: os.truncate(path, 0),
+    "delete": lambda path: path.unlink(),
+    "flip": lambda path: path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_would_be_restored_or_end_training(run, damage):
+    whole = {path: path.read_bytes() for path in files_of(run, 20)}
+    assert {"manifest.json", "manifest.ocdbt", "_METADATA"} <= {path.name for path in whole}
+    for path, content in whole.items():
+        if not content and damage != "delete":
+            continue
+        DAMAGES[damage](path)
+        said = []
+        assert_is_step(restore(run, said), 10)
+        (line,) = said
+        assert line.startswith(f"checkpoint 20 is skipped: {path.relative_to(run / 'checkpoints' / '20')} ")
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    assert_is_step(restore(run), 20)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_a_flipped_bit_anywhere_would_be_restored(pristine, data):
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(shutil.copytree(pristine, Path(folder) / "run"))
+        path = data.draw(st.sampled_from([path for path in files_of(run, 20) if path.stat().st_size]))
+        content = bytearray(path.read_bytes())
+        bit = data.draw(st.integers(0, 8 * len(content) - 1))
+        content[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(content)
+        said = []
+        assert_is_step(restore(run, said), 10)
+        assert len(said) == 1
+
+
+def test_damage_to_every_checkpoint_would_start_the_run_anew(run):
+    files_of(run, 10)[0].unlink()
+    os.truncate(files_of(run, 20)[-1], 1)
+    before = everything_in(run)
+    for read in (lambda one: one.restore(like(state_of(0))), lambda one: one.steps()):
+        with opened(run) as checkpoints, pytest.raises(InputError, match=r"no checkpoint .* \(20: .*; 10: .*\)"):
+            read(checkpoints)
+    assert everything_in(run) == before
+
+
+def test_a_run_without_checkpoints_could_not_start(tmp_path):
+    with opened(tmp_path / "new") as checkpoints:
+        assert checkpoints.restore(like(state_of(0))) is None
+        assert checkpoints.steps() == []
+        assert checkpoints.describe_latest() == "none was written yet"
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_reads_checkpoints_would_change_them(run):
+    os.truncate(files_of(run, 20)[0], 1)
+    (run / "checkpoints" / "30.incomplete").mkdir()
+    before = everything_in(run)
+    restore(run)
+    list_checkpoints(run)
+    with opened(run) as checkpoints:
+        assert checkpoints.steps() == [10]
+    assert everything_in(run) == before
+
+
+def test_the_best_would_not_be_the_least_mean_ne_that_verifies(tmp_path):
+    save_steps(tmp_path, {10: 0.8, 20: 0.7, 30: None, 40: 0.7, 50: 0.9}, CheckpointConfig(latest=9))
+    assert_is_step(restore(tmp_path, best=True), 20)
+    said = []
+    for path in (files_of(tmp_path, 20)[0], files_of(tmp_path, 40)[-1]):
+        path.write_bytes(b"damaged")
+    assert_is_step(restore(tmp_path, said, best=True), 10)
+    assert [line.split(":")[0] for line in said] == ["checkpoint 20 is skipped", "checkpoint 40 is skipped"]
+
+
+def test_without_a_validation_there_would_be_no_best(tmp_path):
+    save_steps(tmp_path, {10: None, 20: None})
+    assert_is_step(restore(tmp_path, best=True), 20)
+
+
+def test_a_wanted_step_would_be_replaced_by_another(run):
+    assert_is_step(restore(run, step=10), 10)
+    with raises_one_sentence("must hold checkpoint 15", [20, 10]):
+        restore(run, step=15)
+    files_of(run, 10)[0].unlink()
+    with pytest.raises(InputError, match="no checkpoint"):
+        restore(run, step=10)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda params: params | {"bias": params["bias"][:500]}, "bias is float32[1000] there, but float32[500] here"),
+        (lambda params: params | {"bias": params["bias"].astype("bfloat16")}, "but bfloat16[1000] here"),
+        (lambda params: params | {"gate": params["bias"]}, "gate is missing there, but float32[1000] here"),
+        (lambda params: {"bias": params["bias"]}, "kernel is float32[4, 1000] there, but missing here"),
+    ],
+    ids=["shape", "dtype", "more", "less"],
+)
+def test_a_checkpoint_of_another_model_would_be_restored_into_this_one(run, change, message):
+    state = state_of(0)
+    with opened(run) as checkpoints, raises_one_sentence("checkpoints/20 is of another model: params/", message):
+        checkpoints.restore(like(state._replace(params=change(state.params))))
+
+
+def test_saving_a_step_again_would_change_it_or_fail(run):
+    before = everything_in(run)
+    save_steps(run, {20: 0.1})
+    assert everything_in(run) == before
+
+
+def test_a_damaged_step_would_be_lost_or_in_the_way_when_training_comes_to_it_again(run):
+    for number in (0, 1):
+        damaged = files_of(run, 20)[-1]
+        damaged.write_bytes(b"precious")
+        said = []
+        with opened(run, said=said) as checkpoints:
+            checkpoints.save(state_of(20), {"next": 20}, mean_ne=None)
+        assert "checkpoint 20 is written anew" in said[0]
+        assert_is_step(restore(run), 20)
+        aside = run / "checkpoints" / "damaged" / f"20-{number}"
+        assert (aside / damaged.relative_to(run / "checkpoints" / "20")).read_bytes() == b"precious"
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    st.lists(st.one_of(st.none(), st.sampled_from([0.5, 0.7, 0.9])), min_size=1, max_size=7),
+    st.integers(1, 3),
+    st.one_of(st.none(), st.integers(1, 4)),
+)
+def test_other_checkpoints_would_be_kept_than_the_latest_the_best_and_every_so_many(mean_nes, latest, every):
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder)
+        save_steps(run, dict(enumerate(mean_nes, 1)), CheckpointConfig(latest=latest, every=every))
+        steps = range(1, len(mean_nes) + 1)
+        known = [ne for ne in mean_nes if ne is not None]
+        best = {mean_nes.index(min(known)) + 1} if known else set()
+        expected = set(steps[-latest:]) | best | set(steps[every - 1 :: every] if every else ())
+        assert set(steps_in(run)) == expected
+        with opened(run) as checkpoints:
+            assert checkpoints.steps() == sorted(expected)
+
+
+def test_a_damaged_checkpoint_would_count_as_one_that_is_kept(run):
+    os.truncate(files_of(run, 20)[3], 0)
+    save_steps(run, {30: 0.95}, CheckpointConfig(latest=2))
+    assert steps_in(run) == [10, 20, 30]
+    save_steps(run, {40: 0.5}, CheckpointConfig(latest=2))
+    assert steps_in(run) == [20, 30, 40]
+
+
+def test_the_latest_would_be_named_wrongly(run):
+    with opened(run) as checkpoints:
+        checkpoints.restore(like(state_of(0)), step=10)
+        assert checkpoints.describe_latest() == f"{run}/checkpoints/10"
+        checkpoints.save(state_of(30), {}, mean_ne=None)
+        assert checkpoints.describe_latest() == f"{run}/checkpoints/30"
+
+
+@pytest.fixture(scope="module")
+def forks():
+    """Starts processes that have imported what they need."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["checkpoint_state"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS.parent), str(TESTS)]))  # or it cannot, on Python 3.11
+        forkserver.ensure_running()
+    return context
+
+
+@pytest.mark.parametrize("moment", [*MOMENTS, *np.linspace(0, 0.3, 8).round(3).tolist()])
+def test_a_process_killed_while_it_saves_would_take_earlier_work_with_it(run, forks, moment):
+    process = forks.Process(target=save_and_die, args=(str(run), moment))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    completed = int((run / "completed").read_text()) if (run / "completed").exists() else 20
+    said = []
+    restored = restore(run, said)
+    assert said == []
+    step = int(restored[0].step)
+    assert step in (completed, completed + 10)
+    assert_is_step(restored, step)
+    save_steps(run, {step + 10: None}, CheckpointConfig(latest=LATEST))
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"10", str(step), str(step + 10)}
+
+
+@contextlib.contextmanager
+def no_file_larger_than(size):
+    """Stands in for a full disk, whoever runs the tests."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("size", [100, 30_000], ids=["state", "manifest"])
+@pytest.mark.parametrize("notice", ["wait", "save", "restore", "close"])
+def test_a_full_disk_would_go_unnoticed_or_harm_what_was_saved(run, notice, size):
+    checkpoints = Checkpoints(run)
+    checkpoints.restore(like(state_of(0)))
+    calls = {
+        "wait": checkpoints.wait,
+        "close": checkpoints.close,
+        "save": lambda: checkpoints.save(state_of(40), {}, mean_ne=None),
+        "restore": lambda: checkpoints.restore(like(state_of(0))),
+    }
+    with no_file_larger_than(size):
+        checkpoints.save(state_of(30), {"much": "x" * 50_000}, mean_ne=None)
+        checkpoints.describe_latest()  # waits
+    with pytest.raises(InputError, match=r"checkpoints: File too large.*; put that right.*checkpoints/20") as error:
+        calls[notice]()
+    assert "\n" not in str(error.value)
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"10", "20"}
+    assert_is_step(restore(run), 20)
+    if notice != "close":
+        checkpoints.save(state_of(30), {"next": 30}, mean_ne=None)
+        checkpoints.close()
+        assert_is_step(restore(run), 30)
+
+
+def test_a_folder_that_cannot_be_written_would_end_in_a_traceback(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(30, os.strerror(30), "checkpoints/1.incomplete")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with opened(tmp_path) as checkpoints, pytest.raises(InputError, match="Read-only file system, at checkpoints/1"):
+        checkpoints.save(state_of(1), {}, mean_ne=None)
+
+
+def test_an_old_checkpoint_would_be_removed_before_the_new_one_is_complete(run, monkeypatch):
+    def fail(*_):
+        raise OSError(28, os.strerror(28))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "write_manifest", fail)
+        with pytest.raises(InputError, match="No space left on device"):
+            save_steps(run, {30: None}, CheckpointConfig(latest=1))
+    assert steps_in(run) == [10, 20]
+
+
+def test_the_list_would_hide_what_is_there_or_damaged(tmp_path, capsys):
+    metrics = {"like": {"ne": 0.81234, "auc": 0.7, "log_loss": 0.5}}
+    with opened(tmp_path, CheckpointConfig(latest=9)) as checkpoints:
+        checkpoints.save(state_of(10), {"metrics": metrics}, mean_ne=0.8)
+        checkpoints.save(state_of(20), {}, mean_ne=None)
+        checkpoints.save(state_of(30), {}, mean_ne=0.7)
+    files_of(tmp_path, 30)[0].unlink()
+    first, second, third = list_checkpoints(tmp_path)
+    assert (first.step, first.mean_ne, first.metrics, first.problem) == (10, 0.8, metrics, None)
+    assert first.bytes == sum(path.stat().st_size for path in files_of(tmp_path, 10))
+    assert (second.step, second.mean_ne, second.metrics, second.problem) == (20, None, {}, None)
+    assert third.step == 30
+    assert "is missing" in third.problem
+    main(["checkpoints", str(tmp_path)])
+    shown = capsys.readouterr().out
+    for text in ("like NE / AUC", "0.8123 / 0.7000", "yes, the best", "is missing", "kB"):
+        assert text in shown
+    with raises_one_sentence("must be a folder that `siren-rope train` wrote", tmp_path / "nowhere"):
+        list_checkpoints(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(("field", "value"), [("seconds", -1.0), ("latest", 0), ("every", 0)])
+def test_settings_that_keep_nothing_would_be_accepted(field, value):
+    with raises_one_sentence(field, value):
+        CheckpointConfig(**{field: value})
+
+
+def test_a_mean_ne_that_no_other_can_be_compared_with_would_become_the_best(tmp_path):
+    with opened(tmp_path) as checkpoints, raises_one_sentence("mean_ne must be finite", "nan"):
+        checkpoints.save(state_of(1), {}, mean_ne=float("nan"))
+
+
+def test_a_checkpoint_could_be_restored_only_by_as_many_processes_and_devices_as_wrote_it(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+
+    def start(*job):
+        command = [sys.executable, str(TESTS / "checkpoint_processes.py"), str(tmp_path), *map(str, job)]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    processes = [start(index, port) for index in range(2)]
+    (first, first_error), (second, second_error) = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], first_error + second_error
+    assert "No space left on device" in first
+    assert "another process failed" in second
+    assert steps_in(tmp_path) == [10, 20]
+    alone = start()
+    _, error = alone.communicate(timeout=120)
+    assert alone.returncode == 0, error
