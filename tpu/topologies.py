@@ -173,15 +173,16 @@ def find_topology(name: str) -> Topology:
       name: generation and chips along each axis, "v5e:4x4", or an accelerator type of Cloud TPU, "v5litepod-16".
 
     Raises:
-      ValueError: if there is none; names those that come nearest.
+      ValueError: if there is none; names those of the generation that come nearest.
     """
-    names = TOPOLOGIES | {topology.accelerator_type: topology for topology in TOPOLOGIES.values()}
+    by_type = {topology.accelerator_type: topology for topology in TOPOLOGIES.values()}
+    names = TOPOLOGIES if ":" in name else by_type
     if name in names:
         return names[name]
     kind, wanted = _kind_and_size(name)
     distances = {other: abs(_kind_and_size(other)[1] - wanted) for other in names if _kind_and_size(other)[0] == kind}
-    near = sorted(distances, key=distances.__getitem__)[:3] or [f"{other}:..." for other in GENERATIONS]
-    raise ValueError(f"{name!r} is no TPU slice; the nearest are {', '.join(near)}")
+    near = sorted(distances, key=distances.__getitem__)[:3] or ["v5e:4x4", "v5litepod-16"]
+    raise ValueError(f"{name!r} is no TPU slice; among those that exist are {', '.join(near)}")
 
 
 def _kind_and_size(name: str) -> tuple[str, int]:
@@ -191,9 +192,11 @@ def _kind_and_size(name: str) -> tuple[str, int]:
 
 def _line(topology: Topology) -> str:
     generation = topology.generation
+    memory = f"{generation.hbm_gib:.2f} GiB"
+    hosts = f"{topology.hosts} x {topology.chips_per_host}"
     return (
-        f"{topology.name:16} {topology.chips:6} chips {topology.hosts:5} hosts x {topology.chips_per_host}"
-        f" {generation.hbm_gib:7.2f} GiB a chip  {topology.machine_type:19} {topology.accelerator_type}"
+        f"{topology.name:15} {topology.chips:6} {hosts:>8} {memory:>11}"
+        f"  {topology.machine_type:17} {topology.accelerator_type:13} {generation.runtime or '-'}"
     )
 
 
@@ -202,4 +205,5 @@ if __name__ == "__main__":
         chosen = [find_topology(name) for name in sys.argv[1:]] or list(TOPOLOGIES.values())
     except ValueError as error:
         sys.exit(f"topologies.py: {error}")
+    print("slice            chips    hosts x    memory  machine type      accelerator   software", file=sys.stderr)
     print("\n".join(map(_line, chosen)))
