@@ -202,8 +202,9 @@ def _line(topology: Topology) -> str:
 
 if __name__ == "__main__":
     try:
-        chosen = [find_topology(name) for name in sys.argv[1:]] or list(TOPOLOGIES.values())
+        chosen = [find_topology(name) for name in sys.argv[1:]]
     except ValueError as error:
         sys.exit(f"topologies.py: {error}")
-    print("slice            chips    hosts x    memory  machine type      accelerator   software", file=sys.stderr)
-    print("\n".join(map(_line, chosen)))
+    if not chosen:
+        print("slice            chips    hosts x    memory  machine type      accelerator   software")
+    print("\n".join(map(_line, chosen or TOPOLOGIES.values())))
