@@ -9,7 +9,6 @@ import numpy as np
 import optax
 import polars as pl
 
-from siren_rope_jax.data.batches import BatchConfig, batches, make_rows
 from siren_rope_jax.data.encode import Encoded, Encoder, InputConfig
 from siren_rope_jax.data.event_log import EventLog
 from siren_rope_jax.data.schema import EventLogSpec, Signal, Split
@@ -18,7 +17,7 @@ from siren_rope_jax.nn.config import BiasConfig, ModelConfig, RotaryConfig
 from siren_rope_jax.nn.features import Events, InputSpec
 from siren_rope_jax.ops.calendar import split_unix_time
 from siren_rope_jax.train.optimizer import OptimizerConfig, make_optimizer
-from siren_rope_jax.train.sharding import Layout, MeshConfig, make_layout
+from siren_rope_jax.train.sharding import Layout
 from siren_rope_jax.train.step import CompiledModel, compile_model
 
 START_DAY = 19_100  # 2022-04-18
@@ -203,25 +202,3 @@ def compile_small(
     return compile_model(
         config or small_config(), spec, (0.0, 0.0), optimizer, layout, task_weights=task_weights, seed=seed
     )
-
-
-def sgd_steps(steps: int, devices: int) -> dict[str, np.ndarray]:
-    """Losses and final parameters of a short training on a small log, over so many devices.
-
-    Plain gradient descent: AdamW would blow rounding up to whole steps where the true gradient is 0.
-    """
-    encoder, encoded = encode(small_log([12] * 16))
-    shape = BatchConfig(window=8, row_length=12, batch_size=8)
-    rows = make_rows(encoded, np.ones(len(encoded.user), bool), shape)
-    layout = make_layout(MeshConfig(data=devices))
-    config = small_config(small_rotary("ordinal"), layers=0)
-    model = compile_small(encoder, layout, optax.sgd(0.1), config=config)
-    state, losses = model.initial_state(), []
-    dataset = batches(encoded, rows, shape, seed=0)
-    for index in range(steps):
-        batch = dataset[index]
-        batch.pop("event")
-        state, metrics = model.train_step(state, layout.put_batch(batch, shape.batch_size))
-        losses.append(np.asarray(metrics["loss"]))
-    params = jax.tree_util.tree_leaves_with_path(state.params)
-    return {"losses": np.array(losses)} | {jax.tree_util.keystr(path): np.asarray(x) for path, x in params}

@@ -46,7 +46,7 @@ class Member:
 
 
 def latest(members: list[Member]) -> str:
-    return ", ".join(member.checkpoints.describelatest() for member in members)
+    return ", ".join(member.checkpoints.describe_latest() for member in members)
 
 
 @dataclasses.dataclass

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int
 
 # One rule for each kind of parameter: the mesh axes that divide each of its own axes. "data" means FSDP, save for the
@@ -49,7 +49,7 @@ class MeshConfig:
 class Layout:
     """Where the arrays of a training lie on the mesh ("slice", "data", "model")."""
 
-    mesh: Mesh
+    mesh: Mesh | AbstractMesh
     config: MeshConfig
     seeds: int | None = None
     """Models that are trained as one, each array with a leading axis for them; None trains one without that axis."""
