@@ -1,0 +1,69 @@
+"""The folder of a run: what may change when a run goes on, and what may not."""
+
+import dataclasses
+import json
+
+import pytest
+from small_logs import encode, small_log
+
+from siren_rope_jax.data.schema import InputError
+from siren_rope_jax.train import run_folder
+from siren_rope_jax.train.config import TrainConfig
+from siren_rope_jax.train.optimizer import OptimizerConfig
+from siren_rope_jax.train.run_folder import open_run, read_run
+from siren_rope_jax.train.sharding import MeshConfig
+
+CONFIG = TrainConfig(steps=4)
+DRIFTED = dataclasses.replace(CONFIG, steps=9, optimizer=OptimizerConfig(learning_rate=0.5))
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """Opens the run `tmp_path / "run"` of one log, which is there already; returns what was said."""
+    log = small_log([5, 4])
+
+    def reopen(config, log=log, **options):
+        said = []
+        open_run(tmp_path / "run", log, *encode(log), config, say=said.append, **options)
+        return said
+
+    assert reopen(CONFIG) == []
+    return reopen
+
+
+def test_a_setting_that_changed_would_go_unnoticed(opened, tmp_path):
+    before = (tmp_path / "run" / "config.json").read_bytes()
+    with pytest.raises(
+        InputError, match=r"config.optimizer.learning_rate \(there 0.003, here 0.5\); config.steps"
+    ) as error:
+        opened(DRIFTED)
+    assert "--allow-drift" in str(error.value)
+    assert (tmp_path / "run" / "config.json").read_bytes() == before
+
+
+def test_an_allowed_change_would_go_unsaid_or_be_forgotten(opened, tmp_path):
+    (line,) = opened(DRIFTED, allow_drift=True)
+    assert "config.optimizer.learning_rate (there 0.003, here 0.5); config.steps (there 4, here 9)" in line
+    _, config, _ = read_run(tmp_path / "run")
+    assert config == DRIFTED
+    assert opened(DRIFTED) == []
+
+
+def test_other_devices_could_not_go_on_with_a_run(opened, tmp_path):
+    spread = dataclasses.replace(CONFIG, mesh=MeshConfig(model=2))
+    assert opened(spread) == []
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["config"]["mesh"]["model"] == 2
+
+
+@pytest.mark.parametrize("allow_drift", [False, True])
+def test_a_run_would_go_on_with_other_data(opened, allow_drift):
+    with pytest.raises(
+        InputError, match=r"other data, which differs in data.digest .* data.events \(there 9, here 10\)"
+    ):
+        opened(CONFIG, log=small_log([5, 5]), allow_drift=allow_drift)
+
+
+def test_processes_would_train_on_different_data(opened, monkeypatch):
+    monkeypatch.setattr(run_folder, "decided_by_first", lambda decide: decide() | {"digest": "of process 0"})
+    with pytest.raises(InputError, match="reads other events than process 0: give all"):
+        opened(CONFIG)
