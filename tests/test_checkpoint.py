@@ -260,6 +260,18 @@ def test_a_damaged_checkpoint_would_count_as_one_that_is_kept(run):
     assert steps_in(run) == [20, 30, 40]
 
 
+def test_a_run_that_is_set_back_would_lose_what_it_saves_next(run):
+    with opened(run, CheckpointConfig(latest=1)) as checkpoints:
+        checkpoints.restore(like(state_of(0)), step=10)
+        checkpoints.save(state_of(15), {"next": 15}, mean_ne=None)
+        checkpoints.wait()
+        assert checkpoints.steps() == [10, 15, 20]  # 10 is the best
+        checkpoints.save(state_of(20), {"next": 20}, mean_ne=None)
+        assert checkpoints.describe_latest() == f"{run}/checkpoints/20"
+        checkpoints.save(state_of(30), {"next": 30}, mean_ne=None)
+        assert checkpoints.steps() == [10, 30]
+
+
 def test_the_latest_would_be_named_wrongly(run):
     with opened(run) as checkpoints:
         checkpoints.restore(like(state_of(0)), step=10)
@@ -279,7 +291,7 @@ def forks():
     return context
 
 
-@pytest.mark.parametrize("moment", [*MOMENTS, *np.linspace(0, 0.3, 8).round(3).tolist()])
+@pytest.mark.parametrize("moment", [*MOMENTS, *0.03, 0.1, 0.17, 0.24])
 def test_a_process_killed_while_it_saves_would_take_earlier_work_with_it(run, forks, moment):
     process = forks.Process(target=save_and_die, args=(str(run), moment))
     process.start()

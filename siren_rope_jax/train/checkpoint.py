@@ -75,6 +75,7 @@ class Checkpoints:
         content = json.loads(json.dumps(content))
         try:
             if not decided_by_first(lambda: self._prepare(step)):
+                self._latest = step
                 return
             orbax = ocp.StandardCheckpointer()  # one a save: after a failure it would fail for ever
             orbax.save(self._folder / f"{step}{_INCOMPLETE}" / "state", state)
@@ -196,14 +197,16 @@ class Checkpoints:
                 sync(self._folder)
             self._latest = step
             if jax.process_index() == 0:
-                self._remove_old()
+                self._remove_old(step)
         except Exception:
-            shutil.rmtree(incomplete, ignore_errors=True)  # on a full disk, others need the space
+            if jax.process_index() == 0:
+                shutil.rmtree(incomplete, ignore_errors=True)  # on a full disk, others need the space
             raise
 
-    def _remove_old(self) -> None:
+    def _remove_old(self, newest: int) -> None:
         sound = {}
-        for step in steps_in(self._folder):
+        # Later ones are of a run that was set back: it comes to them again.
+        for step in (step for step in steps_in(self._folder) if step <= newest):
             path = self._folder / str(step)
             try:
                 if step in self._verified:
@@ -253,8 +256,9 @@ class Checkpoints:
 
     def _settle(self) -> BaseException | None:
         """Waits for what this process saves; returns what went wrong, once."""
-        saving, self._saving = self._saving, None
-        return None if saving is None else saving.exception()
+        failure = None if self._saving is None else self._saving.exception()
+        self._saving = None
+        return failure
 
     def _cannot_write(self, error: BaseException) -> InputError:
         return InputError(
