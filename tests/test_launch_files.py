@@ -1,6 +1,7 @@
 """The launch files are what their tools and tpu/topologies.py want; an error planted in each is found by its check."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import tyro
 import yaml
 from launch_checks import RETRIED, ROOT, read_yaml
+from topologies import find_topology
 
 from siren_rope_jax.cli import Train
 
@@ -165,3 +167,21 @@ def test_slurm_starts_one_task_per_gpu_and_lets_each_see_all_of_its_node():
     assert options["--ntasks-per-node"] == options["--gpus-per-node"]
     assert options["--signal"] == "TERM@300"  # without B:, which would ask the script alone
     assert not {"--gpus-per-task", "--gpu-bind"} & set(options)
+
+
+def test_the_commands_of_the_readme_are_sound_name_files_that_exist_and_ask_for_the_hosts_of_the_slice():
+    text = read("README.md")
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) > 8
+    launch_checks.check_shell("#!/usr/bin/env bash\n" + "".join(blocks))
+    pools = re.findall(r"--machine-type=(ct\S+) --tpu-topology=(\S+) --num-nodes=(\d+)", text)
+    slice_ = find_topology("v5e:4x4")
+    assert pools == [(slice_.machine_type, slice_.shape, str(slice_.hosts))] * 2
+    named = set(re.findall(r"\btpu/([\w.]+)", "".join(blocks).replace(".venv-tpu/", "")))
+    assert named - {"aot_compile.py"} <= set(os.listdir(TPU))
+
+
+@pytest.mark.parametrize("planted", ["cd $NAME/x", "for slice in 0 1; do echo", "export A=$(date)"])
+def test_an_error_planted_in_a_command_is_found(planted):
+    with pytest.raises(AssertionError, match="SC"):
+        launch_checks.check_shell(f"#!/usr/bin/env bash\nexport NAME=first\n{planted}\n")

@@ -82,15 +82,16 @@ def test_without_progress_it_gives_up_with_a_code_of_its_own(supervise, tmp_path
     assert "step 40" in said
 
 
-def test_a_newer_checkpoint_gives_all_retries_back(supervise, tmp_path):
-    stuck, newer = "exit 75", 'mkdir "$RUN/checkpoints/%d"; exit 75'
+@pytest.mark.parametrize("folder", ["checkpoints", "seed-0/checkpoints"])
+def test_a_newer_checkpoint_gives_all_retries_back(supervise, tmp_path, folder):
+    stuck, newer = "exit 75", f'mkdir -p "$RUN/{folder}/%d"; exit 75'
     assert end(supervise(stuck, stuck, newer % 9, stuck, newer % 10, stuck, "exit 0", retries=2))[0] == 0
     assert starts(tmp_path) == 7
 
 
 def test_a_checkpoint_that_is_not_finished_or_older_is_no_progress(supervise, tmp_path):
     (tmp_path / "checkpoints" / "40").mkdir()
-    turns = [f'mkdir "$RUN/checkpoints/{name}"; exit 75' for name in ("50.orbax-checkpoint-tmp", "8", "best", "x9")]
+    turns = [f'mkdir "$RUN/checkpoints/{name}"; exit 75' for name in ("50.incomplete", "8", "best", "x9")]
     assert end(supervise(*turns, "exit 0", retries=2))[0] == 69
     assert starts(tmp_path) == 3
 

@@ -5,7 +5,7 @@
 #   export NFS=10.0.0.2:/share IMAGE=...    # see README.md
 #   tpu/queued_resource.sh create     # asks for the slices
 #   tpu/queued_resource.sh wait       # until they are there
-#   tpu/queued_resource.sh run siren-rope train /data/log.toml --out /data/runs/first    # on every host, in a container
+#   tpu/queued_resource.sh run siren-rope train /data/log.toml --out /data/runs/first    # on every host, into runs/NAME
 #   tpu/queued_resource.sh logs       # of the first host
 #   tpu/queued_resource.sh status     # of the queue, and of the container on every host
 #   tpu/queued_resource.sh stop       # after a checkpoint
@@ -47,16 +47,19 @@ await() {
 }
 
 run() {
-  local registry=${IMAGE%%/*} flags container
+  local registry=${IMAGE%%/*} flags volume container
   flags=$(grep '^--' "$here/xla_flags.txt" | tr '\n' ' ')
+  # Docker mounts NFS itself: the hosts need no client. The options with a comma are quoted as in a CSV file.
+  volume="type=volume,source=data,target=/data,volume-driver=local,volume-opt=type=nfs"
+  volume+=",volume-opt=device=:${NFS#*:},\"volume-opt=o=addr=${NFS%%:*},rw\""
   container=(
     sudo docker run --detach --init --name train --privileged --network host
     --env "LIBTPU_INIT_ARGS=$flags"
-    # Docker mounts NFS itself: the hosts need no client.
-    --mount "type=volume,source=data,target=/data,volume-driver=local,volume-opt=type=nfs,volume-opt=device=:${NFS#*:},\"volume-opt=o=addr=${NFS%%:*},rw\""
+    --mount "$volume"
     "$IMAGE" tpu/supervise.sh "/data/runs/$NAME" "$@"
   )
-  on_every_host "gcloud auth print-access-token | sudo docker login --username oauth2accesstoken --password-stdin $registry
+  on_every_host "gcloud auth print-access-token |
+      sudo docker login --username oauth2accesstoken --password-stdin $registry
     sudo docker rm train 2>/dev/null
     ${container[*]@Q}"
 }

@@ -10,7 +10,7 @@
 #   143 stopped by a signal that came from elsewhere
 #   any other: 0 done, 2 bad input, 3 diverged, 1 a bug ...   ends with that code: to try again would not help
 #
-# It ends with 69 after RETRIES starts in a row without a newer checkpoint in RUN/checkpoints, and with 64 if called
+# It ends with 69 after SUPERVISE_RETRIES (8) starts in a row without a newer checkpoint in RUN, and with 64 if called
 # wrongly. SIGTERM and SIGINT are passed on; then it waits for the command, and ends with its code.
 set -uo pipefail
 set -m # gives the command a process group of its own: Ctrl-C in a terminal reaches it once, from here
@@ -52,7 +52,7 @@ run() {
 
 newest_checkpoint() {
   local newest=-1 step
-  for step in "$RUN"/checkpoints/*/; do
+  for step in "$RUN"/checkpoints/*/ "$RUN"/seed-*/checkpoints/*/; do
     step=$(basename "$step")
     if [[ $step =~ ^[0-9]+$ ]] && ((10#$step > newest)); then newest=$((10#$step)); fi
   done
