@@ -1,4 +1,4 @@
-"""Checks of launch files, each of which raises AssertionError that says what is wrong.
+"""Checks of launch files, each of which raises what says what is wrong.
 
 What no linter knows is checked here: the envelope of a JobSet (kubernetes-validate knows the jobs in it), and the keys
 of a SkyPilot task where SkyPilot, which is too heavy to be a dependency, is not installed.
@@ -14,6 +14,8 @@ import kubernetes_validate
 import yaml
 import yamllint.config
 import yamllint.linter
+from render import xla_flags
+from topologies import TOPOLOGIES, find_topology
 
 ROOT = Path(__file__).parents[1]
 RETRIED = [75, 134, 137, 143]
@@ -69,7 +71,6 @@ def check_jobset(document):
 
 def _check_job(spec):
     assert spec["backoffLimit"] == 0
-    assert spec["parallelism"] == spec["completions"]
     (rule,) = spec["podFailurePolicy"]["rules"]
     pod = spec["template"]["spec"]
     (container,) = pod["containers"]
@@ -77,6 +78,12 @@ def _check_job(spec):
     assert rule == {"action": "FailJob", "onExitCodes": retried}
     assert pod["restartPolicy"] == "Never"
     assert pod["terminationGracePeriodSeconds"] >= 300
+    label, shape = (pod["nodeSelector"][f"cloud.google.com/gke-tpu-{key}"] for key in ("accelerator", "topology"))
+    slices = [one for one in TOPOLOGIES.values() if (one.generation.gke_accelerator, one.shape) == (label, shape)]
+    assert slices, f"{label} has no slice {shape}"
+    assert (spec["parallelism"], spec["completions"]) == (slices[0].hosts,) * 2
+    assert container["resources"]["limits"] == {"google.com/tpu": slices[0].chips_per_host}
+    assert container["env"] == [{"name": "LIBTPU_INIT_ARGS", "value": xla_flags()}]
     assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
 
 
@@ -84,7 +91,9 @@ def check_sky(document):
     """A task that SkyPilot reads; without SkyPilot, one with keys that it knows."""
     _only(document, _SKY_KEYS, "a task")
     _only(document["resources"], _SKY_RESOURCES, "resources")
-    assert document["resources"]["cloud"] == "gcp"
+    _only(document["resources"]["accelerator_args"], ("runtime_version",), "accelerator_args")
+    topology = find_topology(document["resources"]["accelerators"].removeprefix("tpu-"))
+    assert document["resources"]["accelerator_args"]["runtime_version"] == topology.generation.runtime
     for place, mount in document["file_mounts"].items():
         _only(mount, ("name", "source", "store", "mode"), f"the mount {place}")
     for script in ("setup", "run"):
