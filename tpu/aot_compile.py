@@ -1,0 +1,221 @@
+"""Compiles the train step of a run for TPUs that are not there, and says what it would need and send.
+
+    python tpu/aot_compile.py --topology v5e:16x16 --run runs/mine --mesh.fsdp
+    python tpu/aot_compile.py --topology v5p:2x2x2 --slices 2 --log log.toml --model.width 512 --model.layers 12
+    python tpu/aot_compile.py --topology v5e:16x16 --spec.id-buckets 100000000 --model.embedding-dim 64
+
+The program is the one that `siren-rope train` compiles there, under the flags of xla_flags.txt. Needs the compiler
+alone, which the extra `tpu` brings. Exits with 2 where the run does not fit, and says what would.
+"""
+
+import argparse
+import dataclasses
+import importlib.util
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+import tyro
+from compiled import Program, memory_wanted, read_program
+from fitting import what_would_fit
+from jax.experimental import topologies
+from program_tables import collectives_table, memory_table
+from render import xla_flags
+from topologies import Topology, find_topology
+
+from siren_rope_jax.data.batches import BatchConfig
+from siren_rope_jax.data.encode import Encoder
+from siren_rope_jax.data.event_log import read_event_log
+from siren_rope_jax.data.schema import EventLogSpec, InputError
+from siren_rope_jax.nn.features import InputSpec
+from siren_rope_jax.report.tables import make_console
+from siren_rope_jax.train.config import TrainConfig
+from siren_rope_jax.train.run_folder import read_run, write_json
+from siren_rope_jax.train.session import compile_run, input_spec
+from siren_rope_jax.train.sharding import Layout
+from siren_rope_jax.train.step import Batch, CompiledModel
+
+# Without them the compiler looks for a machine with TPUs; the last lets two processes compile at once.
+_NO_TPU_HERE = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_ID": "0",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+
+
+class DoesNotFitError(ValueError):
+    """A device has less memory than the program needs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """What the model reads of an event, for a log that is not there yet."""
+
+    id_names: tuple[str, ...] = ("item",)
+    """Id columns, the item first."""
+    id_buckets: tuple[int, ...] = (16_384,)
+    """Rows of the table of each."""
+    dense_names: tuple[str, ...] = ()
+    """Numeric columns."""
+    action_features: int = 2
+    """Two for each action of the log."""
+    context_features: int = 0
+    """History counters."""
+    span_days: float = 30.0
+    """Days of the training span."""
+    tasks: int = 1
+    """Tasks that are predicted."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AotCompile:
+    """Compile the train step of a run for TPUs that are not there. The run is that of a folder (--run), of a log as
+    `siren-rope train` would train on it (--log), or of columns that are given (--spec...); any setting can be changed.
+    """
+
+    topology: str
+    """The slice, such as v5e:4x4 or v5litepod-16; `python tpu/topologies.py` lists them."""
+    slices: int = 1
+    """How many of them."""
+    run: Path | None = None
+    """Folder that `siren-rope train` wrote; its settings are those that are not given."""
+    log: Path | None = None
+    """TOML file that describes the log."""
+    spec: Columns = dataclasses.field(default_factory=Columns)
+    json: Path | None = None
+    """File for the same numbers as JSON."""
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        if self.slices < 1:
+            raise ValueError(f"slices must be at least 1, but are {self.slices}")
+        given = [self.run is not None, self.log is not None, self.spec != Columns()]
+        if sum(given) > 1:
+            raise ValueError("the columns must come from one of --run, --log and --spec, but several are given")
+
+    def inputs(self) -> tuple[InputSpec, int]:
+        """Columns of the model and the number of its tasks."""
+        if self.run is not None:
+            return _of_encoder(read_run(self.run)[2], self.config)
+        if self.log is not None:
+            log = read_event_log(EventLogSpec.from_toml(self.log))
+            return _of_encoder(Encoder.fit(log, self.config.inputs), self.config)
+        columns = {name: value for name, value in dataclasses.asdict(self.spec).items() if name != "tasks"}
+        return InputSpec(**columns, window=self.config.batches.window), self.spec.tasks
+
+
+def _of_encoder(encoder: Encoder, config: TrainConfig) -> tuple[InputSpec, int]:
+    return input_spec(encoder, config), len(encoder.task_names)
+
+
+def abstract_batch(spec: InputSpec, tasks: int, config: BatchConfig, layout: Layout) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and shardings of what a train step is given, as `data.batches` makes it."""
+    slots = (config.batch_size, config.row_length)
+    columns: dict[str, tuple[tuple[int, ...], Any]] = {
+        **dict.fromkeys(("segment", "position", "day", "second", "elapsed"), ((), jnp.int32)),
+        "ids": ((len(spec.id_names),), jnp.int32),
+        "dense": ((len(spec.dense_names),), jnp.float32),
+        "actions": ((spec.action_features,), jnp.float32),
+        "context": ((spec.context_features,), jnp.float32),
+        "labels": ((tasks,), jnp.float32),
+    }
+    return {
+        name: jax.ShapeDtypeStruct((*slots, *last), dtype, sharding=layout.batch)
+        for name, (last, dtype) in columns.items()
+    }
+
+
+def compile_ahead(command: AotCompile) -> tuple[Program, dict[str, Any]]:
+    """Compiles the train step.
+
+    Returns:
+      The program, and what else there is to say about it, for `--json`.
+
+    Raises:
+      DoesNotFitError: if a device has too little memory; says how much, and what would fit.
+      ValueError: if the slice does not exist, or the configuration does not fit it or the columns.
+      InputError: if the run or the log cannot be read.
+    """
+    topology = find_topology(command.topology)
+    spec, tasks = command.inputs()
+
+    def prepare(config: TrainConfig, topology: Topology) -> tuple[Layout, CompiledModel]:
+        slices = {"num_slices": command.slices} if command.slices > 1 else {}
+        devices = topologies.get_topology_desc(**topology.description, **slices).devices  # type: ignore[arg-type]
+        return compile_run(config, spec, (0.0,) * tasks, devices=devices)
+
+    layout, model = prepare(command.config, topology)
+    batch: Batch = abstract_batch(spec, tasks, command.config.batches, layout)  # type: ignore[assignment]
+    start = time.monotonic()
+    lowered = model.train_step.trace(model.abstract_state, batch).lower(lowering_platforms=("tpu",))  # type: ignore
+    try:
+        program = read_program(lowered.compile())
+        needed = program.needed
+    except jax.errors.JaxRuntimeError as error:
+        program, needed = None, memory_wanted(str(error))
+        if needed is None:
+            raise
+    capacity = topology.hbm_bytes_per_device
+    if program is None or needed > capacity:
+        fitting = what_would_fit(command.config, topology, needed, prepare)
+        raise DoesNotFitError(
+            f"a device of {topology.name} has {capacity / 2**30:.2f} GiB, but the step needs {needed / 2**30:.2f} GiB, "
+            f"{(needed - capacity) / 2**30:.2f} GiB too many; by estimate it fits with "
+            f"{', or '.join(fitting) or 'no single change of mesh, batch or slice'}"
+        )
+    return program, {
+        "topology": topology.name,
+        "slices": command.slices,
+        "mesh": dict(layout.mesh.shape),
+        "capacity": capacity,
+        "needed": needed,
+        "seconds": time.monotonic() - start,
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Compiles and prints."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if importlib.util.find_spec("libtpu") is None:
+        _fail("the TPU compiler must be installed, but is not: pip install 'siren-rope-jax[tpu]'")
+    # The compiler reads them when it is loaded, by the first slice that is described.
+    for name, setting in (_NO_TPU_HERE | {"LIBTPU_INIT_ARGS": xla_flags()}).items():
+        os.environ.setdefault(name, setting)
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_enable_compilation_cache", False)  # it cannot read what was compiled without a device
+    try:
+        command = tyro.cli(AotCompile, args=arguments, default=_defaults(arguments))
+        program, about = compile_ahead(command)
+    except (InputError, ValueError) as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror or error}")
+    console = make_console()
+    console.print(memory_table(program, about))
+    console.print(collectives_table(program.collectives))
+    if command.json is not None:
+        write_json(command.json, about | dataclasses.asdict(program))
+
+
+def _defaults(arguments: list[str]) -> Any:
+    """The settings of the run that is named, if one is, so that flags change them."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--run", type=Path)
+    run = parser.parse_known_args(arguments)[0].run
+    return AotCompile(tyro.MISSING, run=run, config=TrainConfig() if run is None else read_run(run)[1])
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"aot_compile.py: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
