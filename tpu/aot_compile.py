@@ -10,11 +10,10 @@ alone, which the extra `tpu` brings. Exits with 2 where the run does not fit, an
 
 import argparse
 import dataclasses
-import importlib.util
-import json
 import os
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -22,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import tyro
 from compiled import Program, memory_wanted, read_program
-from fitting import what_would_fit
+from fitting import Share, share_of_device, what_would_fit
 from jax.experimental import topologies
 from program_tables import collectives_table, memory_table
 from render import xla_flags
@@ -164,7 +163,11 @@ def compile_ahead(command: AotCompile) -> tuple[Program, dict[str, Any]]:
             raise
     capacity = topology.hbm_bytes_per_device
     if program is None or needed > capacity:
-        fitting = what_would_fit(command.config, topology, needed, prepare)
+
+        def measure(config: TrainConfig, topology: Topology) -> Share:
+            return share_of_device(config, *prepare(config, topology))
+
+        fitting = what_would_fit(command.config, topology, needed, measure)
         raise DoesNotFitError(
             f"a device of {topology.name} has {capacity / 2**30:.2f} GiB, but the step needs {needed / 2**30:.2f} GiB, "
             f"{(needed - capacity) / 2**30:.2f} GiB too many; by estimate it fits with "
@@ -183,7 +186,7 @@ def compile_ahead(command: AotCompile) -> tuple[Program, dict[str, Any]]:
 def main(arguments: list[str] | None = None) -> None:
     """Compiles and prints."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if importlib.util.find_spec("libtpu") is None:
+    if find_spec("libtpu") is None:
         _fail("the TPU compiler must be installed, but is not: pip install 'siren-rope-jax[tpu]'")
     # The compiler reads them when it is loaded, by the first slice that is described.
     for name, setting in (_NO_TPU_HERE | {"LIBTPU_INIT_ARGS": xla_flags()}).items():

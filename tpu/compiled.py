@@ -22,7 +22,7 @@ class Collective:
     network: str
     """ICI within a slice, DCN between slices."""
     bytes: int
-    """Of its result on each device (of a reduce-scatter, before it scatters); between slices, of what a device sends."""
+    """Of its result on each device (of a reduce-scatter, before it scatters); between slices, of what each sends."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,9 +88,12 @@ def find_collectives(text: str) -> tuple[Collective, ...]:
         channel = _CHANNEL.search(line)
         key = channel[1] if channel else line
         if within := _WITHIN_SLICE.search(line):
-            kind, size = within["kind"], shape_bytes(within["result"])
+            kind, result = within["kind"], within["result"]
             if kind == "collective-permute" and within["start"]:
-                size //= 2  # its result holds what it takes beside what it gives
+                # Its result holds what it takes, what it gives, and two handles.
+                size = shape_bytes(result.replace("u32[]", "")) // 2
+            else:
+                size = shape_bytes(result)
             if kind == "all-reduce" and "reduce-scatter" in computation:
                 kind = "reduce-scatter"
             found.setdefault(("ICI", key), Collective(kind, "ICI", size))

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 from topologies import TOPOLOGIES, Topology
@@ -11,64 +12,75 @@ from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.sharding import Layout
 from siren_rope_jax.train.step import CompiledModel
 
-Prepare = Callable[[TrainConfig, Topology], tuple[Layout, CompiledModel]]
+
+class Share(NamedTuple):
+    """What a device has to do with."""
+
+    fixed: int
+    """Bytes that it needs whatever its rows: of the state, and of a gradient and an update of the parameters."""
+    rows: float
+    """Of each batch."""
 
 
-def what_would_fit(config: TrainConfig, topology: Topology, needed: int, prepare: Prepare) -> list[str]:
+def share_of_device(config: TrainConfig, layout: Layout, model: CompiledModel) -> Share:
+    """Reads off the shardings of a run what each device gets."""
+    state = model.abstract_state
+    return Share(_bytes(state) + 2 * _bytes(state.params), config.batches.batch_size / layout.row_shares)
+
+
+def _bytes(tree: Any) -> int:
+    return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def what_would_fit(
+    config: TrainConfig, topology: Topology, needed: int, measure: Callable[[TrainConfig, Topology], Share]
+) -> list[str]:
     """Names changes, each by itself, with which a device would have room.
 
     Args:
       config: the run that does not fit.
       topology: the slice that it does not fit.
       needed: bytes that it needs of each device there.
-      prepare: lays out a run on a slice and prepares its functions, or raises a ValueError where that cannot be.
+      measure: says what a device gets of a run on a slice, or raises a ValueError where the run cannot be there.
 
     Returns:
-      Each change as a flag, with the GiB that it is estimated to need: the state as it would be divided, twice the
-      parameters for the gradient and the update, and the rest in proportion to the rows of a device.
+      Of each kind of change the smallest that serves, as a flag, with the GiB that a device is estimated to need: what
+      is fixed there, and what is not in proportion to its rows.
     """
-    layout, model = prepare(config, topology)
-    per_row = max(needed - _state_bytes(model), 0) / (config.batches.batch_size / layout.row_shares)
+    fixed, rows = measure(config, topology)
+    per_row = max(needed - fixed, 0) / rows
     found: dict[str, str] = {}
-    for kind, flag, changed, place in _changes(config, topology):
+    for flag, changed, place in _changes(config, topology):
+        kind = flag.split()[0]
         if kind in found:
             continue
         try:
-            layout, model = prepare(changed, place)
-        except ValueError:
+            fixed, rows = measure(changed, place)
+        except ValueError:  # it cannot be divided so
             continue
-        estimate = _state_bytes(model) + per_row * changed.batches.batch_size / layout.row_shares
-        if estimate <= place.hbm_bytes_per_device:
-            found[kind] = f"{flag} ({estimate / 2**30:.1f} GiB)"
+        if fixed + per_row * rows <= place.hbm_bytes_per_device:
+            found[kind] = f"{flag} ({(fixed + per_row * rows) / 2**30:.1f} GiB)"
     return list(found.values())
 
 
-def _changes(config: TrainConfig, topology: Topology) -> Iterator[tuple[str, str, TrainConfig, Topology]]:
-    """Kind, flag, configuration and slice of each change, the smallest of a kind first."""
+def _changes(config: TrainConfig, topology: Topology) -> Iterator[tuple[str, TrainConfig, Topology]]:
+    """Flag, configuration and slice of each change, the smallest of a kind first."""
     mesh, batches = config.mesh, config.batches
     if not mesh.fsdp:
-        yield "fsdp", "--mesh.fsdp", _with_mesh(config, fsdp=True), topology
+        yield "--mesh.fsdp", _with_mesh(config, fsdp=True), topology
+    if not mesh.shard_tables:
+        yield "--mesh.shard-tables", _with_mesh(config, shard_tables=True), topology
     for model in (2, 4, 8):
         if model > mesh.model:
-            yield "model", f"--mesh.model {model}", _with_mesh(config, model=model, data=None), topology
+            yield f"--mesh.model {model}", _with_mesh(config, model=model, data=None), topology
     for halvings in range(1, batches.batch_size.bit_length()):
-        rows = batches.batch_size >> halvings
-        smaller = dataclasses.replace(config, batches=dataclasses.replace(batches, batch_size=rows))
-        yield "batch", f"--batches.batch-size {rows}", smaller, topology
+        smaller = dataclasses.replace(batches, batch_size=batches.batch_size >> halvings)
+        flag = f"--batches.batch-size {smaller.batch_size}"
+        yield flag, dataclasses.replace(config, batches=smaller), topology
     for larger in TOPOLOGIES.values():
         if larger.generation is topology.generation and larger.chips > topology.chips:
-            yield "topology", f"--topology {larger.name}", _with_mesh(config, data=None), larger
+            yield f"--topology {larger.name}", _with_mesh(config, data=None), larger
 
 
-def _with_mesh(config: TrainConfig, **changes: int | bool | None) -> TrainConfig:
-    return dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, **changes))  # type: ignore[arg-type]
-
-
-def _state_bytes(model: CompiledModel) -> int:
-    """Bytes of the state on a device, and of a gradient and an update of its share of the parameters."""
-    return _device_bytes(model.abstract_state) + 2 * _device_bytes(model.abstract_state.params)
-
-
-def _device_bytes(tree: object) -> int:
-    """Bytes of a device's shares of all arrays of a tree of `jax.ShapeDtypeStruct` with shardings."""
-    return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+def _with_mesh(config: TrainConfig, **changes: Any) -> TrainConfig:
+    return dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, **changes))
