@@ -1,7 +1,7 @@
 """The command line with one fault planted: `python faults.py FAULT STEP train ...`, for what no signal can do.
 
-Only the surroundings of the product are changed: what jax.value_and_grad returns, what a batch holds, what the clock
-says. Up to the faulty step the programs that run are those of the product.
+A fault strikes the training step of that number, from 1 in this process. Every other step is the product's own
+program, unchanged.
 """
 
 import sys
@@ -11,80 +11,78 @@ from typing import Any
 from unittest import mock
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
 from siren_rope_jax.cli import main
-from siren_rope_jax.train import loop, session
+from siren_rope_jax.train import session
 
 _DAY = 86_400
+_compile_model, _value_and_grad = session.compile_model, jax.value_and_grad
+
+Step = Callable[[Any, Any], Any]  # of a state and a batch
 
 
-def plant_nan_gradient(step: int) -> None:
-    """One gradient of the training step of that number, from 1 in this process, is NaN; its loss is right."""
-    real = session.compile_model
+def nan_gradient(compiled_anew: Step) -> Step:
+    """One gradient is NaN; its loss is right."""
 
-    def value_and_grad(*args: Any, **kwargs: Any) -> Callable[..., Any]:
-        differentiated = _value_and_grad(*args, **kwargs)
-
+    def value_and_grad(*args: Any, **kwargs: Any) -> Step:
         def poisoned(*inputs: Any) -> Any:
-            value, gradient = differentiated(*inputs)
+            value, gradient = _value_and_grad(*args, **kwargs)(*inputs)
             leaves, tree = jax.tree.flatten(gradient)
-            return value, jax.tree.unflatten(tree, [leaves[0] * np.nan, *leaves[1:]])
+            return value, jax.tree.unflatten(tree, [leaves[0] * jnp.nan, *leaves[1:]])
 
         return poisoned
 
-    def compile_model(*args: Any, **kwargs: Any) -> Any:
-        sound, faulty = real(*args, **kwargs), real(*args, **kwargs)
-        calls = 0
+    def train_step(state: Any, batch: Any) -> Any:
+        with mock.patch.object(jax, "value_and_grad", value_and_grad):
+            return compiled_anew(state, batch)
 
-        def train_step(*inputs: Any) -> Any:
+    return train_step
+
+
+def nan_batch(compiled_anew: Step) -> Step:
+    """The numbers of the batch are NaN, as by a fault of the memory."""
+    return lambda state, batch: compiled_anew(state, batch | {"dense": batch["dense"] * jnp.nan})
+
+
+def clock(compiled_anew: Step) -> Step:
+    """The wall clock jumps back by a day."""
+
+    def train_step(state: Any, batch: Any) -> Any:
+        set_clock_back()
+        return compiled_anew(state, batch)
+
+    return train_step
+
+
+def set_clock_back() -> None:
+    """For all that asks Python; the times of files are the system's."""
+    seconds, nanoseconds = time.time, time.time_ns
+    time.time = lambda: seconds() - _DAY
+    time.time_ns = lambda: nanoseconds() - _DAY * 10**9
+
+
+def strike(fault: Callable[[Step], Step], number: int) -> None:
+    """Plants the fault in every model that is compiled from now on."""
+
+    def compile_model(*args: Any, **kwargs: Any) -> Any:
+        model = _compile_model(*args, **kwargs)
+        faulty, calls = fault(_compile_model(*args, **kwargs).train_step), 0
+
+        def train_step(state: Any, batch: Any) -> Any:
             nonlocal calls
             calls += 1
-            if calls != step:
-                return sound.train_step(*inputs)
-            with mock.patch.object(jax, "value_and_grad", value_and_grad):
-                return faulty.train_step(*inputs)
+            return (faulty if calls == number else model.train_step)(state, batch)
 
-        return sound._replace(train_step=train_step)
+        return model._replace(train_step=train_step)
 
-    _value_and_grad = jax.value_and_grad
     session.compile_model = compile_model
 
 
-def plant_nan_batch(step: int) -> None:
-    """The numbers of the batch of that step, from 1 in this process, are NaN, as by a fault of the memory."""
-    calls, real = 0, loop.put_batch
-
-    def put_batch(mesh: Any, batch: dict[str, np.ndarray]) -> Any:
-        nonlocal calls
-        calls += 1
-        return real(mesh, batch | {"dense": np.full_like(batch["dense"], np.nan)} if calls == step else batch)
-
-    loop.put_batch = put_batch
-
-
-def plant_clock_jump(step: int) -> None:
-    """The wall clock jumps back by a day at that step, from 1 in this process; from the start if 0."""
-    calls, real = 0, loop.put_batch
-    clock, nanoseconds = time.time, time.time_ns
-
-    def jump() -> None:
-        time.time = lambda: clock() - _DAY
-        time.time_ns = lambda: nanoseconds() - _DAY * 10**9
-
-    def put_batch(*inputs: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == step:
-            jump()
-        return real(*inputs)
-
-    loop.put_batch = put_batch
-    if step == 0:
-        jump()
-
-
 if __name__ == "__main__":
-    fault, step, *arguments = sys.argv[1:]
-    {"nan-gradient": plant_nan_gradient, "nan-batch": plant_nan_batch, "clock": plant_clock_jump}[fault](int(step))
+    name, number, *arguments = sys.argv[1:]
+    if (name, number) == ("clock", "0"):
+        set_clock_back()
+    else:
+        strike({"nan-gradient": nan_gradient, "nan-batch": nan_batch, "clock": clock}[name], int(number))
     main(arguments)

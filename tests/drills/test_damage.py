@@ -7,7 +7,7 @@ import signal
 import time
 
 import pytest
-from trainer import EVERY_STEP, STEPS, TINY, assert_same
+from trainer import EVERY_STEP, STEPS, TINY, assert_same, sound_steps
 
 from siren_rope_jax.train.checkpoint_list import list_checkpoints
 
@@ -34,10 +34,6 @@ def flip(path, draw):
 def delete(path, draw):
     """Loses the file."""
     path.unlink()
-
-
-def sound_steps(run):
-    return [checkpoint.step for checkpoint in list_checkpoints(run) if checkpoint.problem is None]
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
+import pytest
 from tensorboardX.proto.event_pb2 import Event
+
+from siren_rope_jax.train.checkpoint_list import list_checkpoints
 
 STEPS = 24
 TINY = ["--steps", str(STEPS), "--evaluations", "4"]  # at 6, 12, 18 and 24
@@ -23,7 +26,7 @@ TINY += ["--model.width", "8", "--model.heads", "1", "--model.layers", "1"]
 TINY += ["--model.head-widths", "8", "--model.action-widths", "8", "--model.rotary.width", "8"]
 TINY += ["--inputs.item-buckets", "64", "--inputs.categorical-buckets", "16"]
 TINY += ["--batches.window", "16", "--batches.row-length", "32", "--batches.batch-size", "8"]
-EVERY_STEP = ["--checkpoint-seconds", "0"]
+EVERY_STEP = ["--checkpoints.seconds", "0"]
 
 _HERE = Path(__file__).parent
 _PATIENCE = 150.0  # seconds until a process must have shown what is waited for; compiling on a busy machine is slow
@@ -191,6 +194,20 @@ def assert_same(run: Path, reference: Path, *, resumed: int) -> None:
     assert {step: expected[step] for step in found} == found
     assert (run / "metrics.json").read_bytes() == (reference / "metrics.json").read_bytes()
     assert pl.read_parquet(run / "predictions.parquet").equals(pl.read_parquet(reference / "predictions.parquet"))
+
+
+def assert_close(run: Path, reference: Path) -> None:
+    """Checks that a finished run has the losses of one of another layout, up to rounding."""
+    expected, found = losses(reference), losses(run)
+    for step, values in found.items():
+        assert sorted(values) == pytest.approx(sorted(expected[step]) * len(values), rel=1e-5)
+
+
+def sound_steps(run: Path) -> list[int]:
+    """The steps of the checkpoints that verify, newest last."""
+    if not (run / "checkpoints").is_dir():
+        return []
+    return [checkpoint.step for checkpoint in list_checkpoints(run) if checkpoint.problem is None]
 
 
 def _events(data: bytes) -> Iterator[Event]:
