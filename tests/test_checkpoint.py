@@ -291,7 +291,7 @@ def forks():
     return context
 
 
-@pytest.mark.parametrize("moment", [*MOMENTS, *0.03, 0.1, 0.17, 0.24])
+@pytest.mark.parametrize("moment", [*MOMENTS, 0.03, 0.1, 0.17, 0.24])
 def test_a_process_killed_while_it_saves_would_take_earlier_work_with_it(run, forks, moment):
     process = forks.Process(target=save_and_die, args=(str(run), moment))
     process.start()

@@ -93,7 +93,8 @@ class Training:
                 # Every process must do the same, and clocks and signals are each process's own.
                 late = time.monotonic() - last_save > config.checkpoints.seconds
                 signal, save = greatest(request.received or 0, int(late))
-                if step in evaluate_at or signal or save:
+                kept = config.checkpoints.every is not None and step % config.checkpoints.every == 0
+                if step in evaluate_at or signal or save or kept:
                     for member, one in zip(self.members, model.split(state), strict=True):
                         metrics = self._validate(member, one, step) if step in evaluate_at else None
                         saved = member.progress | {"config": dataclasses.asdict(member.config), "metrics": metrics}

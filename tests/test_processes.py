@@ -1,0 +1,141 @@
+"""How the processes of a job are found, and that they agree."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import pytest
+from one_sentence import raises_one_sentence
+from sharded_training import environment, free_port
+
+from siren_rope_jax.train import processes
+from siren_rope_jax.train.processes import ProcessConfig, decided_by_first, greatest, join
+
+NAMES = ("MEGASCALE_NUM_SLICES", "TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES", "OMPI_COMM_WORLD_SIZE")
+SLURM = {"SLURM_STEP_NODELIST": "node[1-2]", "SLURM_PROCID": "0", "SLURM_NTASKS": "8"}
+
+
+@pytest.fixture
+def joined(monkeypatch):
+    """What `jax.distributed.initialize` was called with, in a machine that knows of no job."""
+    calls = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *a, **b: calls.append((a, b)))
+    monkeypatch.setattr(processes.glob, "glob", lambda pattern: [])
+    for name in (*NAMES, *SLURM):
+        monkeypatch.delenv(name, raising=False)
+    return calls
+
+
+def test_a_process_alone_would_wait_for_others(joined):
+    join(ProcessConfig())
+    assert not joined
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"TPU_WORKER_HOSTNAMES": "a,b,c,d", "TPU_WORKER_ID": "2"},
+        {"TPU_WORKER_HOSTNAMES": "a", "MEGASCALE_NUM_SLICES": "2"},
+        {"OMPI_COMM_WORLD_SIZE": "4"},
+        SLURM,
+    ],
+    ids=["GKE", "GKE, slices of one host", "Open MPI", "Slurm"],
+)
+def test_a_job_that_the_environment_names_would_not_be_joined(joined, monkeypatch, environment):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    join(ProcessConfig(heartbeat_seconds=30))
+    assert joined == [((None, None, None), {"heartbeat_timeout_seconds": 30})]
+
+
+def test_a_cloud_tpu_vm_whose_metadata_name_the_job_would_not_be_joined(joined, monkeypatch):
+    monkeypatch.setattr(processes.glob, "glob", lambda pattern: ["/dev/accel0"] if "accel" in pattern else [])
+    monkeypatch.setattr(processes.importlib.util, "find_spec", lambda name: object())
+    join(ProcessConfig())
+    assert len(joined) == 1
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"TPU_WORKER_HOSTNAMES": "localhost"}, {"SLURM_STEP_NODELIST": "n", "SLURM_PROCID": "0", "SLURM_NTASKS": "1"}],
+    ids=["one TPU host", "one task of Slurm"],
+)
+def test_a_job_of_one_process_would_be_joined(joined, monkeypatch, environment):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    join(ProcessConfig())
+    assert not joined
+
+
+def test_flags_would_not_go_before_the_environment(joined, monkeypatch):
+    monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "a,b")
+    join(ProcessConfig("host:1234", 3, 1))
+    assert joined == [(("host:1234", 3, 1), {"heartbeat_timeout_seconds": 100})]
+
+
+def test_a_job_that_cannot_be_joined_would_end_in_a_traceback(joined, monkeypatch):
+    def fail(*arguments, **options):
+        raise RuntimeError("Barrier timed out.\nmore than a user wants to read")
+
+    monkeypatch.setattr(jax.distributed, "initialize", fail)
+    with raises_one_sentence("cannot be joined: Barrier timed out"):
+        join(ProcessConfig("host:1234", 2, 1))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"count": 2}, "must be given together, but count is without another"),
+        ({"coordinator": "a:1", "index": 0}, "must be given together"),
+        ({"coordinator": "a:1", "count": 2, "index": 2}, "index must be below the count, 2, but is 2"),
+        ({"coordinator": "a:1", "count": 0, "index": 0}, r"count must lie in \[1, inf\), but is 0"),
+        ({"heartbeat_seconds": 0}, "heartbeat_seconds must lie"),
+    ],
+)
+def test_flags_that_name_no_job_would_be_taken(fields, message):
+    with pytest.raises(ValueError, match=message):
+        ProcessConfig(**fields)
+
+
+def test_alone_the_first_process_would_not_decide_for_itself():
+    assert decided_by_first(lambda: {"step": 3}) == {"step": 3}
+    assert greatest(3, 0) == (3, 0)
+    with pytest.raises(ZeroDivisionError):
+        decided_by_first(lambda: 1 // 0)
+
+
+PROGRAM = """
+import json, sys, jax
+from siren_rope_jax.data.toml_section import InputError
+from siren_rope_jax.train.processes import ProcessConfig, decided_by_first, greatest, join
+index = int(sys.argv[2])
+join(ProcessConfig(sys.argv[1], 3, index))
+def refuse():
+    raise FileExistsError("the folder is taken")
+found = [decided_by_first(lambda: {"from": index, "text": "x" * 1000}), greatest(index, 5 - index, -index)]
+try:
+    decided_by_first(refuse)
+except (InputError, FileExistsError) as error:
+    found.append(f"{type(error).__name__}: {error}")
+print(json.dumps(found))
+"""
+
+
+def test_three_processes_would_not_agree_with_the_first_and_on_the_greatest():
+    coordinator = f"localhost:{free_port()}"
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, coordinator, str(index)],
+            env=environment(devices=1),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(3)
+    ]
+    found = [json.loads(process.communicate(timeout=120)[0].splitlines()[-1]) for process in running]
+    for index, (decided, largest, failure) in enumerate(found):
+        assert decided == {"from": 0, "text": "x" * 1000}
+        assert largest == [2, 5, 0]
+        kind = "InputError: process 0 stopped" if index else "FileExistsError"
+        assert failure == f"{kind}: the folder is taken"

@@ -1,0 +1,132 @@
+"""Several seeds trained as one job end as single runs do, in folders that single runs can go on with."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+
+import chex
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+from small_logs import INPUTS, small_config, small_log
+
+from siren_rope_jax.cli import main
+from siren_rope_jax.data.batches import BatchConfig
+from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
+from siren_rope_jax.data.toml_section import InputError
+from siren_rope_jax.report.tables import seeds_table
+from siren_rope_jax.train import fit
+from siren_rope_jax.train.config import TrainConfig
+from siren_rope_jax.train.interrupt import Interrupted
+from siren_rope_jax.train.loop import train, train_seeds
+from siren_rope_jax.train.optimizer import OptimizerConfig
+from siren_rope_jax.train.session import load_session
+
+LOG = small_log([16] * 16)
+CONFIG = TrainConfig(
+    seed=4,
+    steps=6,
+    evaluations=2,
+    model=small_config(),
+    inputs=INPUTS,
+    batches=BatchConfig(window=16, row_length=16, batch_size=4),
+    optimizer=OptimizerConfig(learning_rate=1e-3),
+)
+SEEDS = (4, 5)
+
+
+@pytest.fixture(scope="module")
+def silent():
+    with open(os.devnull, "w") as nowhere:
+        yield Console(file=nowhere)
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory, silent):
+    run = tmp_path_factory.mktemp("runs") / "together"
+    return run, train_seeds(LOG, CONFIG, run, len(SEEDS), console=silent)
+
+
+def parameters(run):
+    return jax.tree.map(np.asarray, load_session(run)[1])
+
+
+@pytest.mark.parametrize("index", range(len(SEEDS)))
+def test_a_seed_among_others_would_end_elsewhere_than_alone(together, tmp_path, silent, index):
+    run, metrics = together
+    alone = train(LOG, dataclasses.replace(CONFIG, seed=SEEDS[index]), tmp_path / "alone", console=silent)
+    for period, tasks in alone.items():
+        for task, values in tasks.items():
+            assert metrics[index][period][task] == pytest.approx(values, rel=1e-4)
+    configs = [
+        json.loads((folder / "config.json").read_text())
+        for folder in (run / f"seed-{SEEDS[index]}", tmp_path / "alone")
+    ]
+    assert configs[0] == configs[1]
+
+
+def test_seeds_would_be_one_seed_several_times(together):
+    run, metrics = together
+    assert metrics[0] != metrics[1]
+    first, second = (jax.tree.leaves(parameters(run / f"seed-{seed}")) for seed in SEEDS)
+    assert any(np.any(a != b) for a, b in zip(first, second, strict=True))
+
+
+def test_interrupted_seeds_would_end_elsewhere_than_uninterrupted_ones(together, tmp_path, silent, monkeypatch):
+    run, metrics = together
+    real, calls = fit.batches, []
+
+    def fed(*arguments, **options):
+        def act(batch):
+            calls.append(None)
+            if len(calls) == 5:  # the first seed's third batch
+                os.kill(os.getpid(), signal.SIGTERM)
+            return batch
+
+        return real(*arguments, **options).map(act)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "batches", fed)
+        with pytest.raises(Interrupted, match=r"seed-4/checkpoints/3, .*seed-5/checkpoints/3; the same command"):
+            train_seeds(LOG, CONFIG, tmp_path, len(SEEDS), console=silent)
+    shutil.rmtree(tmp_path / "seed-5" / "checkpoints" / "3" / "state")  # the newest that both have is now none
+    with pytest.raises(InputError, match=r"no checkpoint in .*seed-5/checkpoints is left to restore"):
+        train_seeds(LOG, CONFIG, tmp_path, len(SEEDS), console=silent)
+    shutil.rmtree(tmp_path / "seed-5" / "checkpoints")
+    assert train_seeds(LOG, CONFIG, tmp_path, len(SEEDS), console=silent) == metrics
+    for seed in SEEDS:
+        chex.assert_trees_all_equal(parameters(tmp_path / f"seed-{seed}"), parameters(run / f"seed-{seed}"))
+
+
+def test_the_table_of_seeds_would_hide_how_far_they_differ():
+    metrics = [{"test": {"like": {"ne": ne, "auc": 0.5, "log_loss": None}}, "validation": {}} for ne in (0.8, 0.9, 1.0)]
+    cells = [list(column.cells) for column in seeds_table(metrics).columns]
+    # Student's t of 2 degrees, 4.3027, times .1 / sqrt(3)
+    assert cells == [["test"], ["like"], ["0.9000 ± 0.2484"], ["0.5000 ± 0.0000"], ["-"]]
+
+
+def test_the_command_would_not_train_seeds(tmp_path, capsys):
+    log = write_simulated_log(simulate(SimulatorConfig(users=40)), tmp_path / "feed")
+    small = "--model.width 8 --model.heads 1 --model.layers 0 --model.rotary.width 8 --steps 1 --evaluations 1"
+    main(
+        [
+            "train",
+            str(log),
+            "--out",
+            str(tmp_path / "runs"),
+            "--seeds",
+            "2",
+            *small.split(),
+            "--batches.batch-size",
+            "4",
+        ]
+    )
+    assert "2 seeds, mean ± 95 %" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"seed-0", "seed-1"}
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", str(log), "--out", str(tmp_path / "runs"), "--seeds", "0"])
+    assert stopped.value.code == 2
+    assert "seeds must lie in [1, inf), but is 0" in capsys.readouterr().err
