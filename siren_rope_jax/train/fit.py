@@ -72,7 +72,8 @@ class Training:
         meter, before, last_save = Meter(), self.members[0].progress["seconds"], time.monotonic()
         with InterruptRequest() as request, progress_bar(self.console) as bar, contextlib.ExitStack() as stack:
             for member in self.members:
-                member.log = stack.enter_context(RunLog(member.run, first_step=step + 1))
+                member.log = RunLog(member.run, first_step=step + 1)
+                stack.callback(member.log.close)
             task = bar.add_task("training", total=steps, completed=step, loss=math.nan, rate=0.0)
             while step < steps:
                 batch = next(stream)
@@ -97,6 +98,7 @@ class Training:
                 if step in evaluate_at or signal or save or kept:
                     for member, one in zip(self.members, model.split(state), strict=True):
                         metrics = self._validate(member, one, step) if step in evaluate_at else None
+                        member.log.flush()
                         saved = member.progress | {"config": dataclasses.asdict(member.config), "metrics": metrics}
                         member.checkpoints.save(one, saved, mean_ne=mean_ne(metrics) if metrics else None)
                     last_save = time.monotonic()

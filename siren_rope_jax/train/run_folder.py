@@ -81,13 +81,13 @@ def open_run(
     described = {
         "config": dataclasses.asdict(config),
         "log": log.spec.to_dict(),
-        "data": {"events": len(log.time), "digest": _digest(encoded)},
+        "data": _described_data(log, encoded),
     }
     described = json.loads(json.dumps(described))
 
     def open_it() -> dict[str, Any]:
         if (run / "config.json").exists():
-            _continue_run(run, described, allow_drift, say)
+            _continue_run(run, log, described, allow_drift, say)
         else:
             encoder.save(run / "encoder.npz")
             write_json(run / "environment.json", _environment())
@@ -101,7 +101,9 @@ def open_run(
         raise InputError(f"{here} reads other events than process 0: give all of them the same files")
 
 
-def _continue_run(run: Path, described: dict[str, Any], allow_drift: bool, say: Callable[[str], None]) -> None:
+def _continue_run(
+    run: Path, log: EventLog, described: dict[str, Any], allow_drift: bool, say: Callable[[str], None]
+) -> None:
     there = _described(run)
     differences = [
         difference
@@ -109,6 +111,8 @@ def _continue_run(run: Path, described: dict[str, Any], allow_drift: bool, say: 
         if not difference.startswith(("config.mesh.", "config.checkpoints."))
     ]
     drift = [difference for difference in differences if difference.startswith("config.")]
+    if all(difference.startswith("data.") for difference in differences):
+        _check_same(run, there["data"], log, described["data"])
     if len(differences) > len(drift):
         raise InputError(
             f"{run} holds a run of other data, which differs in {'; '.join(differences)}: give another --out"
@@ -191,11 +195,18 @@ def check_data(run: Path, log: EventLog, encoded: Encoded) -> None:
     Raises:
       InputError: if events came, went or changed.
     """
-    data = _described(run)["data"]
-    if data != {"events": len(log.time), "digest": _digest(encoded)}:
+    _check_same(run, _described(run)["data"], log, _described_data(log, encoded))
+
+
+def _described_data(log: EventLog, encoded: Encoded) -> dict[str, Any]:
+    return {"events": len(log.time), "digest": _digest(encoded)}
+
+
+def _check_same(run: Path, there: dict[str, Any], log: EventLog, here: dict[str, Any]) -> None:
+    if there != here:
         raise InputError(
-            f"{run} was trained on {data['events']} events of {', '.join(map(str, log.spec.files))}, but these files "
-            f"have changed since and hold {len(log.time)} events now"
+            f"{run} was trained on {there['events']} events of {', '.join(map(str, log.spec.files))}, but these files "
+            f"have changed since and hold {here['events']} events now"
         )
 
 
