@@ -1,12 +1,13 @@
 """What is said of a program compiled ahead of time, and what is found that would fit; without the TPU compiler."""
 
 import collections
+import dataclasses
 from pathlib import Path
 
 import aot_compile
 import jax
 import pytest
-from aot_compile import AotCompile, Columns, abstract_batch
+from aot_compile import AotCompile, Columns, abstract_batch, parse
 from compiled import Collective, Program, find_collectives, memory_wanted, shape_bytes
 from fitting import Share, share_of_device, what_would_fit
 from one_sentence import raises_one_sentence
@@ -15,8 +16,14 @@ from small_logs import encode, small_log
 from topologies import find_topology
 
 from siren_rope_jax.data.batches import BatchConfig, batches, make_rows
+from siren_rope_jax.data.encode import Encoder, InputConfig
+from siren_rope_jax.data.event_log import read_event_log
+from siren_rope_jax.data.schema import EventLogSpec
+from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
+from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.train.config import TrainConfig
+from siren_rope_jax.train.run_folder import open_run
 from siren_rope_jax.train.session import compile_run, input_spec
 from siren_rope_jax.train.sharding import MeshConfig, make_layout
 
@@ -92,6 +99,28 @@ def test_the_shapes_compiled_for_are_those_that_training_is_given():
     assert {name: (x.shape, x.dtype) for name, x in abstract.items()} == {
         name: (x.shape, x.dtype) for name, x in batch.items()
     }
+
+
+def test_a_run_and_its_log_give_the_same_inputs_and_flags_change_the_settings_of_the_run(tmp_path):
+    toml = write_simulated_log(simulate(SimulatorConfig(users=60)), tmp_path / "feed")
+    log = read_event_log(EventLogSpec.from_toml(toml))
+    config = TrainConfig(model=ModelConfig(width=32), inputs=InputConfig(item_buckets=8))
+    open_run(tmp_path / "run", log, *Encoder.fit_encode(log, config.inputs), config)
+    from_run = parse(["--topology", "v5e:4x4", "--run", str(tmp_path / "run"), "--mesh.fsdp"])
+    assert from_run.config == dataclasses.replace(config, mesh=MeshConfig(fsdp=True))
+    from_log = parse(["--topology", "v5e:4x4", "--log", str(toml), "--inputs.item-buckets", "8"])
+    spec, tasks = from_run.inputs()
+    assert (spec, tasks) == from_log.inputs()
+    assert (spec.id_buckets[0], spec.window, tasks) == (8, config.batches.window, len(log.task_names))
+
+
+def test_columns_can_be_given_for_a_log_that_is_not_there():
+    flags = ["--topology", "v5e:4x4", "--spec.id-names", "item", "tab", "--spec.id-buckets", "100000000", "9"]
+    command = parse([*flags, "--spec.tasks", "3", "--batches.window", "32"])
+    assert command.inputs() == (
+        InputSpec(("item", "tab"), (100_000_000, 9), action_features=2, span_days=30, window=32),
+        3,
+    )
 
 
 GIB = 2**30

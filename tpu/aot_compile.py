@@ -183,6 +183,20 @@ def compile_ahead(command: AotCompile) -> tuple[Program, dict[str, Any]]:
     }
 
 
+def parse(arguments: list[str]) -> AotCompile:
+    """Reads the flags; of a run that is named, they change the settings.
+
+    Raises:
+      InputError: if the folder is not that of a run.
+      ValueError: if a setting is out of its bounds.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--run", type=Path)
+    run = parser.parse_known_args(arguments)[0].run
+    default: Any = AotCompile(tyro.MISSING, config=TrainConfig() if run is None else read_run(run)[1])
+    return tyro.cli(AotCompile, args=arguments, default=default)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Compiles and prints."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -194,7 +208,7 @@ def main(arguments: list[str] | None = None) -> None:
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_compilation_cache", False)  # it cannot read what was compiled without a device
     try:
-        command = tyro.cli(AotCompile, args=arguments, default=_defaults(arguments))
+        command = parse(arguments)
         program, about = compile_ahead(command)
     except (InputError, ValueError) as error:
         _fail(str(error))
@@ -205,14 +219,6 @@ def main(arguments: list[str] | None = None) -> None:
     console.print(collectives_table(program.collectives))
     if command.json is not None:
         write_json(command.json, about | dataclasses.asdict(program))
-
-
-def _defaults(arguments: list[str]) -> Any:
-    """The settings of the run that is named, if one is, so that flags change them."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--run", type=Path)
-    run = parser.parse_known_args(arguments)[0].run
-    return AotCompile(tyro.MISSING, run=run, config=TrainConfig() if run is None else read_run(run)[1])
 
 
 def _fail(message: str) -> NoReturn:
