@@ -49,10 +49,6 @@ _NO_TPU_HERE = {
 }
 
 
-class DoesNotFitError(ValueError):
-    """A device has less memory than the program needs."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Columns:
     """What the model reads of an event, for a log that is not there yet."""
@@ -138,11 +134,9 @@ def compile_ahead(command: AotCompile) -> tuple[Program, dict[str, Any]]:
       The program, and what else there is to say about it, for `--json`.
 
     Raises:
-      DoesNotFitError: if a device has too little memory; says how much, and what would fit.
-      ValueError: if the slice does not exist, or the configuration does not fit it or the columns.
-      InputError: if the run or the log cannot be read.
+      InputError: if a device has too little memory, with how much and what would fit; if the slice does not exist, the
+        configuration does not fit it or the columns, or the run or the log cannot be read.
     """
-    topology = find_topology(command.topology)
     spec, tasks = command.inputs()
 
     def prepare(config: TrainConfig, topology: Topology) -> tuple[Layout, CompiledModel]:
@@ -150,7 +144,11 @@ def compile_ahead(command: AotCompile) -> tuple[Program, dict[str, Any]]:
         devices = topologies.get_topology_desc(**topology.description, **slices).devices  # type: ignore[arg-type]
         return compile_run(config, spec, (0.0,) * tasks, devices=devices)
 
-    layout, model = prepare(command.config, topology)
+    try:
+        topology = find_topology(command.topology)
+        layout, model = prepare(command.config, topology)
+    except ValueError as error:
+        raise InputError(str(error)) from error
     batch: Batch = abstract_batch(spec, tasks, command.config.batches, layout)  # type: ignore[assignment]
     start = time.monotonic()
     lowered = model.train_step.trace(model.abstract_state, batch).lower(lowering_platforms=("tpu",))  # type: ignore
@@ -168,7 +166,7 @@ def compile_ahead(command: AotCompile) -> tuple[Program, dict[str, Any]]:
             return share_of_device(config, *prepare(config, topology))
 
         fitting = what_would_fit(command.config, topology, needed, measure)
-        raise DoesNotFitError(
+        raise InputError(
             f"a device of {topology.name} has {capacity / 2**30:.2f} GiB, but the step needs {needed / 2**30:.2f} GiB, "
             f"{(needed - capacity) / 2**30:.2f} GiB too many; by estimate it fits with "
             f"{', or '.join(fitting) or 'no single change of mesh, batch or slice'}"
@@ -198,7 +196,7 @@ def parse(arguments: list[str]) -> AotCompile:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Compiles and prints."""
+    """Compiles and prints; exits with 2 for bad input and for what does not fit."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if find_spec("libtpu") is None:
         _fail("the TPU compiler must be installed, but is not: pip install 'siren-rope-jax[tpu]'")
@@ -209,8 +207,11 @@ def main(arguments: list[str] | None = None) -> None:
     jax.config.update("jax_enable_compilation_cache", False)  # it cannot read what was compiled without a device
     try:
         command = parse(arguments)
+    except ValueError as error:  # a setting that its own dataclass refuses; tyro itself reports some of these
+        _fail(str(error))
+    try:
         program, about = compile_ahead(command)
-    except (InputError, ValueError) as error:
+    except InputError as error:
         _fail(str(error))
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror or error}")
