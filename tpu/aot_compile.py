@@ -40,7 +40,7 @@ from siren_rope_jax.train.sharding import Layout
 from siren_rope_jax.train.step import Batch, CompiledModel
 
 # Without them the compiler looks for a machine with TPUs; the last lets two processes compile at once.
-_NO_TPU_HERE = {
+NO_TPU_HERE = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_ID": "0",
     "TPU_WORKER_HOSTNAMES": "localhost",
@@ -201,7 +201,7 @@ def main(arguments: list[str] | None = None) -> None:
     if find_spec("libtpu") is None:
         _fail("the TPU compiler must be installed, but is not: pip install 'siren-rope-jax[tpu]'")
     # The compiler reads them when it is loaded, by the first slice that is described.
-    for name, setting in (_NO_TPU_HERE | {"LIBTPU_INIT_ARGS": xla_flags()}).items():
+    for name, setting in (NO_TPU_HERE | {"LIBTPU_INIT_ARGS": xla_flags()}).items():
         os.environ.setdefault(name, setting)
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_compilation_cache", False)  # it cannot read what was compiled without a device
