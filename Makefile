@@ -5,7 +5,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 VENV ?= .venv$(if $(filter-out 3.11,$(VERSION)),-$(VERSION))
 BIN := $(VENV)/bin
 
-.PHONY: demo bench test test-tpu check clean
+.PHONY: demo bench test test-tpu drill check clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -27,6 +27,10 @@ test-tpu:
 	$(MAKE) VENV=$(VENV)-tpu $(VENV)-tpu/installed
 	$(VENV)-tpu/bin/pip install --quiet --constraint constraints.txt --editable '.[tpu]'
 	JAX_PLATFORMS=cpu $(VENV)-tpu/bin/python -m pytest -m tpu
+
+# Kills, starves and corrupts real trainings, of one process and of four; about 20 minutes on two cores.
+drill: $(VENV)/installed
+	$(BIN)/python -m pytest -m drill tests/drills
 
 check: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -4,9 +4,10 @@ import contextlib
 import ctypes
 import resource
 import subprocess
+import time
 
 import pytest
-from trainer import EVERY_STEP, STEPS, TINY, assert_same
+from trainer import EVERY_STEP, STEPS, TINY, assert_same, sound_steps
 
 from siren_rope_jax.train.checkpoint_list import list_checkpoints
 
@@ -15,7 +16,7 @@ _PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE = 24, 1
 
 @contextlib.contextmanager
 def small_disk(folder):
-    """A disk of 8 MB where this user may mount one; yields how it is filled up beside a process, and freed."""
+    """A disk of 8 MB where this user may mount one; yields what fills it up for a process, and what frees it."""
     folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], capture_output=True)
     filler = folder / "filler"
@@ -25,9 +26,9 @@ def small_disk(folder):
             while True:
                 file.write(b"0" * 4096)
 
-    def limit(process):  # no disk can be mounted here: nor can this process write files beyond this size
+    def limit(process):  # where none can be mounted: no file of the process may grow beyond this
         with contextlib.suppress(ProcessLookupError):
-            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, 0))
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (20_000, 20_000))
 
     try:
         yield (limit if mounted.returncode else fill), lambda: filler.unlink(missing_ok=True)
@@ -36,28 +37,38 @@ def small_disk(folder):
             subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-@pytest.mark.drill("full disk")
-def test_a_full_disk_would_hang_the_run_or_cost_what_was_saved(drill, trainer, feed, reference, tmp_path):
+@pytest.mark.parametrize(
+    "flags",
+    [
+        pytest.param(EVERY_STEP, marks=pytest.mark.drill("full disk while a checkpoint is written")),
+        pytest.param(
+            ["--steps", "600", "--evaluations", "2"], marks=pytest.mark.drill("full disk between two checkpoints")
+        ),
+    ],
+)
+def test_a_full_disk_would_hang_the_run_or_cost_what_was_saved(drill, trainer, feed, tmp_path, flags):
+    reference = tmp_path / "reference"
+    command = ["train", feed, *TINY, *flags]
+    trainer.run(*command, "--out", reference)
     with drill.run(), small_disk(tmp_path / "disk") as (fill, free):
         run = tmp_path / "disk" / "run"
-        command = ["train", feed, "--out", run, *TINY, *EVERY_STEP]
-        job = trainer.start(*command)
-        job.wait_for_step(6)
-        saved = list_checkpoints(run)[-1].step
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            for _ in range(600):  # again and again, as old checkpoints are removed
-                fill(job.processes[0])
-                job.processes[0].wait(0.1)
-                break
+        job = trainer.start(*command, "--out", run)
+        job.wait_until(lambda: bool(sound_steps(run)), "a checkpoint is written")
+        saved = sound_steps(run)[-1]
+        end = time.monotonic() + 60
+        while job.processes[0].poll() is None:
+            assert time.monotonic() < end, f"it hangs: {job.said()}"
+            fill(job.processes[0])  # again and again, as old checkpoints are removed
+            time.sleep(0.05)
         assert job.finish() == [2]
-        assert "no checkpoint can be written in" in job.said()
         assert "No space left on device" in job.said() or "File too large" in job.said()
         assert "the same command goes on from the last one" in job.said()
+        assert "Traceback" not in job.said()
         left = list_checkpoints(run)
         assert [checkpoint.problem for checkpoint in left] == [None] * len(left)
         assert left[-1].step >= saved
         free()
-        assert f"at step {left[-1].step} of {STEPS}" in trainer.run(*command)
+        assert f"at step {left[-1].step} of" in trainer.run(*command, "--out", run)
         assert_same(run, reference, resumed=left[-1].step)
 
 
