@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 
 import chex
@@ -130,6 +131,15 @@ def test_a_second_call_on_a_finished_run_would_train_again_or_change_it(log, fin
 def test_evaluate_would_report_other_metrics_than_training(log, finished):
     run, metrics = finished
     assert evaluate(log, run) == metrics
+
+
+def test_a_run_of_a_pod_could_not_be_evaluated_without_one(log, finished, tmp_path):
+    run, metrics = finished
+    copy = shutil.copytree(run, tmp_path / "copy")
+    described = json.loads((copy / "config.json").read_text())
+    described["config"]["mesh"] |= {"data": 8, "model": 4, "slices": 2, "fsdp": True}
+    (copy / "config.json").write_text(json.dumps(described))
+    assert evaluate(log, copy) == metrics
 
 
 def test_a_log_that_hides_every_outcome_could_not_be_trained_on(log, tmp_path):

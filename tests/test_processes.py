@@ -22,9 +22,15 @@ def joined(monkeypatch):
     calls = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda *a, **b: calls.append((a, b)))
     monkeypatch.setattr(processes.glob, "glob", lambda pattern: [])
-    for name in (*NAMES, *SLURM):
+    for name in (*NAMES, *SLURM, "TPU_SKIP_MDS_QUERY"):
         monkeypatch.delenv(name, raising=False)
     return calls
+
+
+def test_the_flag_to_train_alone_would_be_overruled_by_the_environment(joined, monkeypatch):
+    monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "a,b")
+    join(ProcessConfig(count=1))
+    assert not joined
 
 
 def test_a_process_alone_would_wait_for_others(joined):
@@ -54,6 +60,9 @@ def test_a_cloud_tpu_vm_whose_metadata_name_the_job_would_not_be_joined(joined, 
     monkeypatch.setattr(processes.importlib.util, "find_spec", lambda name: object())
     join(ProcessConfig())
     assert len(joined) == 1
+    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")  # a machine that has no metadata, such as a notebook's
+    join(ProcessConfig())
+    assert len(joined) == 1
 
 
 @pytest.mark.parametrize(
@@ -76,7 +85,7 @@ def test_flags_would_not_go_before_the_environment(joined, monkeypatch):
 
 def test_a_job_that_cannot_be_joined_would_end_in_a_traceback(joined, monkeypatch):
     def fail(*arguments, **options):
-        raise RuntimeError("Barrier timed out.\nmore than a user wants to read")
+        raise RuntimeError("Barrier timed out\nmore than a user wants to read")
 
     monkeypatch.setattr(jax.distributed, "initialize", fail)
     with raises_one_sentence("cannot be joined: Barrier timed out"):

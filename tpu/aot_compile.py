@@ -34,7 +34,8 @@ from siren_rope_jax.data.schema import EventLogSpec, InputError
 from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.report.tables import make_console
 from siren_rope_jax.train.config import TrainConfig
-from siren_rope_jax.train.run_folder import read_run, write_json
+from siren_rope_jax.train.durable import write_json
+from siren_rope_jax.train.run_folder import read_run
 from siren_rope_jax.train.session import compile_run, input_spec
 from siren_rope_jax.train.sharding import Layout
 from siren_rope_jax.train.step import Batch, CompiledModel

@@ -27,7 +27,7 @@ class ProcessConfig:
     coordinator: str | None = None
     """Address of process 0, host:port; together with the other two."""
     count: int | None = None
-    """Processes of the job."""
+    """Processes of the job; 1 trains alone whatever the environment says."""
     index: int | None = None
     """Which of them this is, from 0."""
     heartbeat_seconds: int = 100
@@ -36,7 +36,7 @@ class ProcessConfig:
     def __post_init__(self) -> None:
         check_settings(self, count="[1, inf)", index="[0, inf)", heartbeat_seconds="[1, inf)")
         given = [name for name in ("coordinator", "count", "index") if getattr(self, name) is not None]
-        if len(given) in (1, 2):
+        if len(given) in (1, 2) and self.count != 1:
             raise ValueError(f"coordinator, count and index must be given together, but {given[0]} is without another")
         if self.count is not None and self.index is not None and self.index >= self.count:
             raise ValueError(f"index must be below the count, {self.count}, but is {self.index}")
@@ -48,14 +48,17 @@ def join(config: ProcessConfig) -> None:
     Raises:
       InputError: if the others cannot be reached.
     """
-    if config.count is None and not _named_by_environment():
+    if config.count == 1 or (config.count is None and not _named_by_environment()):
         return
     try:
         jax.distributed.initialize(
             config.coordinator, config.count, config.index, heartbeat_timeout_seconds=config.heartbeat_seconds
         )
-    except (RuntimeError, ValueError) as error:
-        raise InputError(f"the processes of this job cannot be joined: {str(error).splitlines()[0]}") from error
+    except (RuntimeError, ValueError, OSError) as error:
+        raise InputError(
+            f"the processes of this job cannot be joined: {str(error).splitlines()[0]} (--processes.coordinator, "
+            ".count and .index name them; --processes.count 1 trains alone)"
+        ) from error
 
 
 def _named_by_environment() -> bool:
@@ -64,7 +67,8 @@ def _named_by_environment() -> bool:
         return True
     if hosts := environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES"):
         return "," in hosts
-    if importlib.util.find_spec("libtpu") and (glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")):
+    asks_metadata = "TPU_SKIP_MDS_QUERY" not in environment and importlib.util.find_spec("libtpu")
+    if asks_metadata and (glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")):
         return True  # a Cloud TPU VM, whose metadata tell the rest
     step_of_slurm = "SLURM_STEP_NODELIST" in environment and "SLURM_PROCID" in environment
     tasks = environment.get("SLURM_NTASKS") if step_of_slurm else environment.get("OMPI_COMM_WORLD_SIZE")

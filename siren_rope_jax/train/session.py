@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from flax import nnx
 from jaxtyping import Bool, Float32
@@ -20,7 +21,7 @@ from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.optimizer import make_optimizer
 from siren_rope_jax.train.predict import predict_events
 from siren_rope_jax.train.run_folder import read_run
-from siren_rope_jax.train.sharding import Layout, make_layout
+from siren_rope_jax.train.sharding import Layout, MeshConfig, make_layout
 from siren_rope_jax.train.step import CompiledModel, compile_model
 
 
@@ -57,7 +58,14 @@ class Session:
         return restored[0].params
 
 
-def make_session(encoder: Encoder, config: TrainConfig, *, steps: int = 1, seeds: int | None = None) -> Session:
+def make_session(
+    encoder: Encoder,
+    config: TrainConfig,
+    *,
+    steps: int = 1,
+    seeds: int | None = None,
+    devices: Sequence[Any] | None = None,
+) -> Session:
     """Compiles the model of a run.
 
     Args:
@@ -65,6 +73,7 @@ def make_session(encoder: Encoder, config: TrainConfig, *, steps: int = 1, seeds
       config: the run.
       steps: length of the learning-rate schedule, which matters for training alone.
       seeds: models to train as one, of the seeds from the configuration's on; None for one without an axis for seeds.
+      devices: of the mesh; all that JAX sees if not given.
 
     Raises:
       InputError: if the configuration does not fit the log or the devices.
@@ -73,7 +82,7 @@ def make_session(encoder: Encoder, config: TrainConfig, *, steps: int = 1, seeds
     spec = input_spec(encoder, config)
     logits = tuple(math.log(rate / (1 - rate)) for rate in rates.tolist())
     try:
-        layout, model = compile_run(config, spec, logits, steps=steps, seeds=seeds)
+        layout, model = compile_run(config, spec, logits, steps=steps, seeds=seeds, devices=devices)
     except ValueError as error:
         raise InputError(str(error)) from error
     return Session(config, encoder, layout, model, TrainedRange(config.model, spec))
@@ -143,7 +152,10 @@ def load_session(run: Path) -> tuple[Session, nnx.State]:
       InputError: if the folder is not a run or holds no checkpoint yet.
     """
     _, config, encoder = read_run(run)
-    session = make_session(encoder, config)
+    # Whoever evaluates need not have the devices that trained.
+    config = dataclasses.replace(config, mesh=MeshConfig())
+    devices = jax.local_devices()
+    session = make_session(encoder, config, devices=devices[: math.gcd(len(devices), config.batches.batch_size)])
     checkpoints = Checkpoints(run)
     try:
         return session, session.best_params(checkpoints)
