@@ -23,7 +23,7 @@ from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simul
 from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.train.config import TrainConfig
-from siren_rope_jax.train.run_folder import open_run
+from siren_rope_jax.train.run_folder import lock_run, open_run
 from siren_rope_jax.train.session import compile_run, input_spec
 from siren_rope_jax.train.sharding import MeshConfig, make_layout
 
@@ -105,7 +105,8 @@ def test_a_run_and_its_log_give_the_same_inputs_and_flags_change_the_settings_of
     toml = write_simulated_log(simulate(SimulatorConfig(users=60)), tmp_path / "feed")
     log = read_event_log(EventLogSpec.from_toml(toml))
     config = TrainConfig(model=ModelConfig(width=32), inputs=InputConfig(item_buckets=8))
-    open_run(tmp_path / "run", log, *Encoder.fit_encode(log, config.inputs), config)
+    with lock_run(tmp_path / "run"):
+        open_run(tmp_path / "run", log, *Encoder.fit_encode(log, config.inputs), config)
     from_run = parse(["--topology", "v5e:4x4", "--run", str(tmp_path / "run"), "--mesh.fsdp"])
     assert from_run.config == dataclasses.replace(config, mesh=MeshConfig(fsdp=True))
     from_log = parse(["--topology", "v5e:4x4", "--log", str(toml), "--inputs.item-buckets", "8"])
