@@ -78,7 +78,7 @@ def find_collectives(text: str) -> tuple[Collective, ...]:
       text: as `Compiled.as_text` returns it.
 
     Returns:
-      Each of them once.
+      Each of them once, also in the body of a loop: long rings of permutes send more than is counted.
     """
     found: dict[tuple[str, str], Collective] = {}
     computation = ""
