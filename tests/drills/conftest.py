@@ -63,7 +63,13 @@ def reference(trainer: Trainer, feed: Path, tmp_path_factory: pytest.TempPathFac
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Prints drill, runs and passed."""
     reports = [report for kind in terminalreporter.stats.values() for report in kind if hasattr(report, "when")]
-    rows = [value for report in reports if report.when == "teardown" for name, value in report.user_properties]
+    rows = [
+        value
+        for report in reports
+        if report.when == "teardown"
+        for name, value in report.user_properties
+        if name == "drill"
+    ]
     if not rows:
         return
     table = Table("drill", "runs", "passed")

@@ -67,7 +67,7 @@ def test_a_damaged_file_would_be_restored_or_stop_the_run(drill, trainer, comman
             sound = [other for other in sound_steps(stopped) if other != step]
             assert sound_steps(run) == sound, f"{damage.__name__} {file}"
             listed = trainer.run_warm("checkpoints", run)
-            assert file.name in listed
+            assert file.name in re.sub(r"[\s│]", "", listed)  # the table breaks long lines
             said = trainer.run_warm(*command, "--out", run)
             assert f"at step {sound[-1]} of {STEPS}" in said
             assert (f"checkpoint {step} is skipped: " in said) == (step > sound[-1])
@@ -109,21 +109,20 @@ def test_a_killed_writer_would_damage_what_was_saved_before(drill, trainer, comm
         return {name for name in names if not name.isdecimal() and name != "damaged"}
 
     while hits < KILLS:
-        before = unfinished()
+        before, earlier = unfinished(), sound_steps(run)
         job = trainer.start(*long, "--out", run)
         job.wait_until(lambda before=before: bool(unfinished() - before), "a checkpoint is written")
         saved = sound_steps(run)
         time.sleep(draw.uniform(0, 0.2))
         job.kill()
         assert job.finish() == [128 + signal.SIGKILL]
-        hit = bool(unfinished() - before)
-        hits += hit
+        hits += bool(unfinished())
         with drill.run():
             left = list_checkpoints(run)
             assert [checkpoint.problem for checkpoint in left] == [None] * len(left)
-            assert not saved or left[-1].step >= saved[-1]
+            assert [checkpoint.step for checkpoint in left][-1:] >= saved[-1:]
             resumed = re.findall(r"at step (\d+) of", job.said())
-            assert not saved or resumed
+            assert resumed == [str(step) for step in earlier[-1:]]
     said = trainer.run(*long, "--out", run)
     assert_same(run, reference, resumed=int(re.findall(r"at step (\d+) of", said)[0]))
     assert not unfinished()
