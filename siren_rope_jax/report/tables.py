@@ -8,7 +8,7 @@ import numpy as np
 import scipy.stats
 from rich import filesize
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from siren_rope_jax.train.checkpoint_list import Checkpoint
 from siren_rope_jax.train.fit import four_decimals
@@ -48,7 +48,9 @@ def _mean_and_interval(values: Sequence[float | None]) -> str:
 def checkpoints_table(checkpoints: list[Checkpoint]) -> Table:
     """Lays out one row for each checkpoint; with the metrics of its validation, if there was one at its step."""
     tasks = list(dict.fromkeys(task for checkpoint in checkpoints for task in checkpoint.metrics))
-    table = Table("step", "mean NE", *(f"{task} NE / AUC" for task in tasks), "size", "verifies")
+    table = Table(
+        "step", "mean NE", *(f"{task} NE / AUC" for task in tasks), "size", Column("verifies", overflow="fold")
+    )
     sound = {checkpoint.step: checkpoint.mean_ne for checkpoint in checkpoints if checkpoint.problem is None}
     best = best_step(sound) if sound else None
     for checkpoint in checkpoints:
