@@ -30,7 +30,7 @@ def test_a_run_that_is_asked_to_stop_would_lose_steps_or_end_elsewhere(
         stopped = int(re.findall(rf"stopped at step (\d+) of {STEPS}", job.said())[0])
         assert 6 <= stopped < STEPS
         assert f"at step {stopped} of {STEPS}" in trainer.run(*command)
-        assert_same(run, reference, resumed=stopped)
+        assert_same(run, reference)
 
 
 @pytest.mark.drill("second trainer on one run folder")
@@ -43,7 +43,7 @@ def test_a_second_trainer_would_disturb_the_first(drill, trainer, feed, referenc
         said = trainer.run(*command, code=2)
         assert f"{run} is being trained by another process: wait for it, or give another --out" in said
         assert first.finish() == [0]
-        assert_same(run, reference, resumed=0)
+        assert_same(run, reference)
     run = tmp_path / "both"
     command = ["train", feed, "--out", run, *TINY]
     with drill.run():  # both at once, on a new folder
@@ -51,4 +51,4 @@ def test_a_second_trainer_would_disturb_the_first(drill, trainer, feed, referenc
         ended = sorted((job.finish()[0], job.said()) for job in jobs)
         assert [code for code, _ in ended] == [0, 2]
         assert "is being trained by another process" in ended[1][1]
-        assert_same(run, reference, resumed=0)
+        assert_same(run, reference)
