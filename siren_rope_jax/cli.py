@@ -3,6 +3,8 @@
 import dataclasses
 import os
 import sys
+import time
+import traceback
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
@@ -27,6 +29,7 @@ from siren_rope_jax.train.run_folder import read_run
 from siren_rope_jax.train.scores import write_scores
 
 _TUNABLES = "GLIBC_TUNABLES"
+_LAST_SECONDS = 3
 _ALLOCATION = {"hugetlb": 1, "arena_max": 1, "mmap_max": 0, "trim_threshold": 2**33}
 
 
@@ -195,14 +198,29 @@ def main(arguments: list[str] | None = None) -> None:
     except NonFiniteError as error:
         _fail(str(error), 3)
     except ProcessLostError as error:
-        print(f"siren-rope: {error}", file=sys.stderr, flush=True)
-        os._exit(75)  # without taking leave of the others, which would wait for the one that is gone
+        _fail(str(error), 75)
     except Interrupted as error:
         _fail(str(error), 128 + error.signal)
+    except Exception:
+        if not jax.distributed.is_initialized():
+            raise
+        traceback.print_exc()
+        _exit(1)
     except KeyboardInterrupt:
         _fail("interrupted; what was saved before is whole, and the same command goes on from there", 130)
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print(f"siren-rope: {message}", file=sys.stderr)
+    print(f"siren-rope: {message}", file=sys.stderr, flush=True)
+    _exit(code)
+
+
+def _exit(code: int) -> NoReturn:
+    if jax.distributed.is_initialized():
+        # Taking leave of the others would wait for those that are gone, or know nothing of this failure, and be
+        # aborted. Process 0 goes last: what the others fail of at the same time they must say first.
+        sys.stdout.flush()
+        if jax.process_index() == 0:
+            time.sleep(_LAST_SECONDS)
+        os._exit(code)
     sys.exit(code)

@@ -169,6 +169,31 @@ def test_other_settings_would_silently_continue_a_run(log, finished):
         train(log, other, run, console=_silent())
 
 
+def test_a_finished_run_would_claim_settings_that_it_was_not_trained_with(log, finished, tmp_path):
+    run, metrics = finished
+    copy = shutil.copytree(run, tmp_path / "copy")
+    before = (copy / "config.json").read_bytes()
+    other = dataclasses.replace(CONFIG, optimizer=OptimizerConfig(learning_rate=0.5))
+    assert train(log, other, copy, console=_silent(), allow_drift=True) == metrics
+    with pytest.raises(InputError, match=rf"steps must be at least {STEPS}, which .* has reached, but are 4"):
+        train(log, dataclasses.replace(CONFIG, steps=4), copy, console=_silent(), allow_drift=True)
+    assert (copy / "config.json").read_bytes() == before
+
+
+def test_more_steps_could_not_be_added_or_would_be_forgotten(log, finished, tmp_path):
+    run, _ = finished
+    copy = shutil.copytree(run, tmp_path / "copy")
+    longer = dataclasses.replace(CONFIG, steps=STEPS + 2, evaluations=1)
+    with open(tmp_path / "said", "w") as file:
+        train(log, longer, copy, console=Console(file=file, width=300), allow_drift=True)
+    assert (
+        f"goes on with other settings: config.evaluations (there 2, here 1); config.steps (there {STEPS}"
+        in (tmp_path / "said").read_text()
+    )
+    assert json.loads((copy / "config.json").read_text())["config"]["steps"] == STEPS + 2
+    assert max(int(path.name) for path in (copy / "checkpoints").iterdir() if path.name.isdigit()) == STEPS + 2
+
+
 def test_a_folder_with_other_files_would_be_written_into(log, tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(InputError, match="holds something else"):

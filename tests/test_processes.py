@@ -10,7 +10,7 @@ from one_sentence import raises_one_sentence
 from sharded_training import environment, free_port
 
 from siren_rope_jax.train import processes
-from siren_rope_jax.train.processes import ProcessConfig, decided_by_first, greatest, join
+from siren_rope_jax.train.processes import ProcessConfig, ProcessLostError, decided_by_first, greatest, join
 
 NAMES = ("MEGASCALE_NUM_SLICES", "TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES", "OMPI_COMM_WORLD_SIZE")
 SLURM = {"SLURM_STEP_NODELIST": "node[1-2]", "SLURM_PROCID": "0", "SLURM_NTASKS": "8"}
@@ -52,7 +52,9 @@ def test_a_job_that_the_environment_names_would_not_be_joined(joined, monkeypatc
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     join(ProcessConfig(heartbeat_seconds=30))
-    assert joined == [((None, None, None), {"heartbeat_timeout_seconds": 30})]
+    ((arguments, options),) = joined
+    assert arguments == (None, None, None)
+    assert options["heartbeat_timeout_seconds"] == 30
 
 
 def test_a_cloud_tpu_vm_whose_metadata_name_the_job_would_not_be_joined(joined, monkeypatch):
@@ -77,10 +79,16 @@ def test_a_job_of_one_process_would_be_joined(joined, monkeypatch, environment):
     assert not joined
 
 
+def test_a_first_process_that_does_not_answer_would_end_in_a_stack_of_the_runtime(joined):
+    with pytest.raises(ProcessLostError, match=r"process 0 does not answer at localhost:\d+ after 1 s .* start it"):
+        join(ProcessConfig(f"localhost:{free_port()}", 2, 1, join_seconds=1))
+    assert not joined
+
+
 def test_flags_would_not_go_before_the_environment(joined, monkeypatch):
     monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "a,b")
-    join(ProcessConfig("host:1234", 3, 1))
-    assert joined == [(("host:1234", 3, 1), {"heartbeat_timeout_seconds": 100})]
+    join(ProcessConfig("host:1234", 3, 0))
+    assert joined[0][0] == ("host:1234", 3, 0)
 
 
 def test_a_job_that_cannot_be_joined_would_end_in_a_traceback(joined, monkeypatch):
@@ -89,13 +97,14 @@ def test_a_job_that_cannot_be_joined_would_end_in_a_traceback(joined, monkeypatc
 
     monkeypatch.setattr(jax.distributed, "initialize", fail)
     with raises_one_sentence("cannot be joined: Barrier timed out"):
-        join(ProcessConfig("host:1234", 2, 1))
+        join(ProcessConfig("host:1234", 2, 0))
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"count": 2}, "must be given together, but count is without another"),
+        ({"coordinator": "host", "count": 2, "index": 0}, "coordinator must be host:port, but is host"),
         ({"coordinator": "a:1", "index": 0}, "must be given together"),
         ({"coordinator": "a:1", "count": 2, "index": 2}, "index must be below the count, 2, but is 2"),
         ({"coordinator": "a:1", "count": 0, "index": 0}, r"count must lie in \[1, inf\), but is 0"),
@@ -117,7 +126,7 @@ def test_alone_the_first_process_would_not_decide_for_itself():
 PROGRAM = """
 import json, sys, jax
 from siren_rope_jax.data.toml_section import InputError
-from siren_rope_jax.train.processes import ProcessConfig, decided_by_first, greatest, join
+from siren_rope_jax.train.processes import ProcessConfig, check_all_same, decided_by_first, greatest, join
 index = int(sys.argv[2])
 join(ProcessConfig(sys.argv[1], 3, index))
 def refuse():
@@ -127,6 +136,11 @@ try:
     decided_by_first(refuse)
 except (InputError, FileExistsError) as error:
     found.append(f"{type(error).__name__}: {error}")
+check_all_same({"steps": 3}, "never said")
+try:
+    check_all_same({"steps": max(index, 1)}, "was given other settings")
+except InputError as error:
+    found.append(str(error))
 print(json.dumps(found))
 """
 
@@ -143,8 +157,9 @@ def test_three_processes_would_not_agree_with_the_first_and_on_the_greatest():
         for index in range(3)
     ]
     found = [json.loads(process.communicate(timeout=120)[0].splitlines()[-1]) for process in running]
-    for index, (decided, largest, failure) in enumerate(found):
+    for index, (decided, largest, failure, differs) in enumerate(found):
         assert decided == {"from": 0, "text": "x" * 1000}
         assert largest == [2, 5, 0]
         kind = "InputError: process 0 stopped" if index else "FileExistsError"
         assert failure == f"{kind}: the folder is taken"
+        assert differs == f"{'process 2' if index == 2 else 'another process'} was given other settings"

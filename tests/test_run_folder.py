@@ -6,8 +6,10 @@ import json
 import pytest
 from small_logs import encode, small_log
 
+from siren_rope_jax.data.encode import InputConfig
 from siren_rope_jax.data.schema import InputError
-from siren_rope_jax.train import run_folder
+from siren_rope_jax.nn.config import ModelConfig
+from siren_rope_jax.train import processes
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.optimizer import OptimizerConfig
 from siren_rope_jax.train.run_folder import lock_run, open_run, read_run
@@ -23,10 +25,9 @@ def opened(tmp_path):
     log = small_log([5, 4])
 
     def reopen(config, log=log, **options):
-        said = []
         with lock_run(tmp_path / "run"):
-            open_run(tmp_path / "run", log, *encode(log), config, say=said.append, **options)
-        return said
+            said = open_run(tmp_path / "run", log, *encode(log), config, **options)()
+        return [] if said is None else [said]
 
     assert reopen(CONFIG) == []
     return reopen
@@ -50,6 +51,26 @@ def test_an_allowed_change_would_go_unsaid_or_be_forgotten(opened, tmp_path):
     assert opened(DRIFTED) == []
 
 
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [
+        ({"model": ModelConfig(heads=2)}, "config.model.heads"),
+        ({"inputs": InputConfig(item_buckets=32)}, "config.inputs.item_buckets"),
+        ({"seed": 7}, "config.seed"),
+    ],
+)
+def test_another_model_would_go_on_from_the_checkpoints_of_this_one(opened, tmp_path, changed, name):
+    before = (tmp_path / "run" / "config.json").read_bytes()
+    with pytest.raises(InputError, match=f"another model or other data, which differs in {name} "):
+        opened(dataclasses.replace(CONFIG, **changed), allow_drift=True)
+    assert (tmp_path / "run" / "config.json").read_bytes() == before
+
+
+def test_dropout_could_not_be_changed_on_the_way(opened):
+    (line,) = opened(dataclasses.replace(CONFIG, model=ModelConfig(dropout=0.5)), allow_drift=True)
+    assert "config.model.dropout (there 0.1, here 0.5)" in line
+
+
 def test_other_devices_could_not_go_on_with_a_run(opened, tmp_path):
     spread = dataclasses.replace(CONFIG, mesh=MeshConfig(model=2))
     assert opened(spread) == []
@@ -64,6 +85,6 @@ def test_a_run_would_go_on_with_other_data(opened, allow_drift):
 
 
 def test_processes_would_train_on_different_data(opened, monkeypatch):
-    monkeypatch.setattr(run_folder, "decided_by_first", lambda decide: (decide() or {}) | {"digest": "of process 0"})
-    with pytest.raises(InputError, match="reads other events than process 0: give all"):
+    monkeypatch.setattr(processes, "decided_by_first", lambda decide: decide() | {"digest": "of process 0"})
+    with pytest.raises(InputError, match="process 0 reads other events than process 0: give all"):
         opened(CONFIG)

@@ -23,6 +23,7 @@ from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.interrupt import Interrupted
 from siren_rope_jax.train.loop import train, train_seeds
 from siren_rope_jax.train.optimizer import OptimizerConfig
+from siren_rope_jax.train.retention import CheckpointConfig
 from siren_rope_jax.train.session import load_session
 
 LOG = small_log([16] * 16)
@@ -99,6 +100,19 @@ def test_interrupted_seeds_would_end_elsewhere_than_uninterrupted_ones(together,
     assert train_seeds(LOG, CONFIG, tmp_path, len(SEEDS), console=silent) == metrics
     for seed in SEEDS:
         chex.assert_trees_all_equal(parameters(tmp_path / f"seed-{seed}"), parameters(run / f"seed-{seed}"))
+
+
+def test_seeds_would_be_set_back_to_nothing_where_they_have_no_step_in_common(together, tmp_path, silent):
+    run = shutil.copytree(together[0], tmp_path / "runs")
+    shutil.rmtree(run / "seed-5" / "checkpoints")
+    with pytest.raises(InputError, match="have no checkpoint of the same step: put files back from a copy"):
+        train_seeds(LOG, CONFIG, run, len(SEEDS), console=silent)
+    once = dataclasses.replace(CONFIG, checkpoints=CheckpointConfig(latest=1))
+    with pytest.raises(InputError, match="latest must be at least 2 with seeds, but is 1"):
+        train_seeds(LOG, once, tmp_path / "new", len(SEEDS), console=silent)
+    with pytest.raises(InputError, match="seed must lie in"):
+        train_seeds(LOG, dataclasses.replace(CONFIG, seed=2**32 - 1), tmp_path / "new", 2, console=silent)
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_table_of_seeds_would_hide_how_far_they_differ():

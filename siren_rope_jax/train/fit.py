@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from rich.console import Console
 from siren_rope_jax.data.batches import PackedRows, batches
 from siren_rope_jax.data.encode import Encoded
 from siren_rope_jax.data.event_log import TRAIN, EventLog
+from siren_rope_jax.data.toml_section import InputError
 from siren_rope_jax.train.checkpoint import Checkpoints
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.durable import write_json
@@ -40,7 +41,9 @@ class Member:
     run: Path
     rows: PackedRows
     config: TrainConfig
-    checkpoints: Checkpoints = dataclasses.field(init=False)
+    checkpoints: Checkpoints
+    describe: Callable[[], str | None] = lambda: None
+    """Writes the settings that it goes on with, and says what is new in them."""
     log: RunLog = dataclasses.field(init=False)
     progress: dict[str, Any] = dataclasses.field(default_factory=lambda: {"next_example": 0, "seconds": 0.0})
 
@@ -63,8 +66,13 @@ class Training:
     def fit(self) -> None:
         model, config, steps = self.session.model, self.session.config, self.steps
         state, step = self._restored()
-        if step >= steps:
+        if step > steps:
+            raise InputError(f"steps must be at least {step}, which {self.members[0].run} has reached, but are {steps}")
+        if step == steps:
             return
+        for member in self.members:
+            if said := member.describe():
+                self.console.print(said)
         self._say_start(state, step)
         stream = self._stream()
         evaluate_at = {round(steps * (k + 1) / config.evaluations) for k in range(config.evaluations)}
@@ -120,7 +128,13 @@ class Training:
         """The state of the newest step that every run has a whole checkpoint of, or the initial one."""
         like, step = self.session.model.abstract_one, None
         if len(self.members) > 1:
-            common = set.intersection(*(set(member.checkpoints.steps()) for member in self.members))
+            of_members = [set(member.checkpoints.steps()) for member in self.members]
+            common = set.intersection(*of_members)
+            if not common and max(map(len, of_members)) > 1:  # else the job died while it saved for the first time
+                raise InputError(
+                    f"the runs of {self.members[0].run.parent} have no checkpoint of the same step: put files back from "
+                    "a copy, or move all their checkpoints away to start anew"
+                )
             if not common:
                 return self.session.model.initial_state(), 0
             step = max(common)

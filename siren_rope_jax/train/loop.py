@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from siren_rope_jax.train.checkpoint import Checkpoints
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.evaluate import write_evaluation
 from siren_rope_jax.train.fit import Member, Training, latest
-from siren_rope_jax.train.processes import ProcessLostError
+from siren_rope_jax.train.processes import ProcessLostError, check_all_same
 from siren_rope_jax.train.run_folder import lock_run, open_run
 from siren_rope_jax.train.session import make_session
 
@@ -72,6 +73,9 @@ def train_seeds(
     Raises:
       As `train`.
     """
+    if config.checkpoints.latest < 2:
+        # Runs are saved one after the other: should the job die in between, the one before is common to all.
+        raise InputError(f"checkpoints.latest must be at least 2 with seeds, but is {config.checkpoints.latest}")
     runs = {run / f"seed-{seed}": seed for seed in range(config.seed, config.seed + seeds)}
     return _train(log, config, runs, seeds, console, allow_drift)
 
@@ -87,20 +91,26 @@ def _train(
     console = console or Console()
     if jax.process_index():
         console = Console(quiet=True)
-    encoder, encoded = Encoder.fit_encode(log, config.inputs)
-    in_training = log.period[encoded.event] == TRAIN
-    members = [
-        Member(run, make_rows(encoded, in_training, config.batches, seed=seed), dataclasses.replace(config, seed=seed))
-        for run, seed in runs.items()
-    ]
-    rows = len(members[0].rows.event)  # of every seed: it chooses among windows of one length
-    steps = config.steps or max(1, round(config.epochs * rows / config.batches.batch_size))
-    session = make_session(encoder, config, steps=steps, seeds=seeds)
+    settings = json.loads(json.dumps([dataclasses.asdict(config), seeds, [str(run) for run in runs]]))
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_naming_lost_processes([]))
+        check_all_same(settings, "was given other settings than process 0: start all of them with the same command")
+        encoder, encoded = Encoder.fit_encode(log, config.inputs)
+        in_training = log.period[encoded.event] == TRAIN
+        members = []
+        for run, seed in runs.items():
+            try:
+                of_seed = dataclasses.replace(config, seed=seed)
+            except ValueError as error:
+                raise InputError(str(error)) from error
+            rows = make_rows(encoded, in_training, config.batches, seed=seed)
+            members.append(Member(run, rows, of_seed, Checkpoints(run, config.checkpoints, say=console.print)))
+        count = len(members[0].rows.event)  # of every seed: it chooses among windows of one length
+        steps = config.steps or max(1, round(config.epochs * count / config.batches.batch_size))
+        session = make_session(encoder, config, steps=steps, seeds=seeds)
         for member in members:
             stack.enter_context(lock_run(member.run))
-            open_run(member.run, log, encoder, encoded, member.config, allow_drift=allow_drift, say=console.print)
-            member.checkpoints = Checkpoints(member.run, config.checkpoints, say=console.print)
+            member.describe = open_run(member.run, log, encoder, encoded, member.config, allow_drift=allow_drift)
             stack.push(_closing(member.checkpoints))
         stack.enter_context(_naming_lost_processes(members))
         Training(log, encoded, members, steps, session, console).fit()
@@ -122,7 +132,7 @@ def _naming_lost_processes(members: list[Member]) -> Iterator[None]:
             raise
         raise ProcessLostError(
             f"another process of this job is gone ({str(cause).splitlines()[0][:200]}); last good checkpoint: "
-            f"{latest(members)}; start all processes again with the same command to go on from it"
+            f"{latest(members) or 'not looked for yet'}; start all again with the same command to go on from it"
         ) from error
 
 

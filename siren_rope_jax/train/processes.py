@@ -5,6 +5,9 @@ import glob
 import importlib.util
 import json
 import os
+import re
+import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -30,11 +33,16 @@ class ProcessConfig:
     """Processes of the job; 1 trains alone whatever the environment says."""
     index: int | None = None
     """Which of them this is, from 0."""
+    join_seconds: int = 300
+    """How long the processes wait for each other at the start."""
     heartbeat_seconds: int = 100
     """Silence after which a process counts as dead; more than the longest pause of a healthy one."""
 
     def __post_init__(self) -> None:
-        check_settings(self, count="[1, inf)", index="[0, inf)", heartbeat_seconds="[1, inf)")
+        check_settings(self, count="[1, inf)", index="[0, inf)")
+        check_settings(self, join_seconds="[1, inf)", heartbeat_seconds="[1, inf)")
+        if self.coordinator is not None and not re.fullmatch(r".+:\d{1,5}", self.coordinator):
+            raise ValueError(f"coordinator must be host:port, but is {self.coordinator}")
         given = [name for name in ("coordinator", "count", "index") if getattr(self, name) is not None]
         if len(given) in (1, 2) and self.count != 1:
             raise ValueError(f"coordinator, count and index must be given together, but {given[0]} is without another")
@@ -46,19 +54,43 @@ def join(config: ProcessConfig) -> None:
     """Connects this process with the others of its job, before JAX is used; alone, it does nothing.
 
     Raises:
-      InputError: if the others cannot be reached.
+      InputError: if it cannot be told who they are.
+      ProcessLostError: if process 0 does not answer.
     """
     if config.count == 1 or (config.count is None and not _named_by_environment()):
         return
+    if config.coordinator is not None and config.index:
+        _wait_for(config.coordinator, config.join_seconds)
     try:
         jax.distributed.initialize(
-            config.coordinator, config.count, config.index, heartbeat_timeout_seconds=config.heartbeat_seconds
+            config.coordinator,
+            config.count,
+            config.index,
+            initialization_timeout=config.join_seconds,
+            heartbeat_timeout_seconds=config.heartbeat_seconds,
         )
     except (RuntimeError, ValueError, OSError) as error:
         raise InputError(
             f"the processes of this job cannot be joined: {str(error).splitlines()[0]} (--processes.coordinator, "
             ".count and .index name them; --processes.count 1 trains alone)"
         ) from error
+
+
+def _wait_for(coordinator: str, seconds: int) -> None:
+    """Where nobody answers, the runtime would abort this process with a stack of its own calls."""
+    host, port = coordinator.rsplit(":", 1)
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise ProcessLostError(
+                    f"process 0 does not answer at {coordinator} after {seconds} s ({error}): start it with the same "
+                    "command, or correct --processes.coordinator"
+                ) from None
+        time.sleep(0.5)
 
 
 def _named_by_environment() -> bool:
@@ -104,6 +136,15 @@ def decided_by_first(decide: Callable[[], Any]) -> Any:
     if "error" in decided:
         raise InputError(f"process 0 stopped: {decided['error']}")
     return decided["value"]
+
+
+def check_all_same(value: Any, complaint: str) -> None:
+    """Raises an InputError in every process, the complaint after the name of one, unless all give the same JSON."""
+    differs = decided_by_first(lambda: value) != value
+    (any_differs,) = greatest(int(differs))
+    if any_differs:
+        who = f"process {jax.process_index()}" if differs else "another process"
+        raise InputError(f"{who} {complaint}")
 
 
 def greatest(*values: int) -> tuple[int, ...]:

@@ -23,7 +23,7 @@ from siren_rope_jax.data.event_log import EventLog
 from siren_rope_jax.data.schema import EventLogSpec, InputError
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.durable import write_json
-from siren_rope_jax.train.processes import decided_by_first, greatest
+from siren_rope_jax.train.processes import check_all_same, decided_by_first
 
 _PACKAGES = (
     "siren-rope-jax",
@@ -61,8 +61,7 @@ def open_run(
     config: TrainConfig,
     *,
     allow_drift: bool = False,
-    say: Callable[[str], None] = print,
-) -> None:
+) -> Callable[[], str | None]:
     """Describes a new run in its locked folder, or checks that the one there is the same; in all processes.
 
     Args:
@@ -72,8 +71,10 @@ def open_run(
       encoder: fitted on it.
       encoded: the log, encoded.
       config: the run.
-      allow_drift: go on with another configuration, which replaces the one that is there; never with other data.
-      say: takes one line to the user.
+      allow_drift: go on with other settings of the training; never with another model or other data.
+
+    Returns:
+      What to call once training goes on: it writes the configuration, and returns what has changed in it, or None.
 
     Raises:
       InputError: if the folder holds a run that differs; the difference is named.
@@ -85,47 +86,51 @@ def open_run(
     }
     described = json.loads(json.dumps(described))
 
-    def open_it() -> dict[str, Any]:
+    def open_it() -> str | None:
         if (run / "config.json").exists():
-            _continue_run(run, log, described, allow_drift, say)
-        else:
-            encoder.save(run / "encoder.npz")
-            write_json(run / "environment.json", _environment())
-            write_json(run / "config.json", described)  # last: a folder with it is complete
-        return described["data"]
+            return _check_described(run, log, described, allow_drift)
+        encoder.save(run / "encoder.npz")
+        write_json(run / "environment.json", _environment())
+        write_json(run / "config.json", described)  # last: a folder with it is complete
+        return None
 
-    differs = decided_by_first(open_it) != described["data"]
-    (any_differs,) = greatest(int(differs))
-    if any_differs:
-        here = f"process {jax.process_index()}" if differs else "another process"
-        raise InputError(f"{here} reads other events than process 0: give all of them the same files")
+    drift = decided_by_first(open_it)
+    check_all_same(described["data"], "reads other events than process 0: give all of them the same files")
+
+    def describe() -> str | None:
+        decided_by_first(lambda: write_json(run / "config.json", described))
+        return drift
+
+    return describe
 
 
-def _continue_run(
-    run: Path, log: EventLog, described: dict[str, Any], allow_drift: bool, say: Callable[[str], None]
-) -> None:
+def _check_described(run: Path, log: EventLog, described: dict[str, Any], allow_drift: bool) -> str | None:
     there = _described(run)
-    differences = [
-        difference
-        for difference in _differences(there, described)
-        if not difference.startswith(("config.mesh.", "config.checkpoints."))
-    ]
-    drift = [difference for difference in differences if difference.startswith("config.")]
-    if all(difference.startswith("data.") for difference in differences):
+    differences = {
+        name: text
+        for name, text in _differences(there, described).items()
+        if not name.startswith(("config.mesh.", "config.checkpoints."))
+    }
+    if all(name.startswith("data.") for name in differences):
         _check_same(run, there["data"], log, described["data"])
-    if len(differences) > len(drift):
+    named = "; ".join(differences.values())
+    if any(_is_of_model(name) for name in differences):
         raise InputError(
-            f"{run} holds a run of other data, which differs in {'; '.join(differences)}: give another --out"
+            f"{run} holds a run of another model or other data, which differs in {named}: give another --out"
         )
-    if drift and not allow_drift:
+    if differences and not allow_drift:
         raise InputError(
-            f"{run} holds a run that differs in {'; '.join(drift)}: give another --out, the same settings, or "
-            "--allow-drift to go on with these"
+            f"{run} holds a run that differs in {named}: give another --out, the same settings, or --allow-drift to go "
+            "on with these"
         )
-    if drift:
-        say(f"{run} goes on with other settings: {'; '.join(drift)}")
-    if there != described:
-        write_json(run / "config.json", described)
+    return f"{run} goes on with other settings: {named}" if differences else None
+
+
+def _is_of_model(name: str) -> bool:
+    """With another value of such a setting, a checkpoint would mean something else, or nothing."""
+    if name in ("config.model.dropout", "config.model.id_dropout", "config.model.attention", "config.model.dtype"):
+        return False
+    return name.startswith(("config.model.", "config.inputs.", "config.batches.window", "config.seed", "log.", "data."))
 
 
 @contextlib.contextmanager
@@ -234,8 +239,10 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _differences(old: Any, new: Any, name: str = "") -> list[str]:
+def _differences(old: Any, new: Any, name: str = "") -> dict[str, str]:
     if isinstance(old, dict) and isinstance(new, dict):
-        keys = sorted(set(old) | set(new))
-        return [text for key in keys for text in _differences(old.get(key), new.get(key), f"{name}.{key}".strip("."))]
-    return [] if old == new else [f"{name} (there {reprlib.repr(old)}, here {reprlib.repr(new)})"]
+        found: dict[str, str] = {}
+        for key in sorted(set(old) | set(new)):
+            found |= _differences(old.get(key), new.get(key), f"{name}.{key}".strip("."))
+        return found
+    return {} if old == new else {name: f"{name} (there {reprlib.repr(old)}, here {reprlib.repr(new)})"}
