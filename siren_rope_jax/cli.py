@@ -1,6 +1,7 @@
 """The command line: parses flags and calls one function."""
 
 import dataclasses
+import logging
 import os
 import sys
 import time
@@ -172,6 +173,8 @@ def main(arguments: list[str] | None = None) -> None:
     """
     if arguments is None:
         keep_memory()
+    # Of a checkpoint that cannot be written, orbax's tasks tell in their own pages, after our one sentence.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     commands = {
         "train": Train,
         "evaluate": Evaluate,

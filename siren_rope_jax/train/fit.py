@@ -132,8 +132,8 @@ class Training:
             common = set.intersection(*of_members)
             if not common and max(map(len, of_members)) > 1:  # else the job died while it saved for the first time
                 raise InputError(
-                    f"the runs of {self.members[0].run.parent} have no checkpoint of the same step: put files back from "
-                    "a copy, or move all their checkpoints away to start anew"
+                    f"the runs of {self.members[0].run.parent} have no checkpoint of the same step: put files back "
+                    "from a copy, or move all their checkpoints away to start anew"
                 )
             if not common:
                 return self.session.model.initial_state(), 0

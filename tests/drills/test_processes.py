@@ -10,7 +10,7 @@ import pytest
 from trainer import STEPS, TINY, assert_close, assert_same, sound_steps
 
 # Of a process that has lost another: in its own words, or in those of the runtime, which aborts it.
-SAID = {75: "start all processes again with the same command", 128 + signal.SIGABRT: "another task died"}
+SAID = {75: "start all again with the same command", 128 + signal.SIGABRT: "another task died"}
 
 
 @pytest.fixture(scope="module")
