@@ -19,8 +19,13 @@ def spread(state, shape):
     """Shardings of the state over a mesh: the kernel in blocks, vectors in pieces, numbers everywhere."""
     devices = np.array(jax.devices()[: shape[0] * shape[1]]).reshape(shape)
     mesh = jax.sharding.Mesh(devices, ("data", "model"), axis_types=(AxisType.Auto,) * 2)
-    specs = {2: P("data", "model"), 1: P("model"), 0: P()}
-    return jax.tree.map(lambda x: NamedSharding(mesh, specs[x.ndim]), state)
+    specs = {2: P("data", "model"), 1: P("model")}
+
+    def place(x):
+        whole = x.ndim == 0 or x.size < 4  # the key is two numbers
+        return NamedSharding(mesh, P() if whole else specs[x.ndim])
+
+    return jax.tree.map(place, state)
 
 
 def shaped(state, shape):

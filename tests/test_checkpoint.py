@@ -1,5 +1,6 @@
 """Checkpoints: asynchronous yet exact, never restored with a changed bit, and never lost to what ends a process."""
 
+import concurrent.futures
 import contextlib
 import multiprocessing
 import os
@@ -267,6 +268,7 @@ def test_a_run_that_is_set_back_would_lose_what_it_saves_next(run):
         checkpoints.wait()
         assert checkpoints.steps() == [10, 15, 20]  # 10 is the best
         checkpoints.save(state_of(20), {"next": 20}, mean_ne=None)
+        checkpoints.wait()
         assert checkpoints.describe_latest() == f"{run}/checkpoints/20"
         checkpoints.save(state_of(30), {"next": 30}, mean_ne=None)
         assert checkpoints.steps() == [10, 30]
@@ -277,6 +279,7 @@ def test_the_latest_would_be_named_wrongly(run):
         checkpoints.restore(like(state_of(0)), step=10)
         assert checkpoints.describe_latest() == f"{run}/checkpoints/10"
         checkpoints.save(state_of(30), {}, mean_ne=None)
+        checkpoints.wait()
         assert checkpoints.describe_latest() == f"{run}/checkpoints/30"
 
 
@@ -332,7 +335,7 @@ def test_a_full_disk_would_go_unnoticed_or_harm_what_was_saved(run, notice, size
     }
     with no_file_larger_than(size):
         checkpoints.save(state_of(30), {"much": "x" * 50_000}, mean_ne=None)
-        checkpoints.describe_latest()  # waits
+        concurrent.futures.wait([checkpoints._saving])  # says nothing of it yet
     with pytest.raises(InputError, match=r"checkpoints: File too large.*; put that right.*checkpoints/20") as error:
         calls[notice]()
     assert "\n" not in str(error.value)

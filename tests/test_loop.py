@@ -27,6 +27,7 @@ from siren_rope_jax.train.fit import NonFiniteError
 from siren_rope_jax.train.interrupt import Interrupted
 from siren_rope_jax.train.loop import train
 from siren_rope_jax.train.optimizer import OptimizerConfig
+from siren_rope_jax.train.retention import CheckpointConfig
 from siren_rope_jax.train.run_folder import lock_run
 from siren_rope_jax.train.session import load_recommender, load_session
 from siren_rope_jax.train.sharding import MeshConfig
@@ -192,6 +193,21 @@ def test_more_steps_could_not_be_added_or_would_be_forgotten(log, finished, tmp_
     )
     assert json.loads((copy / "config.json").read_text())["config"]["steps"] == STEPS + 2
     assert max(int(path.name) for path in (copy / "checkpoints").iterdir() if path.name.isdigit()) == STEPS + 2
+
+
+@pytest.mark.parametrize(
+    ("checkpoints", "steps"),
+    [
+        (CheckpointConfig(seconds=0, latest=3), {3, 4, 5}),
+        (CheckpointConfig(every=2, latest=1), {2, 4, 5}),
+        (CheckpointConfig(latest=9), {5}),
+    ],
+    ids=["seconds", "every", "validations alone"],
+)
+def test_checkpoints_would_not_be_written_when_they_are_asked_for(log, tmp_path, checkpoints, steps):
+    config = dataclasses.replace(CONFIG, steps=5, evaluations=1, checkpoints=checkpoints)
+    train(log, config, tmp_path / "run", console=_silent())
+    assert {int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()} == steps
 
 
 def test_a_folder_with_other_files_would_be_written_into(log, tmp_path):

@@ -9,7 +9,7 @@ from small_logs import encode, small_log
 from siren_rope_jax.data.encode import InputConfig
 from siren_rope_jax.data.schema import InputError
 from siren_rope_jax.nn.config import ModelConfig
-from siren_rope_jax.train import processes
+from siren_rope_jax.train import processes, run_folder
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.optimizer import OptimizerConfig
 from siren_rope_jax.train.run_folder import lock_run, open_run, read_run
@@ -69,6 +69,25 @@ def test_another_model_would_go_on_from_the_checkpoints_of_this_one(opened, tmp_
 def test_dropout_could_not_be_changed_on_the_way(opened):
     (line,) = opened(dataclasses.replace(CONFIG, model=ModelConfig(dropout=0.5)), allow_drift=True)
     assert "config.model.dropout (there 0.1, here 0.5)" in line
+
+
+def test_a_path_that_orbax_takes_for_a_pattern_would_lose_every_parameter(tmp_path):
+    with pytest.raises(InputError, match=r"must be a path without \["), lock_run(tmp_path / "run[1]"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_processes_that_share_no_folder_would_wait_for_each_other(opened, monkeypatch):
+    monkeypatch.setattr(run_folder, "_SEEN_SECONDS", 0.3)
+    monkeypatch.setattr(run_folder, "greatest", lambda unseen: (1,))  # as another process finds
+    with pytest.raises(InputError, match="must be a folder that all processes share"):
+        opened(CONFIG)
+
+
+def test_a_fresh_volume_could_not_hold_a_run(tmp_path):
+    (tmp_path / "lost+found").mkdir()
+    with lock_run(tmp_path):
+        pass
 
 
 def test_other_devices_could_not_go_on_with_a_run(opened, tmp_path):

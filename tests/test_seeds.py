@@ -115,6 +115,14 @@ def test_seeds_would_be_set_back_to_nothing_where_they_have_no_step_in_common(to
     assert not (tmp_path / "new").exists()
 
 
+def test_seeds_would_go_on_from_an_older_step_than_they_have_in_common(together, tmp_path, silent):
+    run = shutil.copytree(together[0], tmp_path / "runs")
+    with open(tmp_path / "said", "w") as file:
+        longer = dataclasses.replace(CONFIG, steps=CONFIG.steps + 1)
+        train_seeds(LOG, longer, run, len(SEEDS), console=Console(file=file, width=300), allow_drift=True)
+    assert f"seed-5 at step {CONFIG.steps} of {CONFIG.steps + 1}" in (tmp_path / "said").read_text()
+
+
 def test_the_table_of_seeds_would_hide_how_far_they_differ():
     metrics = [{"test": {"like": {"ne": ne, "auc": 0.5, "log_loss": None}}, "validation": {}} for ne in (0.8, 0.9, 1.0)]
     cells = [list(column.cells) for column in seeds_table(metrics).columns]

@@ -138,7 +138,10 @@ def compile_ahead(command: AotCompile) -> tuple[Program, dict[str, Any]]:
       InputError: if a device has too little memory, with how much and what would fit; if the slice does not exist, the
         configuration does not fit it or the columns, or the run or the log cannot be read.
     """
-    spec, tasks = command.inputs()
+    try:
+        spec, tasks = command.inputs()
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
     def prepare(config: TrainConfig, topology: Topology) -> tuple[Layout, CompiledModel]:
         slices = {"num_slices": command.slices} if command.slices > 1 else {}

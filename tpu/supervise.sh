@@ -26,6 +26,12 @@ if (($# < 2)); then
   say "the folder of the run and a command are needed, but $# arguments were given"
   exit 64
 fi
+for setting in "$RETRIES" "$BASE_SECONDS" "$LONGEST_SECONDS"; do
+  if ! [[ $setting =~ ^[0-9]+(\.[0-9]+)?$ ]]; then
+    say "SUPERVISE_RETRIES, _BASE_SECONDS and _LONGEST_SECONDS must be numbers, but one is $setting"
+    exit 64
+  fi
+done
 readonly RUN=$1
 shift
 

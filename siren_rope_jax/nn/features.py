@@ -39,6 +39,8 @@ class InputSpec:
     def __post_init__(self) -> None:
         if len(self.id_names) != len(self.id_buckets):
             raise ValueError(f"id_buckets must hold one size for each of {self.id_names}, but are {self.id_buckets}")
+        if min(self.id_buckets, default=1) < 1:
+            raise ValueError(f"id_buckets must each be at least 1, but are {self.id_buckets}")
         if not self.id_names and not self.dense_names:
             raise ValueError("an event needs at least one id or dense column, but has none")
 

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import reprlib
+import time
 import typing
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -23,8 +24,9 @@ from siren_rope_jax.data.event_log import EventLog
 from siren_rope_jax.data.schema import EventLogSpec, InputError
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.durable import write_json
-from siren_rope_jax.train.processes import check_all_same, decided_by_first
+from siren_rope_jax.train.processes import check_all_same, decided_by_first, greatest
 
+_SEEN_SECONDS = 20
 _PACKAGES = (
     "siren-rope-jax",
     "jax",
@@ -95,6 +97,9 @@ def open_run(
         return None
 
     drift = decided_by_first(open_it)
+    (unseen,) = greatest(int(not _appears(run / "config.json")))
+    if unseen:
+        raise InputError(f"{run} must be a folder that all processes share, but one does not see what process 0 wrote")
     check_all_same(described["data"], "reads other events than process 0: give all of them the same files")
 
     def describe() -> str | None:
@@ -102,6 +107,14 @@ def open_run(
         return drift
 
     return describe
+
+
+def _appears(path: Path) -> bool:
+    """Waits for what another machine has written, which a network's file system may show late."""
+    end = time.monotonic() + _SEEN_SECONDS
+    while not path.exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    return path.exists()
 
 
 def _check_described(run: Path, log: EventLog, described: dict[str, Any], allow_drift: bool) -> str | None:
@@ -148,10 +161,13 @@ def lock_run(run: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _locked(run: Path) -> Iterator[None]:
     # What a process leaves that dies while it makes the folder is no reason to refuse it.
-    ours = {"lock", "encoder.npz", "environment.json", "environment.json.tmp", "config.json.tmp"}
+    ours = {"lock", "lost+found", "encoder.npz", "environment.json", "environment.json.tmp", "config.json.tmp"}
     foreign = run.exists() and (not run.is_dir() or {path.name for path in run.iterdir()} - ours)
     if foreign and not (run / "config.json").exists():
         raise InputError(f"{run} must be a new folder or that of an earlier run, but holds something else")
+    if "[" in str(run.absolute()):
+        # orbax takes the path for a pattern when it joins the parts of a checkpoint, finds none, and says nothing.
+        raise InputError(f"{run.absolute()} must be a path without [, or its checkpoints would hold no parameters")
     run.mkdir(parents=True, exist_ok=True)
     with open(run / "lock", "w") as file:
         try:
