@@ -45,7 +45,8 @@ class Train:
     seeds: int | None = None
     """Train so many seeds as one job, from `--seed` on, each in a folder seed-N of its own under `--out`."""
     allow_drift: bool = False
-    """Go on with a run though settings have changed since; the change is said and kept."""
+    """Go on with a run though settings of its training have changed; the change is said and kept. Never with another
+    model or other data. After another batch size, --epochs counts as if all steps had had it."""
     processes: ProcessConfig = dataclasses.field(default_factory=ProcessConfig)
     """The same command runs on every host of a pod."""
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=TrainConfig)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import PartitionSpec as P
-from small_logs import compile_small, encode, small_config, small_log
+from small_logs import compile_small, encode, small_config, small_log, small_rotary
 
 from siren_rope_jax.data.batches import BatchConfig, batches, make_rows
 from siren_rope_jax.nn.features import Events
@@ -27,6 +27,7 @@ from siren_rope_jax.train.sharding import MeshConfig, make_layout
 
 STEPS = 20
 SHAPE = BatchConfig(window=16, row_length=16, batch_size=8)
+CONFIG = small_config(small_rotary("ordinal"), width=16)  # the angle network would double the time to compile
 Meshes = Mapping[str, Mapping[str, Any]]
 
 
@@ -37,7 +38,7 @@ def train_on(meshes: Meshes) -> dict[str, np.ndarray]:
     results = {}
     for name, mesh in meshes.items():
         layout = make_layout(MeshConfig(**mesh))
-        model = compile_small(encoder, layout, make_optimizer(OptimizerConfig(), 200), config=small_config(width=16))
+        model = compile_small(encoder, layout, make_optimizer(OptimizerConfig(), 200), config=CONFIG)
         state, losses = model.initial_state(), []
         dataset = batches(encoded, rows, SHAPE, seed=0, rows_here=layout.rows_here(SHAPE.batch_size))
         for index in range(STEPS):
@@ -59,7 +60,7 @@ def gradients() -> dict[str, np.ndarray]:
     batch.pop("event")
     batch["labels"] = np.nan_to_num(batch["labels"])  # every device's mean then counts the same
     layout = make_layout(MeshConfig())
-    model = compile_small(encoder, layout)
+    model = compile_small(encoder, layout, config=CONFIG)
     params = jax.tree.map(np.asarray, model.initial_state().params)
 
     def loss_of(params: Any, batch: dict[str, jax.Array]) -> jax.Array:

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
-from small_logs import compile_small, encode, small_config, small_log
+from small_logs import compile_small, encode, small_log
 
 from siren_rope_jax.data.batches import BatchConfig, batches, make_rows
 from siren_rope_jax.train.sharding import Layout, MeshConfig, make_layout
 
 ENCODER, ENCODED = encode(small_log([16] * 16))
-MODEL = compile_small(ENCODER, make_layout(MeshConfig()), config=small_config(width=16))
+MODEL = compile_small(ENCODER, make_layout(MeshConfig()), config=sharded_training.CONFIG)
 FSDP = MeshConfig(fsdp=True)
 
 
@@ -123,7 +123,6 @@ def test_rows_of_the_mesh_never_cross_the_slices_that_the_devices_stand_in():
 
 
 EIGHT = {
-    "data": {"shard_tables": False},
     "fsdp and tensor": {"data": 4, "model": 2, "fsdp": True},
     "slices": {"slices": 2, "data": 2, "model": 2, "fsdp": True},
     "tensor": {"data": 1, "model": 8},
@@ -155,14 +154,13 @@ def test_a_mesh_of_eight_devices_trains_to_the_losses_of_one(eight, one, mesh):
 
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory):
-    meshes = {"data": {"data": 4}, "fsdp and tensor": {"data": 2, "model": 2, "fsdp": True}}
+    mesh = {"data": 2, "model": 2, "fsdp": True}
     file = tmp_path_factory.mktemp("two") / "two.npz"
-    return sharded_training.in_processes(file, meshes, processes=2, devices=2)
+    return sharded_training.in_processes(file, {"two": mesh}, processes=2, devices=2)
 
 
-@pytest.mark.parametrize("mesh", ["data", "fsdp and tensor"])
-def test_two_processes_train_to_the_losses_of_one(two_processes, one, mesh):
-    assert_same_training(two_processes, mesh, one)
+def test_two_processes_train_to_the_losses_of_one(two_processes, one):
+    assert_same_training(two_processes, "two", one)
 
 
 @pytest.mark.parametrize("way", ["shard_map", "pmap"])
@@ -176,7 +174,7 @@ def test_gradients_of_a_data_parallel_step_do_not_depend_on_how_it_is_written(ei
 
 def test_five_seeds_in_one_job_train_as_five_jobs_do():
     shape = BatchConfig(window=16, row_length=16, batch_size=4)
-    config, steps = small_config(), 5
+    config, steps = sharded_training.CONFIG, 5
     rows = make_rows(ENCODED, np.ones(len(ENCODED.user), bool), shape)
 
     def batches_of(seed):
