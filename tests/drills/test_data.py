@@ -27,9 +27,9 @@ def test_a_run_would_go_on_with_other_data(drill, trainer, feed, reference, tmp_
     for name, content, expected in (
         ("missing", None, "1.csv"),
         ("empty", b"", "1.csv"),
-        ("cut in a line", whole[: -len(lines[-1]) - 12], "data.digest"),
-        ("cut between lines", b"".join(lines[:-100]), "data.digest"),
-        ("one label changed", b"".join([*lines[:-1], changed]), "data.digest"),
+        ("cut in a line", whole[: -len(lines[-1]) - 12], "these files have changed since"),
+        ("cut between lines", b"".join(lines[:-100]), "these files have changed since"),
+        ("one label changed", b"".join([*lines[:-1], changed]), "these files have changed since"),
     ):
         with drill.run():
             halves[1].unlink() if content is None else halves[1].write_bytes(content)
