@@ -73,7 +73,7 @@ class Training:
         for member in self.members:
             if said := member.describe():
                 self.console.print(said)
-        self._say_start(state, step)
+        self._say_start(step)
         stream = self._stream()
         evaluate_at = {round(steps * (k + 1) / config.evaluations) for k in range(config.evaluations)}
         schedule, single = make_schedule(config.optimizer, steps), self.session.layout.seeds is None
@@ -104,11 +104,7 @@ class Training:
                 signal, save = greatest(request.received or 0, int(late))
                 kept = config.checkpoints.every is not None and step % config.checkpoints.every == 0
                 if step in evaluate_at or signal or save or kept:
-                    for member, one in zip(self.members, model.split(state), strict=True):
-                        metrics = self._validate(member, one, step) if step in evaluate_at else None
-                        member.log.flush()
-                        saved = member.progress | {"config": dataclasses.asdict(member.config), "metrics": metrics}
-                        member.checkpoints.save(one, saved, mean_ne=mean_ne(metrics) if metrics else None)
+                    self._save(state, step, validate=step in evaluate_at)
                     last_save = time.monotonic()
                 if signal and step < steps:
                     self._wait()
@@ -121,8 +117,8 @@ class Training:
         self.console.print(f"trained {steps:,} steps in {before + meter.seconds:.0f} s, {meter.rate:,.0f} events/s")
         described = {"steps": steps, "seconds": before + meter.seconds, "events_per_second": meter.rate}
         for member in self.members:
-            described |= {"fill": member.rows.fill, "parameters": self._parameters}
-            decided_by_first(lambda path=member.run / "training.json", value=described: write_json(path, value))
+            of_run = described | {"fill": member.rows.fill, "parameters": self._parameters}
+            decided_by_first(lambda path=member.run / "training.json", value=of_run: write_json(path, value))
 
     def _restored(self) -> tuple[TrainState, int]:
         """The state of the newest step that every run has a whole checkpoint of, or the initial one."""
@@ -138,10 +134,10 @@ class Training:
             if not common:
                 return self.session.model.initial_state(), 0
             step = max(common)
-        restored = [member.checkpoints.restore(like, step=step) for member in self.members]
         states = []
-        for member, found in zip(self.members, restored, strict=True):
-            if found is None:
+        for member in self.members:
+            found = member.checkpoints.restore(like, step=step)
+            if found is None:  # of a single run alone: the step of several was looked up
                 return self.session.model.initial_state(), 0
             one, member.progress = found
             states.append(one)
@@ -170,6 +166,13 @@ class Training:
     def _put(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         return self.session.layout.put_batch(batch, self.session.config.batches.batch_size)
 
+    def _save(self, state: TrainState, step: int, *, validate: bool) -> None:
+        for member, one in zip(self.members, self.session.model.split(state), strict=True):
+            metrics = self._validate(member, one, step) if validate else None
+            member.log.flush()
+            saved = member.progress | {"config": dataclasses.asdict(member.config), "metrics": metrics}
+            member.checkpoints.save(one, saved, mean_ne=mean_ne(metrics) if metrics else None)
+
     def _wait(self) -> None:
         for member in self.members:
             member.checkpoints.wait()
@@ -178,7 +181,7 @@ class Training:
     def _parameters(self) -> int:
         return sum(x.size for x in jax.tree.leaves(self.session.model.abstract_one.params))
 
-    def _say_start(self, state: TrainState, step: int) -> None:
+    def _say_start(self, step: int) -> None:
         for member in self.members if step else ():
             self.console.print(f"resuming {member.run} at step {step} of {self.steps}")
         if not step:

@@ -102,8 +102,12 @@ def open_run(
         raise InputError(f"{run} must be a folder that all processes share, but one does not see what process 0 wrote")
     check_all_same(described["data"], "reads other events than process 0: give all of them the same files")
 
+    def write() -> None:
+        if _described(run) != described:
+            write_json(run / "config.json", described)
+
     def describe() -> str | None:
-        decided_by_first(lambda: write_json(run / "config.json", described))
+        decided_by_first(write)
         return drift
 
     return describe
