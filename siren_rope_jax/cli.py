@@ -13,7 +13,7 @@ import jax
 import tyro
 from rich.console import Console
 
-from siren_rope_jax.data.event_log import read_event_log
+from siren_rope_jax.data.event_log import EventLog, read_event_log
 from siren_rope_jax.data.schema import EventLogSpec, InputError
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
 from siren_rope_jax.data.sources import prepare_deskdrop, prepare_kuairand_pure
@@ -59,8 +59,7 @@ class Train:
         join(self.processes)
         console.quiet = jax.process_index() > 0
         log = read_event_log(EventLogSpec.from_toml(self.log))
-        if log.duplicates:
-            console.print(f"dropped {log.duplicates:,} duplicate rows")
+        _print_notes(console, log)
         options = {"console": console, "allow_drift": self.allow_drift}
         if self.seeds is None:
             console.print(metrics_table(train(log, self.config, self.out, **options)))
@@ -79,7 +78,9 @@ class Evaluate:
     def __call__(self, console: Console) -> None:
         """Runs the command."""
         spec, _, _ = read_run(self.run)
-        console.print(metrics_table(evaluate(read_event_log(spec), self.run)))
+        log = read_event_log(spec)
+        _print_notes(console, log)
+        console.print(metrics_table(evaluate(log, self.run)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +106,7 @@ class Score:
         if out in kept or out.is_dir() or out.is_relative_to(self.run.resolve()):
             raise InputError(f"{self.out} must be a new file or earlier scores, but is data, a folder or in the run")
         log = read_event_log(spec, new_events=self.events)
+        _print_notes(console, log)
         write_scores(self.out, log, score(log, self.run))
         console.print(f"{int(log.new.sum()):,} events scored in {self.out}")
 
@@ -149,6 +151,11 @@ class Prepare:
         """Runs the command."""
         prepare = prepare_deskdrop if self.source == "deskdrop" else prepare_kuairand_pure
         console.print(f"described in {prepare(self.data, self.out)}")
+
+
+def _print_notes(console: Console, log: EventLog) -> None:
+    for note in log.notes:
+        console.print(note)
 
 
 def keep_memory() -> None:

@@ -47,6 +47,7 @@ class EventLog:
       period: 0 training, 1 validation, 2 test, 3 a new event, to be scored.
       duplicates: rows that were dropped because an earlier row is the same in every column.
       unmatched: for each side table, the number of events whose item or user it does not have.
+      notes: what was noticed while reading, one sentence each, for the user to be told.
     """
 
     spec: EventLogSpec
@@ -71,6 +72,7 @@ class EventLog:
     period: Int8[np.ndarray, " E"]
     duplicates: int
     unmatched: tuple[int, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def new(self) -> Bool[np.ndarray, " E"]:
@@ -145,6 +147,7 @@ def read_event_log(spec: EventLogSpec, *, new_events: Path | None = None) -> Eve
         period=period,
         duplicates=duplicates,
         unmatched=tuple(int((~side.found)[index].sum()) for side, index in sides),
+        notes=(f"dropped {duplicates:,} duplicate rows",) if duplicates else (),
     )
 
 
