@@ -183,8 +183,12 @@ def sequences(lengths: Sequence[int]) -> Encoded:
     """Encoded users of the given lengths whose every array tells which event it is."""
     user = np.repeat(np.arange(len(lengths)), lengths)
     index = np.arange(len(user))
-    columns = {"day": index.astype(np.int32), "labels": (index % 2).astype(np.float32)[:, None]}
-    return Encoded(event=index, user=user, columns=columns)
+    columns = {
+        "day": index.astype(np.int32),
+        "elapsed": index.astype(np.int32),
+        "labels": (index % 2).astype(np.float32)[:, None],
+    }
+    return Encoded(event=index, user=user, alone=np.zeros(len(user), bool), columns=columns)
 
 
 def compile_small(

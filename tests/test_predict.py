@@ -72,6 +72,7 @@ def test_predictions_stand_in_the_order_of_the_log(predict, everything):
         ENCODED,
         event=ENCODED.event[users[ENCODED.event]],
         user=ENCODED.user[users[ENCODED.event]],
+        alone=ENCODED.alone[users[ENCODED.event]],
         columns={name: column[users[ENCODED.event]] for name, column in ENCODED.columns.items()},
     )
     np.testing.assert_allclose(predict(users, WHOLE, alone)[users], everything[id(WHOLE)][users], **CLOSE)
