@@ -229,7 +229,12 @@ class _Prepared(NamedTuple):
 
 
 def _prepare(log: EventLog, config: InputConfig, *, as_history: bool) -> _Prepared:
-    alone = log.new & ~_first_of_kind(log) if as_history else log.new
+    item_hashes = stable_hash(log.item_ids, "item")
+    alone = log.new
+    order = event_order(log, alone, item_hashes)
+    if as_history:
+        alone = alone & ~_first_of_kind(log, order)
+        order = event_order(log, alone, item_hashes)
     # In seconds: milliseconds would tell apart events that do not see each other.
     counters, names = history_counters(
         log.time // 1000,
@@ -242,18 +247,15 @@ def _prepare(log: EventLog, config: InputConfig, *, as_history: bool) -> _Prepar
         smoothing=config.counter_smoothing,
         counted=~alone,
     )
-    item_hashes = stable_hash(log.item_ids, "item")
-    order = event_order(log, alone, item_hashes)
     return _Prepared(alone, order, counters[order], names, item_hashes)
 
 
-def _first_of_kind(log: EventLog) -> Bool[np.ndarray, " E"]:
-    """Whether no event before, in the log or among the new ones, is of the same user, item and time."""
-    kinds = pl.DataFrame({"user": log.user, "item": log.item, "time": log.time, "new": log.new})
-    # At one time the log's own events come first.
-    firsts = kinds.with_row_index().sort("new", maintain_order=True)
-    firsts = firsts.with_columns(first=pl.struct("user", "item", "time").is_first_distinct())
-    return firsts.sort("index")["first"].to_numpy()
+def _first_of_kind(log: EventLog, order: Int64[np.ndarray, " E"]) -> Bool[np.ndarray, " E"]:
+    """Whether each event is the first, in the given order, of its user, item and time."""
+    kinds = pl.DataFrame({"user": log.user[order], "item": log.item[order], "time": log.time[order]})
+    first = np.empty(len(order), bool)
+    first[order] = kinds.select(pl.struct(pl.all()).is_first_distinct()).to_series().to_numpy()
+    return first
 
 
 def _known_seconds(log: EventLog) -> Int64[np.ndarray, "E A"]:

@@ -110,7 +110,7 @@ def _train(
         session = make_session(encoder, config, steps=steps, seeds=seeds)
         for member in members:
             stack.enter_context(lock_run(member.run))
-            member.describe = open_run(member.run, log, encoder, encoded, member.config, allow_drift=allow_drift)
+            member.describe = open_run(member.run, log, encoder, member.config, allow_drift=allow_drift)
             stack.push(_closing(member.checkpoints))
         stack.enter_context(_naming_lost_processes(members))
         Training(log, encoded, members, steps, session, console).fit()
