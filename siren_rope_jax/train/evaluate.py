@@ -39,7 +39,7 @@ def evaluate(log: EventLog, run: Path) -> dict[str, Any]:
 def write_evaluation(session: Session, params: nnx.State, log: EventLog, encoded: Encoded, run: Path) -> dict[str, Any]:
     """Predicts validation and test, and writes `predictions.parquet` and `metrics.json`, whose content it returns."""
     probabilities = session.predict(params, encoded, np.isin(log.period, list(PERIODS.values())))
-    metrics = {name: metrics_of(log, probabilities, period) for name, period in PERIODS.items()}
+    metrics = {name: metrics_of(log, probabilities, log.period == period) for name, period in PERIODS.items()}
 
     def write() -> None:
         write_predictions(run / "predictions.parquet", log, probabilities)

@@ -60,9 +60,10 @@ def predict_events(
     return result
 
 
-def metrics_of(log: EventLog, probabilities: Float32[np.ndarray, "E K"], period: int) -> dict[str, dict[str, Any]]:
-    """Metrics of each task over the events of a period."""
-    chosen = log.period == period
+def metrics_of(
+    log: EventLog, probabilities: Float32[np.ndarray, "E K"], chosen: Bool[np.ndarray, " E"]
+) -> dict[str, dict[str, Any]]:
+    """Metrics of each task over the chosen events."""
     return {
         task: task_metrics(log.labels[chosen, k], probabilities[chosen, k], log.user[chosen])
         for k, task in enumerate(log.task_names)
