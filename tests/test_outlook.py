@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import polars as pl
 import pytest
 from small_logs import encode, small_log
 
@@ -52,7 +53,7 @@ def test_a_period_of_items_that_training_does_not_know_is_named():
     item = np.where(LOG.period == TEST, LOG.item + 12, LOG.item).astype(np.int32)
     known = np.arange(len(item)) % 10 == 0
     log = dataclasses.replace(
-        LOG, item=np.where(known, LOG.item, item), item_ids=LOG.item_ids.append(LOG.item_ids + "x")
+        LOG, item=np.where(known, LOG.item, item), item_ids=pl.concat([LOG.item_ids, LOG.item_ids + "x"])
     )
     (sentence,) = said(log)
     assert sentence.startswith("90% of the test events are of items that training has fewer than 2 times")
