@@ -1,7 +1,6 @@
 """One table file, CSV, TSV or Parquet, plain or inside .gz or .zip, read checked row by row with polars."""
 
 import contextlib
-import csv
 import dataclasses
 import gzip
 import shutil
@@ -14,11 +13,15 @@ from typing import Any
 
 import polars as pl
 
+from siren_rope_jax.data.csv_lines import Dialect, LineCount, count_lines
+from siren_rope_jax.data.malformed_lines import line_of_row, malformed
 from siren_rope_jax.data.toml_section import InputError, did_you_mean
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _FORMATS = (*_SEPARATORS, ".parquet")
 _ROW, _BAD, ROW_HASH = "__row", "__bad", "__row_hash"  # beside the user's columns
+# Cells that programs write for "no value"; pandas, R, SQL dumps and spreadsheets have one each.
+MISSING_WORDS = ("", "NULL", "null", "NaN", "nan", "NA", "N/A", "n/a", "#N/A", "<NA>", "None", r"\N")
 _STRIPPED, _LOWER_CASE, _NUMBER = "__stripped ", "__lower_case ", "__number "  # of each column of text
 
 
@@ -53,12 +56,16 @@ class Table:
       local: the same, decompressed.
       frame: its columns, and the row number; blank lines of a text file are left out.
       types: type of each column; in a text file every column is text.
+      dialect: how its lines hold cells; None for Parquet.
+      notes: what `read` noticed, one sentence each, for the user to be told.
     """
 
     path: Path
     local: Path
     frame: pl.LazyFrame
     types: Mapping[str, Any]  # of polars.DataType, which beartype refuses as an annotation
+    dialect: Dialect | None = None
+    notes: list[str] = dataclasses.field(default_factory=list)
 
     def require(self, column: str, key: str) -> str:
         """Returns `column`, or raises InputError if the table lacks it; `key` is where the user named it."""
@@ -67,27 +74,34 @@ class Table:
             raise InputError(f'{self.path}: the column "{column}" ({key}) is not in this file{suggestion}')
         return column
 
+    def is_text(self, column: str) -> bool:
+        """Whether the cells are text, which may say in words that a value is missing."""
+        return self.types[column] in (pl.String, pl.Categorical, pl.Enum)
+
     def text(self, column: str) -> pl.Expr:
-        """Returns the cells as text, null where empty."""
+        """Returns the cells as text, null where missing: empty, blank or one of `MISSING_WORDS`."""
         kind = self.types[column]
         if kind.is_nested() or kind == pl.Binary or kind == pl.Object:
             raise InputError(f'{self.path}: the column "{column}" holds {kind}, expected text or numbers')
         cell = pl.col(column).fill_nan(None) if kind.is_float() else pl.col(column)
         text = cell.cast(pl.String)
-        return pl.when(text != "").then(text)
+        if not self.is_text(column):
+            return text
+        stripped = pl.col(_STRIPPED + column) if kind == pl.String else text.str.strip_chars()
+        return pl.when(~stripped.is_in(MISSING_WORDS)).then(text)
 
     def number(self, column: str) -> tuple[pl.Expr, pl.Expr]:
-        """Returns the cells as float64, null where empty or NaN, and whether each is empty or a number."""
+        """Returns the cells as float64, null where missing, and whether each is missing or a number."""
         kind = self.types[column]
         if kind.is_numeric() or kind == pl.Boolean:
             return pl.col(column).cast(pl.Float64).fill_nan(None), pl.lit(True)
         if kind != pl.String:
             raise InputError(f'{self.path}: the column "{column}" holds {kind}, expected numbers')
         text, number = pl.col(_STRIPPED + column), pl.col(_NUMBER + column)
-        return number.fill_nan(None), number.is_not_null() | text.is_null() | (text == "")
+        return number.fill_nan(None), number.is_not_null() | text.is_in(MISSING_WORDS).fill_null(True)
 
     def flag(self, column: str) -> tuple[pl.Expr, pl.Expr]:
-        """Returns the cells as true, false or null, and whether each cell is 0, 1, true, false or empty."""
+        """Returns the cells as true, false or null, and whether each cell is 0, 1, true, false or missing."""
         if self.types[column] == pl.Boolean:
             return pl.col(column), pl.lit(True)
         number, is_number = self.number(column)
@@ -108,8 +122,10 @@ class Table:
           row_hash: also read a hash of all cells of the row as the column `ROW_HASH`, for finding duplicates.
 
         Raises:
-          InputError: naming the first offending row of the first broken rule, or if the table has no rows.
+          InputError: naming malformed lines or the first offending row of the first broken rule, or if the table
+            has no rows.
         """
+        counted = self._count_lines()
         wanted = [expression.alias(name) for name, expression in columns.items()]
         if row_hash:
             wanted.append(pl.struct(sorted(self.types)).hash().alias(ROW_HASH))
@@ -118,15 +134,30 @@ class Table:
             data = self.frame.select(*wanted, bad).collect(engine="streaming")
         if data.height == 0:
             raise InputError(f"{self.path}: this file has no rows, expected at least one below the header")
+        if counted is not None and counted.rows != data.height:
+            raise InputError(
+                f"{self.path}: {data.height:,} rows were read, but the file holds {counted.rows:,}: its lines are not as "
+                "a table's should be"
+            )
         if data[_BAD].any():
             raise self._broken(rules)
+        self.notes.append(f"{data.height:,} rows read from {self.path}{counted.remarks if counted else ''}")
         return data.drop(_BAD)
 
     def place(self, row: int) -> str:
         """Names a row, counted from 0, as the user sees it: by line in a text file."""
-        if self.local.suffix not in _SEPARATORS:
+        if self.dialect is None:
             return f"row {row} (counted from 0)"
-        return f"line {_line_of_row(self.local, row)}"
+        return f"line {line_of_row(self.dialect, row)}"
+
+    def _count_lines(self) -> LineCount | None:
+        if self.dialect is None:
+            return None
+        with _reading(self.path, self.local):
+            counted = count_lines(self.dialect)
+        if counted is None:
+            raise InputError(f"{self.path}: {malformed(self.dialect)}")
+        return counted
 
     def _broken(self, rules: Sequence[Rule]) -> InputError:
         for rule in rules:
@@ -134,20 +165,22 @@ class Table:
             if offending.height:
                 row, cell = offending.row(0)
                 found = "an empty cell" if cell is None or cell == "" else repr(cell)
+                more = self.frame.filter(rule.broken).select(pl.len()).collect(engine="streaming").item() - 1
                 return InputError(
                     f'{self.path}: {self.place(row)}, column "{rule.column}": expected {rule.expected}, '
-                    f"found {found}{rule.hint(str(cell))}"
+                    f"found {found}{f' (and {more:,} more such rows)' if more else ''}{rule.hint(str(cell))}"
                 )
         raise AssertionError("no rule is broken")
 
 
 @contextlib.contextmanager
-def open_table(path: Path) -> Iterator[Table]:
+def open_table(path: Path, *, quote: str = '"') -> Iterator[Table]:
     """Opens a table file; the format is told by its name.
 
     Args:
       path: .csv, .tsv or .parquet, alone or followed by .gz or .zip, or a .zip that holds one such table. A
         plain file that is absent is also looked for as .gz and .zip, and the reverse.
+      quote: what encloses cells of a text file that hold separators or line breaks, or "none": then quotes are text.
 
     Raises:
       InputError: if the file is missing, empty, damaged, not UTF-8 or of another format, in one sentence.
@@ -163,16 +196,20 @@ def open_table(path: Path) -> Iterator[Table]:
                 frame = pl.scan_csv(
                     local,
                     separator=_SEPARATORS[local.suffix],
+                    quote_char=None if quote == "none" else quote,
                     infer_schema=False,
                     glob=False,
                     row_index_name=_ROW,
                 )
             types = dict(frame.drop(_ROW).collect_schema())
+        dialect = None
         if local.suffix in _SEPARATORS:
             if any("\N{REPLACEMENT CHARACTER}" in name for name in types):
                 raise InputError(_not_utf8(path, local))
             frame = frame.filter(~pl.all_horizontal(pl.col(list(types)).is_null()))  # blank lines
-        yield Table(path, local, _with_readings(frame, types), types)
+            enclosing = None if quote == "none" else quote.encode()
+            dialect = Dialect(local, _SEPARATORS[local.suffix].encode(), enclosing, len(types))
+        yield Table(path, local, _with_readings(frame, types), types, dialect)
 
 
 def _with_readings(frame: pl.LazyFrame, types: Mapping[str, Any]) -> pl.LazyFrame:
@@ -267,18 +304,3 @@ def _not_utf8(path: Path, local: Path) -> str:
                 found = f"the byte 0x{line[error.start]:02x}"
                 return f"{path}: line {number}: expected text in UTF-8, found {found}; save the file as UTF-8"
     return f"{path}: expected text in UTF-8; save the file as UTF-8"
-
-
-def _line_of_row(path: Path, row: int) -> int:
-    """Returns the line at which a data row starts; quoted cells may hold line breaks."""
-    csv.field_size_limit(1 << 30)
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.reader(file, delimiter=_SEPARATORS[path.suffix])
-        for header in reader:
-            if header:
-                break
-        line = reader.line_num + 1
-        for _ in range(row):
-            next(reader)
-            line = reader.line_num + 1
-    return line
