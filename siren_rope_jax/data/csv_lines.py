@@ -1,4 +1,4 @@
-"""Counts the rows of a CSV or TSV file from its bytes, because a table reader is silent about rows that are not whole."""
+"""Counts the rows of a CSV or TSV file from its bytes, for a table reader says nothing of rows that are not whole."""
 
 import csv
 import dataclasses

@@ -19,9 +19,7 @@ def outcomes(spec: EventLogSpec) -> tuple[Signal, ...]:
     return tuple(dict.fromkeys((*spec.tasks, *spec.actions)))
 
 
-def event_columns(
-    table: Table, spec: EventLogSpec, *, are_new: bool
-) -> tuple[dict[str, pl.Expr], list[Rule]]:
+def event_columns(table: Table, spec: EventLogSpec, *, are_new: bool) -> tuple[dict[str, pl.Expr], list[Rule]]:
     """Returns the columns to read from an event file, and the rules that its rows must satisfy.
 
     Args:
@@ -31,20 +29,19 @@ def event_columns(
         outcome without all of its columns is unobserved.
 
     Returns:
-      (columns, rules). The columns are user, item (text, null = missing, where the spec allows that), time (int64, ms), utc_offset (int32, s; where the
-      spec has such a column), "outcome i" (float32, null = unobserved) for each of `outcomes`, "known i"
-      (int64, ms) for those with their own time, "categorical i" (text) and "dense i" (float32).
+      (columns, rules). The columns are user, item (text; null = missing, unless the spec refuses that), time
+      (int64, ms), utc_offset (int32, s; where the spec has such a column), "outcome i" (float32, null =
+      unobserved) for each of `outcomes`, "known i" (int64, ms) for those with their own time, "categorical i"
+      (text) and "dense i" (float32).
 
     Raises:
       InputError: if a column is missing or of a type that cannot be read.
     """
     builder = _Builder(table, spec.timestamp_unit)
+    remedy = '[log] missing_ids = "drop" leaves such rows out'
+    if are_new:
+        remedy = "give such a row an id of its own to score it as unknown"
     for name, column in (("user", spec.user), ("item", spec.item)):
-        remedy = (
-            "give such rows ids of their own to score them as unknown"
-            if are_new
-            else '[log] missing_ids = "drop" leaves such rows out'
-        )
         ids, rules = key_column(table, column, f"[log] {name}", name, spec.missing_ids, remedy)
         builder.columns[name] = ids
         builder.rules += rules

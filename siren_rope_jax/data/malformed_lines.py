@@ -1,7 +1,7 @@
 """Names the lines of a CSV or TSV file that are no whole rows: the exact, slow walk after `count_lines` found some."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from siren_rope_jax.data.csv_lines import BYTE_ORDER_MARK, LONGEST_RECORD, Dialect
 
@@ -21,26 +21,26 @@ def malformed_lines(dialect: Dialect) -> Iterator[tuple[int, str]]:
         number = 0
         while raw := file.readline():
             number += 1
-            line = _without_break(raw)
-            extra, after = 0, file.tell()
-            if grammar.opens(line):
+            after, inner = file.tell(), []
+            if grammar.opens(_without_break(raw)):
                 inner = grammar.closing_lines(file.readline)
                 if not inner:
                     yield number, f"the quote that opens a cell in line {number} is closed nowhere"
                     file.seek(after)
                     continue
-                line, extra = _without_break(b"".join((raw, *inner))), len(inner)
-                if dialect.swallows_rows(line):
-                    yield number, f"the quoted cell that opens in line {number} holds whole rows, up to line {number + extra}"
-            elif not grammar.is_whole(line):
+            elif not grammar.is_whole(_without_break(raw)):
                 yield number, f"line {number} has a quote inside a cell"
                 continue
-            fields = grammar.fields(line)
-            if fields != dialect.columns and not dialect.is_blank(line):
-                of_all = f"{fields} of {dialect.columns}" if fields < dialect.columns else f"{fields} instead of {dialect.columns}"
-                cut = "" if raw.endswith(b"\n") or extra else " and no line break, as where a file was cut"
-                yield number, f"line {number} has {of_all} fields{cut}"
-            number += extra
+            record, last = _without_break(b"".join((raw, *inner))), number + len(inner)
+            if inner and dialect.swallows_rows(record):
+                yield number, f"the quoted cell that opens in line {number} holds whole rows, up to line {last}"
+            fields, columns = grammar.fields(record), dialect.columns
+            if fields > columns:
+                yield number, f"line {number} has {fields} fields instead of {columns}"
+            elif fields < columns and not dialect.is_blank(record):
+                cut = "" if raw.endswith(b"\n") else " and no line break, as where a file was cut"
+                yield number, f"line {number} has {fields} of {columns} fields{cut}"
+            number = last
 
 
 def malformed(dialect: Dialect) -> str:
@@ -97,7 +97,7 @@ class _Grammar:
     def opens(self, line: bytes) -> bool:
         return self.quote is not None and self._opens.fullmatch(line) is not None
 
-    def closing_lines(self, readline: object) -> list[bytes]:
+    def closing_lines(self, readline: Callable[[], bytes]) -> list[bytes]:
         """Returns the lines up to the one that closes the cell; none if a line does neither that nor belong to it."""
         lines: list[bytes] = []
         size = 0

@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import gzip
-import shutil
 import tempfile
 import zipfile
 import zlib
@@ -15,10 +13,9 @@ import polars as pl
 
 from siren_rope_jax.data.csv_lines import Dialect, LineCount, count_lines
 from siren_rope_jax.data.malformed_lines import line_of_row, malformed
+from siren_rope_jax.data.table_file import SEPARATORS, decompressed, existing_file
 from siren_rope_jax.data.toml_section import InputError, did_you_mean
 
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
-_FORMATS = (*_SEPARATORS, ".parquet")
 _ROW, _BAD, ROW_HASH = "__row", "__bad", "__row_hash"  # beside the user's columns
 # Cells that programs write for "no value"; pandas, R, SQL dumps and spreadsheets have one each.
 MISSING_WORDS = ("", "NULL", "null", "NaN", "nan", "NA", "N/A", "n/a", "#N/A", "<NA>", "None", r"\N")
@@ -136,8 +133,7 @@ class Table:
             raise InputError(f"{self.path}: this file has no rows, expected at least one below the header")
         if counted is not None and counted.rows != data.height:
             raise InputError(
-                f"{self.path}: {data.height:,} rows were read, but the file holds {counted.rows:,}: its lines are not as "
-                "a table's should be"
+                f"{self.path}: {data.height:,} rows were read, but its lines hold {counted.rows:,}, expected as many"
             )
         if data[_BAD].any():
             raise self._broken(rules)
@@ -185,17 +181,17 @@ def open_table(path: Path, *, quote: str = '"') -> Iterator[Table]:
     Raises:
       InputError: if the file is missing, empty, damaged, not UTF-8 or of another format, in one sentence.
     """
-    path = _existing(path)
+    path = existing_file(path)
     with tempfile.TemporaryDirectory() as folder:
         with _reading(path, path):
-            local = _decompressed(path, Path(folder))
+            local = decompressed(path, Path(folder))
         with _reading(path, local):
             if local.suffix == ".parquet":
                 frame = pl.scan_parquet(local, glob=False, row_index_name=_ROW)
             else:
                 frame = pl.scan_csv(
                     local,
-                    separator=_SEPARATORS[local.suffix],
+                    separator=SEPARATORS[local.suffix],
                     quote_char=None if quote == "none" else quote,
                     infer_schema=False,
                     glob=False,
@@ -203,12 +199,12 @@ def open_table(path: Path, *, quote: str = '"') -> Iterator[Table]:
                 )
             types = dict(frame.drop(_ROW).collect_schema())
         dialect = None
-        if local.suffix in _SEPARATORS:
+        if local.suffix in SEPARATORS:
             if any("\N{REPLACEMENT CHARACTER}" in name for name in types):
                 raise InputError(_not_utf8(path, local))
             frame = frame.filter(~pl.all_horizontal(pl.col(list(types)).is_null()))  # blank lines
             enclosing = None if quote == "none" else quote.encode()
-            dialect = Dialect(local, _SEPARATORS[local.suffix].encode(), enclosing, len(types))
+            dialect = Dialect(local, SEPARATORS[local.suffix].encode(), enclosing, len(types))
         yield Table(path, local, _with_readings(frame, types), types, dialect)
 
 
@@ -222,57 +218,6 @@ def _with_readings(frame: pl.LazyFrame, types: Mapping[str, Any]) -> pl.LazyFram
     numbers = {_NUMBER + column: pl.col(_STRIPPED + column).cast(pl.Float64, strict=False) for column in texts}
     lower_case = {_LOWER_CASE + column: pl.col(_STRIPPED + column).str.to_lowercase() for column in texts}
     return frame.with_columns(**stripped).with_columns(**numbers, **lower_case)
-
-
-def _existing(path: Path) -> Path:
-    compressed = path.suffix.lower() in (".gz", ".zip")
-    others = [path.with_suffix("")] if compressed else [Path(f"{path}.gz"), Path(f"{path}.zip")]
-    for candidate in (path, *others):
-        if candidate.is_file():
-            return candidate
-    if path.is_dir():
-        raise InputError(f"{path}: this is a folder, expected a file")
-    siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
-    raise InputError(f"{path}: this file does not exist{did_you_mean(path.name, siblings)}")
-
-
-def _decompressed(path: Path, folder: Path) -> Path:
-    """Returns a plain file in one of the known formats, unpacked into `folder` if need be."""
-    kind = path.suffix.lower()
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: this file is empty")
-    if kind in _FORMATS:
-        return path if kind == path.suffix else _linked(path, folder / f"table{kind}")
-    if kind == ".zip":
-        with zipfile.ZipFile(path) as archive:
-            # Archives made on a Mac carry a shadow "__MACOSX/._name" of every file.
-            names = [name for name in archive.namelist() if not name.startswith("__MACOSX")]
-            tables = [name for name in names if Path(name).suffix.lower() in _FORMATS]
-            if len(tables) != 1:
-                found = ", ".join(tables) or "none"
-                raise InputError(f"{path}: expected exactly one {_formats()} file in this zip, found {found}")
-            with archive.open(tables[0]) as source:
-                return _unpacked(source, folder / f"table{Path(tables[0]).suffix.lower()}")
-    inner = Path(path.stem).suffix.lower()
-    if kind == ".gz" and inner in _FORMATS:
-        with gzip.open(path) as source:
-            return _unpacked(source, folder / f"table{inner}")
-    raise InputError(f"{path}: expected a {_formats()} file, or one of these inside .gz or .zip")
-
-
-def _formats() -> str:
-    return f"{', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}"
-
-
-def _linked(path: Path, target: Path) -> Path:
-    target.symlink_to(path.absolute())
-    return target
-
-
-def _unpacked(source: object, target: Path) -> Path:
-    with target.open("wb") as sink:
-        shutil.copyfileobj(source, sink, 1 << 20)  # type: ignore[arg-type]
-    return target
 
 
 @contextlib.contextmanager
