@@ -15,6 +15,11 @@ _FIRST_RECORDS = 1000
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
+def number_of(count: int, noun: str) -> str:
+    """Returns the number with its noun, such as "1 row" or "2,400 rows"."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Dialect:
     """How a text file holds a table.
@@ -93,8 +98,8 @@ class LineCount:
     def remarks(self) -> str:
         """What is unusual about the lines, to follow the number of rows."""
         found = [
-            f"{self.blank:,} blank lines skipped" * bool(self.blank),
-            f"{self.split_cells:,} rows go over several lines, the first from line {self.first_split} on"
+            f"{number_of(self.blank, 'blank line')} skipped" * bool(self.blank),
+            f"line breaks inside {number_of(self.split_cells, 'row')}, the first from line {self.first_split} on"
             * bool(self.split_cells),
             "no line break at the end, where a file that was cut has none" * (not self.is_ended),
         ]

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 
-from siren_rope_jax.data.csv_lines import BYTE_ORDER_MARK, LONGEST_RECORD, Dialect
+from siren_rope_jax.data.csv_lines import BYTE_ORDER_MARK, LONGEST_RECORD, Dialect, number_of
 
 _NAMED = 3
 
@@ -55,7 +55,8 @@ def malformed(dialect: Dialect) -> str:
     if not count:
         return f"a quoted cell is longer than {LONGEST_RECORD >> 20} MiB"
     hint = '; if quotes are part of the text of this file, set quote = "none"' if is_quote else ""
-    return f"{', '.join(named)}{f' and {count - _NAMED:,} more lines' if count > _NAMED else ''}{hint}"
+    more = f" and {number_of(count - _NAMED, 'more line')}" if count > _NAMED else ""
+    return ", ".join(named) + more + hint
 
 
 def line_of_row(dialect: Dialect, row: int) -> int:

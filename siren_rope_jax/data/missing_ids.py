@@ -24,7 +24,7 @@ def missing_ids_note(path: Path, events: pl.DataFrame, *, is_new: bool) -> str |
     if not any(counts.values()):
         return None
     rows = events.select((pl.col("user").is_null() | pl.col("item").is_null()).sum()).item()
-    lacking = " and ".join(f"{count:,} without a {name}" for name, count in counts.items() if count)
+    lacking = " and ".join(f"{count:,} with no {name}" for name, count in counts.items() if count)
     if is_new:
         return f"{path}: rows with a missing id are scored as an unknown user or item, without history: {lacking}"
     if rows == events.height:

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from siren_rope_jax.data.csv_lines import Dialect, LineCount, count_lines
+from siren_rope_jax.data.csv_lines import Dialect, LineCount, count_lines, number_of
 from siren_rope_jax.data.malformed_lines import line_of_row, malformed
 from siren_rope_jax.data.table_file import SEPARATORS, decompressed, existing_file
 from siren_rope_jax.data.toml_section import InputError, did_you_mean
@@ -133,11 +133,13 @@ class Table:
             raise InputError(f"{self.path}: this file has no rows, expected at least one below the header")
         if counted is not None and counted.rows != data.height:
             raise InputError(
-                f"{self.path}: {data.height:,} rows were read, but its lines hold {counted.rows:,}, expected as many"
+                f"{self.path}: {number_of(data.height, 'row')} were read, but its lines hold {counted.rows:,}, "
+                "expected as many"
             )
         if data[_BAD].any():
             raise self._broken(rules)
-        self.notes.append(f"{data.height:,} rows read from {self.path}{counted.remarks if counted else ''}")
+        remarks = counted.remarks if counted else ""
+        self.notes.append(f"{number_of(data.height, 'row')} read from {self.path}{remarks}")
         return data.drop(_BAD)
 
     def place(self, row: int) -> str:
@@ -161,10 +163,11 @@ class Table:
             if offending.height:
                 row, cell = offending.row(0)
                 found = "an empty cell" if cell is None or cell == "" else repr(cell)
-                more = self.frame.filter(rule.broken).select(pl.len()).collect(engine="streaming").item() - 1
+                others = self.frame.filter(rule.broken).select(pl.len()).collect(engine="streaming").item() - 1
+                more = f" (and {number_of(others, 'more row')})" if others else ""
                 return InputError(
                     f'{self.path}: {self.place(row)}, column "{rule.column}": expected {rule.expected}, '
-                    f"found {found}{f' (and {more:,} more such rows)' if more else ''}{rule.hint(str(cell))}"
+                    f"found {found}{more}{rule.hint(str(cell))}"
                 )
         raise AssertionError("no rule is broken")
 

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float32, UInt64
 
+from siren_rope_jax.data.csv_lines import number_of
 from siren_rope_jax.data.event_columns import dense_column, key_column
 from siren_rope_jax.data.read_table import Table, open_table
 from siren_rope_jax.data.schema import SideTable
@@ -54,8 +55,9 @@ def read_side_table(
             rules.append(rule)
         data = table.read(columns, rules)
         _check_keys_are_unique(table, side.key, data["key"])
-    missing = data["key"].null_count()
-    notes += [*table.notes, *([f"{side.file}: {missing:,} rows left out for a missing key"] if missing else [])]
+    notes += table.notes
+    if missing := data["key"].null_count():
+        notes.append(f"{side.file}: {number_of(missing, 'row')} left out for a missing key")
     rows = ids.to_frame("key").join(data.with_columns(found=pl.lit(True)), on="key", how="left", maintain_order="left")
     hashes = [
         stable_hash(rows[f"categorical {column}"], name)
