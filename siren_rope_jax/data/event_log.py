@@ -10,6 +10,8 @@ import polars as pl
 from jaxtyping import Bool, Float32, Int8, Int32, Int64, UInt64
 
 from siren_rope_jax.data.event_columns import event_columns, outcomes
+from siren_rope_jax.data.missing_ids import missing_ids_note, with_own_ids
+from siren_rope_jax.data.precision import check_times, midnight_note
 from siren_rope_jax.data.read_table import ROW_HASH, open_table
 from siren_rope_jax.data.schema import EventLogSpec, Signal
 from siren_rope_jax.data.side_table import SideFeatures, read_side_table
@@ -86,7 +88,8 @@ def read_event_log(spec: EventLogSpec, *, new_events: Path | None = None) -> Eve
     Args:
       spec: which files and columns.
       new_events: a table with the columns of the log, save that those of outcomes may be absent: such
-        an outcome is unobserved. Its rows are never dropped as duplicates.
+        an outcome is unobserved. Its rows are never dropped, neither as duplicates nor for a missing id, which
+        makes an unknown user or item where the spec does not refuse it.
 
     Returns:
       The log. Exact duplicate rows are dropped and counted; rows in any order are sorted.
@@ -96,16 +99,21 @@ def read_event_log(spec: EventLogSpec, *, new_events: Path | None = None) -> Eve
         for training: a single user, a period without events, a task without both outcomes in training.
     """
     categorical_names, dense_names = _feature_names(spec, "categorical"), _feature_names(spec, "dense")
-    history = pl.concat([_read_events(file, spec, categorical_names) for file in spec.files])
+    notes: list[str] = []
+    history = pl.concat([_read_events(file, spec, categorical_names, notes) for file in spec.files])
     events_read = history.height
     # Reassigned at every step, because two copies of a long log would not fit.
     events = history.with_row_index("row").filter(history[ROW_HASH].is_first_distinct())
     del history
     duplicates = events_read - events.height
+    if duplicates:
+        notes.append(f"dropped {duplicates:,} duplicate rows")
+    if spec.missing_ids == "drop":
+        events = events.drop_nulls(("user", "item"))
     _check_users(spec, events["user"])
     events = events.with_columns(new=pl.lit(False))
     if new_events is not None:
-        fresh = _read_events(new_events, spec, categorical_names, outcomes_required=False)
+        fresh = _read_events(new_events, spec, categorical_names, notes, are_new=True)
         events = pl.concat([events, fresh.with_row_index("row").with_columns(new=pl.lit(True))])
     user_codes, user_ids = _codes(events["user"])
     item_codes, item_ids = _codes(events["item"])
@@ -118,12 +126,13 @@ def read_event_log(spec: EventLogSpec, *, new_events: Path | None = None) -> Eve
     _check_periods(spec, period)
     _check_labels(spec, labels[period == TRAIN])
     day, second = split_unix_time(time, unit="ms", utc_offset=_utc_offset(events, spec), time_zone=spec.time_zone)
+    notes += filter(None, [midnight_note(second[~events["new"].to_numpy()])])
     sides, position = [], len(spec.categorical)
     for side in spec.side_tables:
         hashed = categorical_names[position : position + len(side.categorical)]
         position += len(side.categorical)
         ids, index = (item_ids, item) if side.join == "item" else (user_ids, user)
-        sides.append((read_side_table(side, ids, hashed), index))
+        sides.append((read_side_table(side, ids, hashed, notes), index))
     return EventLog(
         spec=spec,
         time=time,
@@ -147,16 +156,21 @@ def read_event_log(spec: EventLogSpec, *, new_events: Path | None = None) -> Eve
         period=period,
         duplicates=duplicates,
         unmatched=tuple(int((~side.found)[index].sum()) for side, index in sides),
-        notes=(f"dropped {duplicates:,} duplicate rows",) if duplicates else (),
+        notes=tuple(notes),
     )
 
 
 def _read_events(
-    file: Path, spec: EventLogSpec, categorical_names: Sequence[str], *, outcomes_required: bool = True
+    file: Path, spec: EventLogSpec, categorical_names: Sequence[str], notes: list[str], *, are_new: bool = False
 ) -> pl.DataFrame:
-    with open_table(file) as table:
-        columns, rules = event_columns(table, spec, outcomes_required=outcomes_required)
+    with open_table(file, quote=spec.quote) as table:
+        columns, rules = event_columns(table, spec, are_new=are_new)
         events = table.read(columns, rules, row_hash=True)
+    notes += table.notes
+    notes += filter(None, [missing_ids_note(file, events, is_new=are_new)])
+    check_times(file, spec.timestamp, events["time"].to_numpy())
+    if are_new:
+        events = with_own_ids(events)
     for index in range(len(spec.categorical)):
         column = f"categorical {index}"
         hashes = stable_hash(events[column], categorical_names[index])

@@ -56,6 +56,8 @@ class SideTable:
       key: column that is compared, as text, with the log's item or user column.
       categorical: columns compared as text.
       dense: columns of numbers.
+      quote: as in the log, unless given for this table.
+      missing_ids: likewise; "drop" leaves rows without a key out.
     """
 
     file: Path
@@ -63,6 +65,8 @@ class SideTable:
     key: str
     categorical: tuple[str, ...] = ()
     dense: tuple[str, ...] = ()
+    quote: Literal['"', "none"] = '"'
+    missing_ids: Literal["refuse", "drop"] = "refuse"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +98,9 @@ class EventLogSpec:
         any, local time is UTC.
       utc_offset_hours: offset of local time, the same for all events; may be fractional.
       utc_offset_column: column with the offset of each event, in hours.
+      quote: what encloses cells of CSV and TSV files that hold separators or line breaks; "none": quotes are text.
+      missing_ids: what becomes of events without a user or item: "refuse" the file, or "drop" the events. New events
+        are never dropped, but scored as those of an unknown user or item.
       tasks: outcomes to predict.
       actions: outcomes that later events may see.
       categorical: feature columns compared as text.
@@ -110,6 +117,8 @@ class EventLogSpec:
     time_zone: str | None = None
     utc_offset_hours: float | None = None
     utc_offset_column: str | None = None
+    quote: Literal['"', "none"] = '"'
+    missing_ids: Literal["refuse", "drop"] = "refuse"
     tasks: tuple[Signal, ...]
     actions: tuple[Signal, ...]
     categorical: tuple[str, ...] = ()
@@ -166,11 +175,13 @@ class EventLogSpec:
             time_zone=log.text("time_zone", None),
             utc_offset_hours=log.number("utc_offset_hours"),
             utc_offset_column=log.text("utc_offset_column", None),
+            quote=cast(Literal['"', "none"], log.choice("quote", _QUOTES)),
+            missing_ids=cast(Literal["refuse", "drop"], log.choice("missing_ids", _MISSING_IDS)),
             tasks=tasks,
             actions=_signals(source_name, "[actions]", mapping["actions"]) if "actions" in mapping else tasks,
             categorical=features.texts("categorical"),
             dense=features.texts("dense"),
-            side_tables=_side_tables(top, folder),
+            side_tables=_side_tables(top, log, folder),
             split=_split(source_name, mapping["split"]),
         )
         if not tasks:
@@ -211,7 +222,8 @@ class EventLogSpec:
 _SECTIONS = ["log", "tasks", "split"]
 _OPTIONAL_SECTIONS = ["actions", "features", "side_table"]
 _LOCAL_TIME_KEYS = ["time_zone", "utc_offset_hours", "utc_offset_column"]
-_LOG_KEYS = ["files", "user", "item", "timestamp", "timestamp_unit", *_LOCAL_TIME_KEYS]
+_LOG_KEYS = ["files", "user", "item", "timestamp", "timestamp_unit", *_LOCAL_TIME_KEYS, "quote", "missing_ids"]
+_QUOTES, _MISSING_IDS = ('"', "none"), ("refuse", "drop")
 _SIGNAL_KEYS = [field.name for field in dataclasses.fields(Signal) if field.name != "name"]
 
 
@@ -260,7 +272,7 @@ def _without_none(value: Any) -> Any:
     return [_without_none(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
-def _side_tables(top: Section, folder: Path) -> tuple[SideTable, ...]:
+def _side_tables(top: Section, log: Section, folder: Path) -> tuple[SideTable, ...]:
     tables = top.table.get("side_table", [])
     if not isinstance(tables, list | tuple):
         raise top.error("side_table", "expected [[side_table]] with two brackets, one for each table")
@@ -277,6 +289,11 @@ def _side_tables(top: Section, folder: Path) -> tuple[SideTable, ...]:
                 key=section.text("key"),
                 categorical=section.texts("categorical"),
                 dense=section.texts("dense"),
+                quote=cast(Literal['"', "none"], section.choice("quote", _QUOTES, log.table.get("quote"))),
+                missing_ids=cast(
+                    Literal["refuse", "drop"],
+                    section.choice("missing_ids", _MISSING_IDS, log.table.get("missing_ids")),
+                ),
             )
         )
     return tuple(result)

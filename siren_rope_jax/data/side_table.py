@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float32, UInt64
 
+from siren_rope_jax.data.csv_lines import number_of
 from siren_rope_jax.data.event_columns import dense_column, key_column
 from siren_rope_jax.data.read_table import Table, open_table
 from siren_rope_jax.data.schema import SideTable
@@ -28,20 +29,24 @@ class SideFeatures:
     found: Bool[np.ndarray, " I"]
 
 
-def read_side_table(side: SideTable, ids: pl.Series, categorical_names: tuple[str, ...]) -> SideFeatures:
+def read_side_table(
+    side: SideTable, ids: pl.Series, categorical_names: tuple[str, ...], notes: list[str]
+) -> SideFeatures:
     """Looks up the features of items or users.
 
     Args:
       side: which file and columns.
       ids: ids to look up, as text.
       categorical_names: names under which the categorical columns are hashed.
+      notes: receives what was noticed while reading.
 
     Raises:
       InputError: if the file is bad, or has two rows for one key.
     """
-    with open_table(side.file) as table:
-        key, rule = key_column(table, side.key, "[[side_table]] key", f"the id of the {side.join}")
-        columns, rules = {"key": key}, [rule]
+    with open_table(side.file, quote=side.quote) as table:
+        remedy = '[[side_table]] missing_ids = "drop" leaves such rows out'
+        key, rules = key_column(table, side.key, "[[side_table]] key", side.join, side.missing_ids, remedy)
+        columns = {"key": key}
         for column in side.categorical:
             columns[f"categorical {column}"] = table.text(table.require(column, "[[side_table]] categorical"))
         for column in side.dense:
@@ -50,6 +55,9 @@ def read_side_table(side: SideTable, ids: pl.Series, categorical_names: tuple[st
             rules.append(rule)
         data = table.read(columns, rules)
         _check_keys_are_unique(table, side.key, data["key"])
+    notes += table.notes
+    if missing := data["key"].null_count():
+        notes.append(f"{side.file}: {number_of(missing, 'row')} left out for a missing key")
     rows = ids.to_frame("key").join(data.with_columns(found=pl.lit(True)), on="key", how="left", maintain_order="left")
     hashes = [
         stable_hash(rows[f"categorical {column}"], name)
@@ -64,7 +72,7 @@ def read_side_table(side: SideTable, ids: pl.Series, categorical_names: tuple[st
 
 
 def _check_keys_are_unique(table: Table, column: str, keys: pl.Series) -> None:
-    repeated = keys.is_duplicated()
+    repeated = keys.is_duplicated() & keys.is_not_null()
     if repeated.any():
         key = keys.filter(repeated)[0]
         first, second = (keys == key).arg_true()[:2]
