@@ -1,4 +1,4 @@
-"""AdamW with warmup, cosine decay and a bound on the gradient's norm; angles and id tables learn more slowly."""
+"""AdamW with warmup, cosine decay and a bound on the gradient's norm; some parts learn at a rate of their own."""
 
 import dataclasses
 
@@ -21,6 +21,9 @@ class OptimizerConfig:
     table_rate: float = 0.1
     """Learning rate of the id tables, as a fraction: AdamW moves a rare id as far as a frequent one, so that at the
     full rate they are learned by heart within a few passes."""
+    skip_rate: float | None = 1e-2
+    """Peak for the linear skip of counters and calendar, by itself: the rate that suits a network on a small log would
+    take the skip nowhere. None: that of all else."""
     warmup: float = 0.2
     """Fraction of the steps over which the learning rate rises from 0."""
     final: float = 0.0
@@ -40,6 +43,7 @@ class OptimizerConfig:
             learning_rate="(0, inf)",
             angle_rate="[0, 1]",
             table_rate="[0, 1]",
+            skip_rate="(0, inf)",
             warmup="[0, 1)",
             final="[0, 1]",
             weight_decay="[0, inf)",
@@ -62,7 +66,7 @@ def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Clips the gradient, then takes AdamW's step on the schedule over `steps`, shorter for angles and id tables."""
+    """Clips the gradient, then takes AdamW's step on the schedule over `steps`; some parts have a rate of their own."""
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
         optax.adamw(
@@ -72,16 +76,16 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
             weight_decay=config.weight_decay,
             mask=lambda params: jax.tree.map(lambda x: x.ndim >= 2, params),
         ),
-        optax.stateless(lambda updates, _: _slowed(updates, config)),
+        optax.stateless(lambda updates, _: _at_their_rates(updates, config)),
     )
 
 
-def _slowed(updates: PyTree, config: OptimizerConfig) -> PyTree:
-    rates = {"networks": config.angle_rate, "tables": config.table_rate}
+def _at_their_rates(updates: PyTree, config: OptimizerConfig) -> PyTree:
+    skip = 1.0 if config.skip_rate is None else config.skip_rate / config.learning_rate
+    rates = {"networks": config.angle_rate, "tables": config.table_rate, "context": skip}
 
-    def slow(path: tuple, update: jax.Array) -> jax.Array:
-        names = {str(getattr(key, "key", getattr(key, "name", None))) for key in path}
-        (rate,) = [rates[name] for name in names & rates.keys()] or [1.0]
-        return rate * update
+    def scaled(path: tuple, update: jax.Array) -> jax.Array:
+        names = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+        return update * next((rates[name] for name in names if name in rates), 1.0)
 
-    return jax.tree_util.tree_map_with_path(slow, updates)
+    return jax.tree_util.tree_map_with_path(scaled, updates)
