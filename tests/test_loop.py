@@ -21,7 +21,6 @@ from siren_rope_jax.data.schema import EventLogSpec, InputError
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
 from siren_rope_jax.nn.config import ModelConfig, RotaryConfig
 from siren_rope_jax.train import fit
-from siren_rope_jax.train.budget import training_steps
 from siren_rope_jax.train.checkpoint_list import list_checkpoints
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.evaluate import evaluate
@@ -41,7 +40,9 @@ CONFIG = TrainConfig(
     model=ModelConfig(width=8, heads=1, layers=1, head_widths=(8,), action_widths=(8,), rotary=RotaryConfig(width=8)),
     inputs=InputConfig(item_buckets=64, categorical_buckets=16),
     batches=BatchConfig(window=16, row_length=32, batch_size=4),
+    optimizer=OptimizerConfig(learning_rate=3e-3),
 )
+EVERY_STEP = dataclasses.replace(CONFIG, evaluations=STEPS, optimizer=OptimizerConfig(learning_rate=3e-3, warmup=0.0))
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +104,7 @@ def _steps_of(run):
 def test_training_stops_after_as_many_vain_validations_as_patience_and_keeps_the_best(
     log, tmp_path, monkeypatch, patience, values, steps
 ):
-    config, run = dataclasses.replace(CONFIG, evaluations=STEPS, patience=patience), tmp_path / "run"
+    config, run = dataclasses.replace(EVERY_STEP, patience=patience), tmp_path / "run"
     _scripted(monkeypatch, values)
     train(log, config, run, console=_silent())
     assert _steps_of(run) == steps
@@ -116,7 +117,7 @@ def test_training_stops_after_as_many_vain_validations_as_patience_and_keeps_the
 
 
 def test_an_interrupted_run_stops_where_the_uninterrupted_one_does(log, tmp_path, monkeypatch):
-    config, run = dataclasses.replace(CONFIG, evaluations=STEPS, patience=2), tmp_path / "run"
+    config, run = dataclasses.replace(EVERY_STEP, patience=2), tmp_path / "run"
     _scripted(monkeypatch, [0.9, 0.8, 0.85, 0.86])
 
     def interrupt(batch):
@@ -142,15 +143,6 @@ def test_training_is_steered_by_the_validation_events_of_as_many_users_as_asked_
     assert 40 <= few.sum() < every.sum()
     users = np.unique(log.user[few])
     np.testing.assert_array_equal(few, every & np.isin(log.user, users))
-
-
-def test_a_log_of_any_size_gets_the_steps_that_the_model_needs():
-    batches_of = dataclasses.replace(CONFIG, steps=None)
-    small, large = (training_steps(batches_of, rows) for rows in (10, 100_000))
-    assert small >= 300
-    assert large > 100_000 // CONFIG.batches.batch_size
-    assert training_steps(CONFIG, 10) == STEPS
-    assert training_steps(dataclasses.replace(batches_of, epochs=2.0), 1_000) == 2_000 // CONFIG.batches.batch_size
 
 
 def test_a_run_folder_without_its_parts_would_be_useless(finished, log):

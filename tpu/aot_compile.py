@@ -113,7 +113,7 @@ def _of_encoder(encoder: Encoder, config: TrainConfig) -> tuple[InputSpec, int]:
 
 def abstract_batch(spec: InputSpec, tasks: int, config: BatchConfig, layout: Layout) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and shardings of what a train step is given, as `data.batches` makes it."""
-    slots = (config.batch_size, config.row_length)
+    slots = (config.rows, config.row_length)
     columns: dict[str, tuple[tuple[int, ...], Any]] = {
         **dict.fromkeys(("segment", "position", "day", "second", "elapsed"), ((), jnp.int32)),
         "ids": ((len(spec.id_names),), jnp.int32),

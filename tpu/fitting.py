@@ -25,7 +25,7 @@ class Share(NamedTuple):
 def share_of_device(config: TrainConfig, layout: Layout, model: CompiledModel) -> Share:
     """Reads off the shardings of a run what each device gets."""
     state = model.abstract_state
-    return Share(_bytes(state) + 2 * _bytes(state.params), config.batches.batch_size / layout.row_shares)
+    return Share(_bytes(state) + 2 * _bytes(state.params), config.batches.rows / layout.row_shares)
 
 
 def _bytes(tree: Any) -> int:
@@ -73,8 +73,8 @@ def _changes(config: TrainConfig, topology: Topology) -> Iterator[tuple[str, Tra
     for model in (2, 4, 8):
         if model > mesh.model:
             yield f"--mesh.model {model}", _with_mesh(config, model=model, data=None), topology
-    for halvings in range(1, batches.batch_size.bit_length()):
-        smaller = dataclasses.replace(batches, batch_size=batches.batch_size >> halvings)
+    for halvings in range(1, batches.rows.bit_length()):
+        smaller = dataclasses.replace(batches, batch_size=batches.rows >> halvings)
         flag = f"--batches.batch-size {smaller.batch_size}"
         yield flag, dataclasses.replace(config, batches=smaller), topology
     for larger in TOPOLOGIES.values():

@@ -10,6 +10,7 @@ from siren_rope_jax.data.encode import Encoded
 from siren_rope_jax.data.windows import Windows, first_of_second, plan_windows
 
 PADDING = -1
+MOST_ROWS = 32  # of a step, if not given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,16 +21,21 @@ class BatchConfig:
     """An event sees at most so many of its user, itself among them; even. Those of one second count as one."""
     row_length: int = 128
     """Slots of a row, into which whole windows are packed."""
-    batch_size: int = 32
-    """Rows of a step, over all processes."""
+    batch_size: int | None = None
+    """Rows of a step, over all processes; `train` chooses by the size of the log if not given."""
 
     def __post_init__(self) -> None:
         if self.window < 2 or self.window % 2:
             raise ValueError(f"window must be even and at least 2, but is {self.window}")
         if self.row_length < self.window:
             raise ValueError(f"row_length must be at least the window, {self.window}, but is {self.row_length}")
-        if self.batch_size < 1:
+        if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, but is {self.batch_size}")
+
+    @property
+    def rows(self) -> int:
+        """The batch size; where no log has chosen one, that for a long log."""
+        return self.batch_size or MOST_ROWS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,12 +181,12 @@ def batches(
     if not len(rows.event):
         raise ValueError("rows must hold at least one window, but are empty: no event is to be scored")
     if seed is None:
-        count = -(-len(rows.event) // config.batch_size) * config.batch_size
+        count = -(-len(rows.event) // config.rows) * config.rows
         indices = grain.MapDataset.range(count)
     else:
         indices = grain.MapDataset.range(len(rows.event)).seed(seed).shuffle().repeat()
     mine = slice(None) if rows_here is None else rows_here
-    return indices[first_example:].batch(config.batch_size).map(lambda batch: _gather(encoded, rows, batch[mine]))
+    return indices[first_example:].batch(config.rows).map(lambda batch: _gather(encoded, rows, batch[mine]))
 
 
 def _gather(encoded: Encoded, rows: PackedRows, indices: np.ndarray) -> dict[str, np.ndarray]:

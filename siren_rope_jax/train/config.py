@@ -18,13 +18,13 @@ class TrainConfig:
     seed: int = 0
     """Initialisation, order of the batches and dropout all derive from it."""
     epochs: float | None = None
-    """Passes over the training events; at least as many steps as a small log needs, if neither is given."""
+    """Passes over the training events; the size of the log decides if neither these nor steps are given."""
     steps: int | None = None
     """Steps to train for, instead of epochs."""
-    evaluations: int = 8
+    evaluations: int = 20
     """Validations during training, evenly spread; the best by mean NE is kept."""
-    patience: int | None = 3
-    """Validations in a row without a better mean NE after which training stops; never, if None."""
+    patience: int | None = 5
+    """Validations after the warmup, in a row, without a better mean NE after which training stops; never, if None."""
     validation_events: int = 20_000
     """Events that each of them takes, of users drawn from the validation period; evaluation takes all."""
     task_weights: tuple[float, ...] = ()

@@ -24,7 +24,7 @@ from siren_rope_jax.train.checkpoint import Checkpoints
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.durable import write_json
 from siren_rope_jax.train.interrupt import Interrupted, InterruptRequest
-from siren_rope_jax.train.optimizer import make_schedule
+from siren_rope_jax.train.optimizer import make_schedule, warmup_steps
 from siren_rope_jax.train.predict import mean_ne, metrics_of
 from siren_rope_jax.train.processes import decided_by_first, greatest
 from siren_rope_jax.train.progress import Meter, progress_bar
@@ -52,11 +52,11 @@ class Member:
         default_factory=lambda: {"next_example": 0, "seconds": 0.0, "best_ne": None, "since_best": 0}
     )
 
-    def count(self, ne: float) -> None:
-        """Notes the mean NE of a validation."""
+    def count(self, ne: float, *, patiently: bool) -> None:
+        """Notes the mean NE of a validation; `patiently`, one in vain does not count."""
         best = self.progress["best_ne"]
         better = best is None or ne < best
-        since = 0 if better else self.progress["since_best"] + 1
+        since = 0 if better or patiently else self.progress["since_best"] + 1
         self.progress = self.progress | {"best_ne": ne if better else best, "since_best": since}
 
     @property
@@ -114,7 +114,7 @@ class Training:
                 for index, member in enumerate(self.members):
                     of_member = metrics if single else jax.tree.map(lambda x, i=index: x[i], metrics)
                     member.log.add_step(of_member, self.log.task_names, step, fill=fill, **of_all)
-                    place = {"next_example": member.progress["next_example"] + config.batches.batch_size}
+                    place = {"next_example": member.progress["next_example"] + config.batches.rows}
                     member.progress = member.progress | place | {"seconds": before + meter.seconds}
                 # Every process must do the same, and clocks and signals are each process's own.
                 late = time.monotonic() - last_save > config.checkpoints.seconds
@@ -173,7 +173,7 @@ class Training:
                 member.rows,
                 config,
                 seed=member.config.seed,
-                rows_here=self.session.layout.rows_here(config.batch_size),
+                rows_here=self.session.layout.rows_here(config.rows),
                 first_example=member.progress["next_example"],
             )
             # Without threads: the rows lie in memory, and threads only fight over Python's lock.
@@ -184,14 +184,14 @@ class Training:
             yield parts[0] if self.session.layout.seeds is None else jax.tree.map(lambda *x: np.stack(x), *parts)
 
     def _put(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-        return self.session.layout.put_batch(batch, self.session.config.batches.batch_size)
+        return self.session.layout.put_batch(batch, self.session.config.batches.rows)
 
     def _save(self, state: TrainState, step: int, *, validate: bool) -> None:
         for member, one in zip(self.members, self.session.model.split(state), strict=True):
             metrics, ne = self._validate(member, one, step) if validate else (None, None)
             ne = None if member.exhausted else ne
             if ne is not None:
-                member.count(ne)
+                member.count(ne, patiently=step <= warmup_steps(self.session.config.optimizer, self.steps))
             member.log.flush()
             saved = member.progress | {"config": dataclasses.asdict(member.config), "metrics": metrics}
             member.checkpoints.save(one, saved, mean_ne=ne)
@@ -242,9 +242,9 @@ class Training:
         every = "never early" if config.patience is None else f"{config.patience} without a better one stop it"
         validated = int(self._validated.sum())
         return (
-            f"{self.steps:,} steps (--steps) of {config.batches.batch_size} rows (--batches.batch-size), "
-            f"{self.steps * config.batches.batch_size / rows:.3g} epochs; learning rate "
-            f"{config.optimizer.learning_rate:g} (--optimizer.learning-rate); {config.evaluations} validations "
+            f"{self.steps:,} steps (--steps) of {config.batches.rows} rows (--batches.batch-size), "
+            f"{self.steps * config.batches.rows / rows:.3g} epochs; learning rate "
+            f"{config.optimizer.peak:g} (--optimizer.learning-rate); {config.evaluations} validations "
             f"(--evaluations) on {validated:,} events, {every} (--patience)"
         )
 

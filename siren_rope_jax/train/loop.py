@@ -14,7 +14,7 @@ from siren_rope_jax.data.batches import make_rows
 from siren_rope_jax.data.encode import Encoder
 from siren_rope_jax.data.event_log import TRAIN, EventLog
 from siren_rope_jax.data.toml_section import InputError
-from siren_rope_jax.train.budget import training_steps
+from siren_rope_jax.train.budget import fit_to_log
 from siren_rope_jax.train.checkpoint import Checkpoints
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.evaluate import write_evaluation
@@ -106,9 +106,11 @@ def _train(
             except ValueError as error:
                 raise InputError(str(error)) from error
             rows = make_rows(encoded, in_training, config.batches, seed=seed)
+            # Of every seed alike: it chooses among windows of one length.
+            of_seed = fit_to_log(of_seed, rows)
             members.append(Member(run, rows, of_seed, Checkpoints(run, config.checkpoints, say=console.print)))
-        count = len(members[0].rows.event)  # of every seed: it chooses among windows of one length
-        steps = training_steps(config, count)
+        config = members[0].config
+        steps = config.steps or 1
         session = make_session(encoder, config, steps=steps, seeds=seeds)
         for member in members:
             stack.enter_context(lock_run(member.run))

@@ -8,13 +8,15 @@ from jaxtyping import PyTree
 
 from siren_rope_jax.settings import check_settings
 
+MOST_RATE = 3e-3  # if not given
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
     """AdamW and its schedule."""
 
-    learning_rate: float = 3e-3
-    """Peak of the schedule."""
+    learning_rate: float | None = None
+    """Peak of the schedule; `train` chooses by the size of the log if not given."""
     angle_rate: float = 0.3
     """Learning rate of the angle network, as a fraction. Its gradient is most of the whole one: at the full rate it
     turns keys and queries faster than these can follow, and some runs never recover."""
@@ -52,16 +54,26 @@ class OptimizerConfig:
             b2="[0, 1)",
         )
 
+    @property
+    def peak(self) -> float:
+        """The learning rate; where no log has chosen one, that for a long log."""
+        return self.learning_rate or MOST_RATE
+
+
+def warmup_steps(config: OptimizerConfig, steps: int) -> int:
+    """Steps over which the learning rate rises."""
+    return round(config.warmup * steps)
+
 
 def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
     """Learning rate of each step: linear warmup, then a cosine."""
-    warmup = round(config.warmup * steps)
+    warmup = warmup_steps(config, steps)
     return optax.warmup_cosine_decay_schedule(
-        0.0 if warmup else config.learning_rate,
-        config.learning_rate,
+        0.0 if warmup else config.peak,
+        config.peak,
         warmup,
         max(steps, warmup + 1),
-        config.final * config.learning_rate,
+        config.final * config.peak,
     )
 
 
@@ -81,7 +93,7 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
 
 
 def _at_their_rates(updates: PyTree, config: OptimizerConfig) -> PyTree:
-    skip = 1.0 if config.skip_rate is None else config.skip_rate / config.learning_rate
+    skip = 1.0 if config.skip_rate is None else config.skip_rate / config.peak
     rates = {"networks": config.angle_rate, "tables": config.table_rate, "context": skip}
 
     def scaled(path: tuple, update: jax.Array) -> jax.Array:

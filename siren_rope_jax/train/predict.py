@@ -44,7 +44,7 @@ def predict_events(
     """
     tasks = encoded.columns["labels"].shape[1]
     result = np.full((len(wanted), tasks), np.nan, np.float32)
-    size = config.batch_size
+    size = config.rows
     in_user_order = np.flatnonzero(wanted[encoded.event])
     for start in range(0, len(in_user_order), _EVENTS_AT_ONCE):
         chosen = np.zeros(len(encoded.event), bool)

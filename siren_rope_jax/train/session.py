@@ -126,7 +126,7 @@ def compile_run(
     """
     layout = make_layout(config.mesh, seeds=seeds, devices=devices)
     shares = dataclasses.replace(layout, seeds=None).row_shares
-    if config.batches.batch_size % shares:
+    if config.batches.rows % shares:
         raise ValueError(
             f"batch_size must be a multiple of the {shares} devices that share it, but is {config.batches.batch_size}"
         )
@@ -155,7 +155,7 @@ def load_session(run: Path) -> tuple[Session, nnx.State]:
     # Whoever evaluates need not have the devices that trained.
     config = dataclasses.replace(config, mesh=MeshConfig())
     devices = jax.local_devices()
-    session = make_session(encoder, config, devices=devices[: math.gcd(len(devices), config.batches.batch_size)])
+    session = make_session(encoder, config, devices=devices[: math.gcd(len(devices), config.batches.rows)])
     checkpoints = Checkpoints(run)
     try:
         return session, session.best_params(checkpoints)
