@@ -9,6 +9,7 @@ from siren_rope_jax.data.schema import UTC_OFFSETS, EventLogSpec, Signal
 from siren_rope_jax.data.toml_section import InputError
 
 _FIRST_SECOND, _END_SECOND = 315_532_800, 4_102_444_800  # the years 1980 to 2099
+_WHOLE_FLOATS = 2.0**53  # every whole number up to here is a float64
 _MILLISECONDS = {"s": 1000.0, "ms": 1.0}
 _UNIT_NAMES = {"s": "seconds", "ms": "milliseconds"}
 
@@ -72,10 +73,14 @@ def dense_column(table: Table, column: str) -> tuple[pl.Expr, Rule]:
 def key_column(table: Table, column: str, key: str, noun: str) -> tuple[pl.Expr, Rule]:
     """Returns a column of ids as text, and the rule that none is missing."""
     kind = table.types[table.require(column, key)]
-    if kind.is_float():
-        # 7 and 7.0 are different texts, so such ids would silently match nothing in another file.
-        raise InputError(f'{table.path}: the column "{column}" ({key}) holds {kind}, expected whole numbers or text')
     text = table.text(column)
+    if kind == pl.Float64:
+        # A whole number that came with missing ones; `whole_numbers` reads its text 7.0 as 7.
+        number = pl.col(column)
+        whole = (number == number.round()) & (number.abs() <= _WHOLE_FLOATS)
+        return text, Rule(column, text.is_not_null() & whole, f"a whole number as {noun}")
+    if kind.is_float():
+        raise InputError(f'{table.path}: the column "{column}" ({key}) holds {kind}, expected whole numbers or text')
     return text, Rule(column, text.is_not_null(), noun)
 
 

@@ -100,6 +100,8 @@ class EventLogSpec:
       dense: feature columns of numbers.
       side_tables: features of items and users.
       split: training, validation and test.
+      contradictions: what becomes of rows that differ in nothing but the outcomes of one event: "mean" takes the mean
+        of each outcome as its label, "first" the first row, "refuse" refuses the log.
     """
 
     files: tuple[Path, ...]
@@ -116,6 +118,7 @@ class EventLogSpec:
     dense: tuple[str, ...] = ()
     side_tables: tuple[SideTable, ...] = ()
     split: Split
+    contradictions: Literal["mean", "first", "refuse"] = "mean"
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str]) -> "EventLogSpec":
@@ -172,6 +175,9 @@ class EventLogSpec:
             dense=features.texts("dense"),
             side_tables=_side_tables(top, folder),
             split=_split(source_name, mapping["split"]),
+            contradictions=cast(
+                Literal["mean", "first", "refuse"], log.choice("contradictions", ("mean", "first", "refuse"))
+            ),
         )
         if not tasks:
             raise InputError(f"{source_name}: [tasks] names no task, expected at least one")
@@ -211,7 +217,7 @@ class EventLogSpec:
 _SECTIONS = ["log", "tasks", "split"]
 _OPTIONAL_SECTIONS = ["actions", "features", "side_table"]
 _LOCAL_TIME_KEYS = ["time_zone", "utc_offset_hours", "utc_offset_column"]
-_LOG_KEYS = ["files", "user", "item", "timestamp", "timestamp_unit", *_LOCAL_TIME_KEYS]
+_LOG_KEYS = ["files", "user", "item", "timestamp", "timestamp_unit", *_LOCAL_TIME_KEYS, "contradictions"]
 _SIGNAL_KEYS = [field.name for field in dataclasses.fields(Signal) if field.name != "name"]
 
 
