@@ -97,6 +97,8 @@ class Score:
     """New events, a table with the columns of the log."""
     out: Path
     """Where the scores are written, as CSV."""
+    allow_unmatched: bool = False
+    """Score them though the log knows none of their users, of their items or of the values of a column."""
 
     def __call__(self, console: Console) -> None:
         """Runs the command."""
@@ -105,7 +107,7 @@ class Score:
         out = self.out.resolve()
         if out in kept or out.is_dir() or out.is_relative_to(self.run.resolve()):
             raise InputError(f"{self.out} must be a new file or earlier scores, but is data, a folder or in the run")
-        log = read_event_log(spec, new_events=self.events)
+        log = read_event_log(spec, new_events=self.events, allow_unmatched=self.allow_unmatched)
         _print_notes(console, log)
         write_scores(self.out, log, score(log, self.run))
         console.print(f"{int(log.new.sum()):,} events scored in {self.out}")

@@ -114,6 +114,17 @@ def test_scores_would_not_follow_the_rows_of_the_file(run, feed, tmp_path):
     assert scores["shuffled"].equals(scores["forward"][[4, 0, 5, 2, 1, 3]])
 
 
+def test_new_events_that_match_nothing_would_be_scored_unless_that_is_allowed(run, feed, tmp_path, capsys):
+    new = pl.read_parquet(feed / "events.parquet").tail(4).with_columns("u" + pl.col("user_id").cast(pl.String))
+    new.write_csv(tmp_path / "new.csv")
+    score = ["score", str(run), "--events", str(tmp_path / "new.csv"), "--out", str(tmp_path / "scores.csv")]
+    _refused(capsys, score, "new.csv: the log knows the user of 0 of 4 new events", "--allow-unmatched")
+    assert not (tmp_path / "scores.csv").exists()
+    main([*score, "--allow-unmatched"])
+    assert pl.read_csv(tmp_path / "scores.csv").height == 4
+    assert "the log knows the item of 4 of 4 new events" in capsys.readouterr().out
+
+
 def test_scores_would_not_equal_what_evaluation_predicts_of_the_same_events(run, feed, tmp_path):
     # The last test event of a user, taken out of the log and scored as a new one, has the same history.
     predictions = pl.read_parquet(run / "predictions.parquet").filter(pl.col("period") == 2)

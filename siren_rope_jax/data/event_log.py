@@ -102,9 +102,10 @@ def read_event_log(spec: EventLogSpec, *, new_events: Path | None = None, allow_
         that matches nothing; or if nothing of the new events matches the log.
     """
     categorical_names, dense_names = _feature_names(spec, "categorical"), _feature_names(spec, "dense")
+    notes: list[str] = []
     # Reassigned at every step, because two copies of a long log would not fit.
-    events, styles, duplicates, contradictions, notes = read_event_rows(
-        spec, categorical_names, new_events, allow_unmatched=allow_unmatched
+    events, styles, duplicates, contradictions = read_event_rows(
+        spec, categorical_names, new_events, notes, allow_unmatched=allow_unmatched
     )
     user_codes, user_ids = _codes(events["user"])
     item_codes, item_ids = _codes(events["item"])
@@ -125,10 +126,8 @@ def read_event_log(spec: EventLogSpec, *, new_events: Path | None = None, allow_
         hashed = categorical_names[position : position + len(side.categorical)]
         position += len(side.categorical)
         ids, index = (item_ids, item) if side.join == "item" else (user_ids, user)
-        features = read_side_table(side, ids, styles[side.join], hashed)
-        notes += features.notes + _match_notes(
-            side, ids, index, period == NEW, features, allow_unmatched=allow_unmatched
-        )
+        features = read_side_table(side, ids, styles[side.join], hashed, notes)
+        notes += _match_notes(side, ids, index, period == NEW, features, allow_unmatched=allow_unmatched)
         sides.append((features, index))
     return EventLog(
         spec=spec,
@@ -154,7 +153,7 @@ def read_event_log(spec: EventLogSpec, *, new_events: Path | None = None, allow_
         duplicates=duplicates,
         contradictions=contradictions,
         unmatched=tuple(int((~side.found)[index].sum()) for side, index in sides),
-        notes=notes,
+        notes=tuple(notes),
     )
 
 
@@ -215,7 +214,7 @@ def _match_notes(
     features: SideFeatures,
     *,
     allow_unmatched: bool,
-) -> tuple[str, ...]:
+) -> list[str]:
     notes = [
         match_note(
             ids,
@@ -231,7 +230,7 @@ def _match_notes(
             (new, "new events", None if allow_unmatched else IF_NEW),
         )
     ]
-    return tuple(note for note in notes if note is not None)
+    return [note for note in notes if note is not None]
 
 
 def _utc_offset(events: pl.DataFrame, spec: EventLogSpec) -> Int32[np.ndarray, "..."]:

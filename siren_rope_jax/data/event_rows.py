@@ -33,18 +33,21 @@ class EventRows(NamedTuple):
       styles: how the log writes whole numbers as a "user" and as an "item".
       duplicates: rows that were dropped because an earlier one is the same.
       contradictions: events whose rows contradicted one another.
-      notes: what was noticed, one sentence each.
     """
 
     rows: pl.DataFrame
     styles: dict[str, Style]
     duplicates: int
     contradictions: int
-    notes: tuple[str, ...]
 
 
 def read_event_rows(
-    spec: EventLogSpec, categorical_names: Sequence[str], new_events: Path | None, *, allow_unmatched: bool
+    spec: EventLogSpec,
+    categorical_names: Sequence[str],
+    new_events: Path | None,
+    notes: list[str],
+    *,
+    allow_unmatched: bool,
 ) -> EventRows:
     """Reads the files of a log and a file of new events.
 
@@ -52,6 +55,7 @@ def read_event_rows(
       spec: which files and columns.
       categorical_names: names under which the categorical columns are hashed.
       new_events: the file of new events, if any.
+      notes: receives what was noticed while reading, one sentence each.
       allow_unmatched: whether the log may know none of their users, items or values.
 
     Raises:
@@ -60,47 +64,47 @@ def read_event_rows(
     columns = {"user": spec.user, "item": spec.item}
     columns |= {f"categorical {index}": column for index, column in enumerate(spec.categorical)}
     # Reassigned at every step, because two copies of a long log would not fit.
-    rows, styles, notes = _read_log(spec, columns)
-    rows, duplicates, contradictions, repeated_notes = one_row_per_event(rows, spec)
-    notes += repeated_notes
+    rows, styles = _read_log(spec, columns, notes)
+    rows, duplicates, contradictions, said = one_row_per_event(rows, spec)
+    notes += said
     rows = rows.with_columns(new=pl.lit(False))
     if new_events is not None:
-        fresh, fresh_notes = _read_new(spec, new_events, columns, styles)
-        notes += fresh_notes + _match_notes(new_events, fresh, rows, columns, allow_unmatched=allow_unmatched)
-        rows = pl.concat([rows, fresh.with_row_index("row").with_columns(new=pl.lit(True))])
+        new = _read_new(spec, new_events, columns, styles, notes)
+        notes += _match_notes(new_events, new, rows, columns, allow_unmatched=allow_unmatched)
+        rows = pl.concat([rows, new.with_row_index("row").with_columns(new=pl.lit(True))])
     for index, name in enumerate(categorical_names[: len(spec.categorical)]):
         column = f"categorical {index}"
         rows = rows.with_columns(pl.Series(column, stable_hash(rows[column], name)))
-    return EventRows(rows, styles, duplicates, contradictions, tuple(notes))
+    return EventRows(rows, styles, duplicates, contradictions)
+
+
+def _read_log(spec: EventLogSpec, columns: dict[str, str], notes: list[str]) -> tuple[pl.DataFrame, dict[str, Style]]:
+    parts = [_read(file, spec, outcomes_required=True) for file in spec.files]
+    styles = {name: [style_of(part[name]) for part in parts] for name in columns}
+    rows = pl.concat(parts).with_row_index("row")
+    for name, column in columns.items():
+        if style_of_all(styles[name]) is Style.FLOATS:
+            rows = rows.with_columns(as_whole_numbers(rows[name]))
+            for file, style in zip(spec.files, styles[name], strict=True):
+                if style is Style.FLOATS:
+                    notes.append(whole_numbers_note(file, column))
+    return rows, {name: style_of_all(styles[name]) for name in columns}
+
+
+def _read_new(
+    spec: EventLogSpec, file: Path, columns: dict[str, str], styles: dict[str, Style], notes: list[str]
+) -> pl.DataFrame:
+    rows = _read(file, spec, outcomes_required=False)
+    for name, column in columns.items():
+        if are_whole_numbers(style_of(rows[name]), styles[name]):
+            rows = rows.with_columns(as_whole_numbers(rows[name]))
+            notes.append(whole_numbers_note(file, column))
+    return rows
 
 
 def _read(file: Path, spec: EventLogSpec, *, outcomes_required: bool) -> pl.DataFrame:
     with open_table(file) as table:
         return table.read(*event_columns(table, spec, outcomes_required=outcomes_required))
-
-
-def _read_log(spec: EventLogSpec, columns: dict[str, str]) -> tuple[pl.DataFrame, dict[str, Style], list[str]]:
-    parts, notes = [_read(file, spec, outcomes_required=True) for file in spec.files], []
-    of_files = [{name: style_of(part[name]) for name in columns} for part in parts]
-    styles = {name: style_of_all(own[name] for own in of_files) for name in columns}
-    rows = pl.concat(parts).with_row_index("row")
-    for name, column in columns.items():
-        if styles[name] is Style.FLOATS:
-            rows = rows.with_columns(as_whole_numbers(rows[name]))
-            files = [file for file, own in zip(spec.files, of_files, strict=True) if own[name] is Style.FLOATS]
-            notes += [whole_numbers_note(file, column) for file in files]
-    return rows, styles, notes
-
-
-def _read_new(
-    spec: EventLogSpec, file: Path, columns: dict[str, str], styles: dict[str, Style]
-) -> tuple[pl.DataFrame, list[str]]:
-    rows, notes = _read(file, spec, outcomes_required=False), []
-    for name, column in columns.items():
-        if are_whole_numbers(style_of(rows[name]), styles[name]):
-            rows = rows.with_columns(as_whole_numbers(rows[name]))
-            notes.append(whole_numbers_note(file, column))
-    return rows, notes
 
 
 def _match_notes(

@@ -49,15 +49,18 @@ def match_note(
     matched = total - int(strangers["events"].sum())
     share = f"{matched:,} of {total:,} {whose} ({100 * matched / total:.3g} %)"
     respelt = _respelt(strangers, known)
-    if matched or remedy is None or (strangers.height < 2 and respelt.is_empty()):
-        more = f"; {int(respelt['events'].sum()):,} more would match {_SPELLING}, such as " if len(respelt) else ""
-        example = f'"{respelt["text"][0]}" as "{respelt["known"][0]}"' if len(respelt) else ""
-        return f"{subject} knows the {noun} of {share}{more}{example}"
-    theirs, ours = (respelt["text"], respelt["known"]) if len(respelt) else (strangers["text"], known.drop_nulls())
-    hint = f", which would match {_SPELLING}" if len(respelt) else ""
+    more = int(respelt["events"].sum())
+    if matched or remedy is None or (strangers.height < 2 and not more):
+        said = f"{subject} knows the {noun} of {share}"
+        if not more:
+            return said
+        example = f'such as "{respelt["text"][0]}" as "{respelt["known"][0]}"'
+        return f"{said}; {more:,} more would match {_SPELLING}, {example}"
+    theirs = respelt["text"] if more else strangers["text"]
+    ours = respelt["known"] if more else known.drop_nulls().sort()
     raise InputError(
-        f"{subject} knows the {noun} of {share}: these have {_examples(theirs)}, and it has {_examples(ours)}{hint}; "
-        f"write them alike, or {remedy}"
+        f"{subject} knows the {noun} of {share}: these have {_examples(theirs)}, and it has {_examples(ours)}"
+        f"{f', which would match {_SPELLING}' if more else ''}; write them alike, or {remedy}"
     )
 
 
@@ -65,11 +68,10 @@ def _respelt(strangers: pl.DataFrame, known: pl.Series) -> pl.DataFrame:
     """Returns the strangers that are known in another spelling, and that spelling."""
     if strangers.is_empty():
         return strangers.with_columns(known="text")
-    table = known.drop_nulls().to_frame("known").with_columns(spelling=_spelling(known.drop_nulls()))
+    known = known.drop_nulls()
+    table = pl.DataFrame({"known": known, "spelling": _spelling(known)}).group_by("spelling").agg(pl.min("known"))
     strangers = strangers.with_columns(spelling=_spelling(strangers["text"]))
-    return strangers.join(
-        table.unique("spelling", keep="first", maintain_order=True), on="spelling", maintain_order="left"
-    )
+    return strangers.join(table, on="spelling", maintain_order="left")
 
 
 def _spelling(texts: pl.Series) -> pl.Series:

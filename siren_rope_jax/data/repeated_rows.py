@@ -86,8 +86,9 @@ def _refusal(
     name = outcomes(spec)[int(index)].name
     what = name if kind == "outcome" else f"the time at which {name} is known"
     values = " and ".join("unobserved" if value is None else f"{value:.0f}" for value in rows[column])
+    files, places = ", ".join(map(str, spec.files)), " and ".join(map(str, rows["row"]))
     return (
-        f"{', '.join(map(str, spec.files))}: expected one outcome for each event, found rows that contradict one another "
-        f"for {contradicting.height:,}, such as {what} {values} (rows {' and '.join(map(str, rows['row']))}, counted from "
-        f'0) for user "{rows["user"][0]}" and item "{rows["item"][0]}"; or set [log] contradictions = "mean" or "first"'
+        f"{files}: expected one outcome for each event, found rows that contradict one another for "
+        f'{contradicting.height:,}, such as {what} {values} for user "{rows["user"][0]}" and item "{rows["item"][0]}" '
+        f'(rows {places}, counted from 0); or set [log] contradictions = "mean" or "first"'
     )

@@ -23,17 +23,17 @@ class SideFeatures:
       dense: numbers, NaN where missing.
       found: whether the table has a row for the id; without one, every feature is missing.
       keys: every id that the table has a row for.
-      notes: what was noticed while reading, one sentence each.
     """
 
     categorical: UInt64[np.ndarray, "I C"]
     dense: Float32[np.ndarray, "I F"]
     found: Bool[np.ndarray, " I"]
     keys: pl.Series
-    notes: tuple[str, ...]
 
 
-def read_side_table(side: SideTable, ids: pl.Series, style: Style, categorical_names: tuple[str, ...]) -> SideFeatures:
+def read_side_table(
+    side: SideTable, ids: pl.Series, style: Style, categorical_names: tuple[str, ...], notes: list[str]
+) -> SideFeatures:
     """Looks up the features of items or users.
 
     Args:
@@ -41,6 +41,7 @@ def read_side_table(side: SideTable, ids: pl.Series, style: Style, categorical_n
       ids: ids to look up, as text.
       style: how the log writes those that are whole numbers.
       categorical_names: names under which the categorical columns are hashed.
+      notes: receives what was noticed while reading, one sentence each.
 
     Raises:
       InputError: if the file is bad, or has two rows for one key.
@@ -55,7 +56,7 @@ def read_side_table(side: SideTable, ids: pl.Series, style: Style, categorical_n
             columns[f"dense {column}"] = dense
             rules.append(rule)
         data = table.read(columns, rules)
-        data, notes = _with_whole_numbers(data, side, style)
+        data = _with_whole_numbers(data, side, style, notes)
         _check_keys_are_unique(table, side.key, data["key"])
     rows = ids.to_frame("key").join(data.with_columns(found=pl.lit(True)), on="key", how="left", maintain_order="left")
     hashes = [
@@ -68,18 +69,16 @@ def read_side_table(side: SideTable, ids: pl.Series, style: Style, categorical_n
         dense=np.stack(numbers, axis=1) if numbers else np.zeros((len(ids), 0), np.float32),
         found=rows["found"].is_not_null().to_numpy(),
         keys=data["key"],
-        notes=notes,
     )
 
 
-def _with_whole_numbers(data: pl.DataFrame, side: SideTable, style: Style) -> tuple[pl.DataFrame, tuple[str, ...]]:
-    notes = []
+def _with_whole_numbers(data: pl.DataFrame, side: SideTable, style: Style, notes: list[str]) -> pl.DataFrame:
     for name, column in (("key", side.key), *((f"categorical {column}", column) for column in side.categorical)):
         own = style_of(data[name])
         if are_whole_numbers(own, style if name == "key" else own):
             data = data.with_columns(as_whole_numbers(data[name]))
             notes.append(whole_numbers_note(side.file, column))
-    return data, tuple(notes)
+    return data
 
 
 def _check_keys_are_unique(table: Table, column: str, keys: pl.Series) -> None:
