@@ -114,9 +114,9 @@ def test_scores_would_not_follow_the_rows_of_the_file(run, feed, tmp_path):
     assert scores["shuffled"].equals(scores["forward"][[4, 0, 5, 2, 1, 3]])
 
 
-def test_new_events_that_match_nothing_would_be_scored_unless_that_is_allowed(run, feed, tmp_path, capsys):
-    new = pl.read_parquet(feed / "events.parquet").tail(4).with_columns("u" + pl.col("user_id").cast(pl.String))
-    new.write_csv(tmp_path / "new.csv")
+def test_new_events_that_match_nothing_are_refused_unless_that_is_allowed(run, feed, tmp_path, capsys):
+    new = pl.read_parquet(feed / "events.parquet").unique("user_id", keep="last", maintain_order=True).tail(4)
+    new.with_columns(user_id=pl.format("u{}", "user_id")).write_csv(tmp_path / "new.csv")
     score = ["score", str(run), "--events", str(tmp_path / "new.csv"), "--out", str(tmp_path / "scores.csv")]
     _refused(capsys, score, "new.csv: the log knows the user of 0 of 4 new events", "--allow-unmatched")
     assert not (tmp_path / "scores.csv").exists()
