@@ -87,8 +87,9 @@ class Evaluate:
 class Score:
     """Give every row of a file of new events one probability per task, in the order of the rows.
 
-    Each event is scored from its user's known history, in the log that the run was trained on, and from earlier
-    rows of the file. Users and items may be unknown; the columns of tasks and actions may be missing.
+    Each event is scored as if it were the only one, from what the log that the run was trained on knows at its time:
+    the file may hold candidates of which at most one will happen. Users and items may be unknown; the columns of tasks
+    and actions may be missing.
     """
 
     run: tyro.conf.Positional[Path]
@@ -99,6 +100,10 @@ class Score:
     """Where the scores are written, as CSV."""
     allow_unmatched: bool = False
     """Score them though the log knows none of their users, of their items or of the values of a column."""
+    as_history: bool = False
+    """The file's rows have happened: later rows see earlier ones, with their outcomes where the file has them."""
+    allow_changed_log: bool = False
+    """Score though events that the run was trained on have changed since; new events need no permission."""
 
     def __call__(self, console: Console) -> None:
         """Runs the command."""
@@ -109,7 +114,8 @@ class Score:
             raise InputError(f"{self.out} must be a new file or earlier scores, but is data, a folder or in the run")
         log = read_event_log(spec, new_events=self.events, allow_unmatched=self.allow_unmatched)
         _print_notes(console, log)
-        write_scores(self.out, log, score(log, self.run))
+        options = {"as_history": self.as_history, "allow_changed": self.allow_changed_log, "say": console.print}
+        write_scores(self.out, log, score(log, self.run, **options))
         console.print(f"{int(log.new.sum()):,} events scored in {self.out}")
 
 

@@ -1,5 +1,6 @@
 """Small event logs, packed rows of events and tiny models, for the tests that need one."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -161,6 +162,49 @@ def small_log(lengths: Sequence[int], *, seed: int = 0) -> EventLog:
     )
 
 
+def slate_log(users: int, slates: int, size: int, *, clicked: str = "any", seed: int = 0) -> EventLog:
+    """A log of slates of `size` items shown in one second, each with one click, at random or first or last in the file.
+
+    Items, tabs and numbers say nothing of the click. Times have milliseconds of their own within each second.
+    """
+    rng = np.random.default_rng(seed)
+    log = small_log([slates * size] * users, seed=seed)
+    slate = rng.permutation(np.repeat(np.arange(users), slates))
+    user = np.repeat(slate, size).astype(np.int32)
+    second = START_DAY * 86_400 + np.cumsum(rng.integers(1, 7_200, len(slate)))
+    jitter = np.sort(rng.integers(0, 1_000, (len(slate), size)), axis=1)
+    time = (1_000 * second[:, None] + jitter).ravel()
+    place = {"first": 0, "last": size - 1}.get(clicked)
+    at = rng.integers(0, size, len(slate)) if place is None else np.full(len(slate), place)
+    click = (np.arange(size) == at[:, None]).ravel()
+    day, of_day = split_unix_time(time, unit="ms")
+    labels = np.stack([click, rng.random(len(user)) < 0.5], axis=1).astype(np.float32)
+    known = np.repeat(time[:, None], 2, axis=1)
+    known[:, 1] += rng.choice([0, 300, 5_000, 10_000_000], len(user))  # likes may come late
+    return dataclasses.replace(
+        log,
+        time=time,
+        day=day,
+        second=of_day,
+        user=user,
+        labels=labels,
+        actions=labels,
+        action_known=known,
+        action_pending=np.array([np.nan, 0.0], np.float32),
+    )
+
+
+def rows_of(log: EventLog, order: np.ndarray) -> EventLog:
+    """The log that the rows of a file in the given order make: sorted by time, those of one time as they stand."""
+    order = order[np.argsort(log.time[order], kind="stable")]
+    columns = {
+        field.name: value[order]
+        for field in dataclasses.fields(log)
+        if isinstance(value := getattr(log, field.name), np.ndarray) and len(value) == len(log.time)
+    }
+    return dataclasses.replace(log, **columns)
+
+
 def encode(log: EventLog) -> tuple[Encoder, Encoded]:
     """Fits an encoder with tiny tables on the log and encodes the log with it."""
     return Encoder.fit_encode(log, INPUTS)
@@ -183,8 +227,12 @@ def sequences(lengths: Sequence[int]) -> Encoded:
     """Encoded users of the given lengths whose every array tells which event it is."""
     user = np.repeat(np.arange(len(lengths)), lengths)
     index = np.arange(len(user))
-    columns = {"day": index.astype(np.int32), "labels": (index % 2).astype(np.float32)[:, None]}
-    return Encoded(event=index, user=user, columns=columns)
+    columns = {
+        "day": index.astype(np.int32),
+        "elapsed": index.astype(np.int32),
+        "labels": (index % 2).astype(np.float32)[:, None],
+    }
+    return Encoded(event=index, user=user, alone=np.zeros(len(user), bool), columns=columns)
 
 
 def compile_small(

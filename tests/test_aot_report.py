@@ -106,7 +106,7 @@ def test_a_run_and_its_log_give_the_same_inputs_and_flags_change_the_settings_of
     log = read_event_log(EventLogSpec.from_toml(toml))
     config = TrainConfig(model=ModelConfig(width=32), inputs=InputConfig(item_buckets=8))
     with lock_run(tmp_path / "run"):
-        open_run(tmp_path / "run", log, *Encoder.fit_encode(log, config.inputs), config)
+        open_run(tmp_path / "run", log, Encoder.fit(log, config.inputs), config)
     from_run = parse(["--topology", "v5e:4x4", "--run", str(tmp_path / "run"), "--mesh.fsdp"])
     assert from_run.config == dataclasses.replace(config, mesh=MeshConfig(fsdp=True))
     from_log = parse(["--topology", "v5e:4x4", "--log", str(toml), "--inputs.item-buckets", "8"])

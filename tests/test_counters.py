@@ -12,11 +12,11 @@ def logit(rate):
     return np.log(rate / (1 - rate))
 
 
-def naive_counters(time, user, item, actions, known, pending, smoothing):
+def naive_counters(time, user, item, actions, known, pending, smoothing, counted):
     """The definition, event by event: what each counter may count is decided for every pair of events."""
     result = []
     for now in range(len(time)):
-        earlier = [event for event in range(len(time)) if time[event] < time[now]]
+        earlier = [event for event in range(len(time)) if time[event] < time[now] and counted[event]]
 
         def rate_parts(action, events, now=now):
             seen = [
@@ -62,10 +62,11 @@ def logs(draw):
 
 
 @settings(max_examples=150, deadline=None)
-@given(log=logs(), smoothing=st.sampled_from([0.5, 10.0]))
-def test_counters_equal_their_definition_event_by_event(log, smoothing):
-    counters, _ = history_counters(**log, smoothing=smoothing)
-    expected = naive_counters(*log.values(), smoothing)
+@given(log=logs(), smoothing=st.sampled_from([0.5, 10.0]), uncounted=st.sampled_from([0.0, 0.3, 1.0]))
+def test_counters_equal_their_definition_event_by_event(log, smoothing, uncounted):
+    counted = np.random.default_rng(0).random(len(log["time"])) >= uncounted
+    counters, _ = history_counters(**log, smoothing=smoothing, counted=counted)
+    expected = naive_counters(*log.values(), smoothing, counted)
     np.testing.assert_allclose(counters, expected, rtol=1e-5, atol=1e-6)
 
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_logs import INPUTS, START_DAY, encode, small_log
 
+from siren_rope_jax.data.batches import BatchConfig, batches, make_rows
 from siren_rope_jax.data.encode import Encoder, InputConfig
 from siren_rope_jax.data.event_log import TRAIN, EventLog, read_event_log
 from siren_rope_jax.data.schema import EventLogSpec
@@ -173,6 +174,17 @@ def test_a_large_table_keeps_items_apart_and_the_bucket_follows_the_id_not_its_i
     np.testing.assert_array_equal(ids, moved)
 
 
+def shown_actions(log: EventLog) -> np.ndarray:
+    """What later events see of the actions of each event (values, then observed flags), in the order of the log."""
+    encoded = encode(log)[1]
+    config = BatchConfig(window=64, row_length=64, batch_size=len(log.user_ids))
+    (batch,) = batches(encoded, make_rows(encoded, encoded.user >= 0, config), config, seed=None)
+    real = batch["event"] >= 0
+    shown = np.empty((len(log.time), batch["actions"].shape[-1]))
+    shown[encoded.event[batch["event"][real]]] = batch["actions"][real]
+    return shown
+
+
 def one_user(known: list[int], pending: float, actions: list[float]) -> np.ndarray:
     """What later events see of one action (value, observed) of a user with an event every 10 seconds."""
     log = small_log([len(known), 1])
@@ -184,7 +196,7 @@ def one_user(known: list[int], pending: float, actions: list[float]) -> np.ndarr
     log = replace(
         log, time=time, actions=shown, action_known=known_at, action_pending=np.array([pending, np.nan], np.float32)
     )
-    return by_event(encode(log)[1])["actions"][events][:, [0, 2]]
+    return shown_actions(log)[events][:, [0, 2]]
 
 
 @pytest.mark.parametrize(("pending", "hidden"), [(np.nan, [0, 0]), (0.0, [0, 1])])
@@ -211,7 +223,7 @@ def test_an_action_is_not_shown_to_another_event_of_its_own_second():
     pending = np.full(2, np.nan, np.float32)
     log = replace(log, time=time, actions=actions, action_known=known, action_pending=pending)
     fields = {name: getattr(log, name)[order] for name in ("time", "user", "item", "actions", "action_known")}
-    shown = by_event(encode(replace(log, **fields))[1])["actions"]
+    shown = shown_actions(replace(log, **fields))
     own = np.flatnonzero(fields["user"] == 0)
     np.testing.assert_array_equal(shown[own, 2], [1, 1, 0, 1])
 
@@ -225,7 +237,7 @@ def test_the_moment_an_action_is_known_counts_from_the_users_own_next_event():
         actions=np.ones((4, 2), np.float32),
         action_known=np.repeat([[15_000], [35_000], [20_000], [30_000]], 2, axis=1),
     )
-    shown = by_event(encode(log)[1])["actions"]
+    shown = shown_actions(log)
     np.testing.assert_array_equal(shown[:2], [[1, 1, 1, 1], [0, 0, 0, 0]])
 
 

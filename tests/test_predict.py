@@ -72,6 +72,7 @@ def test_predictions_stand_in_the_order_of_the_log(predict, everything):
         ENCODED,
         event=ENCODED.event[users[ENCODED.event]],
         user=ENCODED.user[users[ENCODED.event]],
+        alone=ENCODED.alone[users[ENCODED.event]],
         columns={name: column[users[ENCODED.event]] for name, column in ENCODED.columns.items()},
     )
     np.testing.assert_allclose(predict(users, WHOLE, alone)[users], everything[id(WHOLE)][users], **CLOSE)
@@ -91,8 +92,8 @@ def test_no_prediction_reads_a_label_or_a_later_action(predict, everything):
 def test_metrics_are_those_of_the_periods_events(everything):
     probabilities = everything[id(WHOLE)]
     for period in PERIODS.values():
-        metrics = metrics_of(LOG, probabilities, period)
         chosen = LOG.period == period
+        metrics = metrics_of(LOG, probabilities, chosen)
         assert list(metrics) == ["click", "like"]
         assert metrics["like"] == task_metrics(LOG.labels[chosen, 1], probabilities[chosen, 1], LOG.user[chosen])
     assert metrics["like"]["events"] < metrics["click"]["events"] == chosen.sum()

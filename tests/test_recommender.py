@@ -22,6 +22,7 @@ RATES = 1 / (1 + np.exp(-np.array(TASK_LOGITS)))
 # Sums over 8 slots in another order: a few units in the last place of values of order 1.
 CLOSE = {"rtol": 1e-5, "atol": 3e-6}
 MODELS = VARIANTS | FORMS
+TIME = ("day", "second", "elapsed")
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 every_model = pytest.mark.parametrize("model", MODELS)
 
@@ -239,6 +240,22 @@ def test_with_ties_hidden_events_of_one_second_do_not_see_each_other(fusion):
             assert np.all(from_slot[event, others] == 0), name
             assert np.all(from_slot[event, :3] > 1e-6), name
         assert np.all(from_slot[6, :6] > 1e-6), name
+
+
+@every_model
+def test_events_of_one_second_may_stand_in_any_slots(model):
+    config, events = MODELS[model], one_user()
+    position = jnp.asarray([0, 1, 2, 3, 3, 3, 6, 7])
+    tied = events._replace(
+        position=jnp.broadcast_to(position, events.position.shape),
+        **{name: getattr(events, name).at[:, 3:6].set(getattr(events, name)[:, 3:4]) for name in TIME},
+    )
+    order = np.array([0, 1, 2, 5, 3, 4, 6, 7])
+    before, after = logits_of(config, tied), logits_of(config, jax.tree.map(lambda x: x[:, order], tied))
+    # Interleaved, an action sees events of its own second before it, and later events see the action: there the data
+    # puts events of one second in an order of its own (data.event_order).
+    compared = slice(0, 6) if config.action_fusion == "interleaved" else slice(None)
+    chex.assert_trees_all_close(before[:, order][:, compared], after[:, compared], **CLOSE)
 
 
 @pytest.mark.parametrize("fusion", ["mixed_value", "interleaved"])

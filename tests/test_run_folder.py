@@ -26,7 +26,7 @@ def opened(tmp_path):
 
     def reopen(config, log=log, **options):
         with lock_run(tmp_path / "run"):
-            said = open_run(tmp_path / "run", log, *encode(log), config, **options)()
+            said = open_run(tmp_path / "run", log, encode(log)[0], config, **options)()
         return [] if said is None else [said]
 
     assert reopen(CONFIG) == []

@@ -9,10 +9,11 @@ from benchmarks.model_rows import HAS_TORCH
 from benchmarks.timing import Row, alternate
 from benchmarks.workload import SMALL, OurModel, make_batch
 
-from siren_rope_jax.data.batches import pack_rows, plan_windows
+from siren_rope_jax.data.batches import pack_rows
+from siren_rope_jax.data.encode import Encoder, InputConfig
 from siren_rope_jax.data.event_log import TRAIN, read_event_log
 from siren_rope_jax.data.schema import EventLogSpec
-from siren_rope_jax.data.stable_order import stable_order
+from siren_rope_jax.data.windows import Windows, plan_windows
 
 PADDED_TO, ROW_LENGTH = 64, 128
 
@@ -20,9 +21,9 @@ PADDED_TO, ROW_LENGTH = 64, 128
 def lengths_of(log_toml: Path) -> np.ndarray:
     """Lengths of the windows that `train` would cut from a log's training events."""
     log = read_event_log(EventLogSpec.from_toml(log_toml))
-    order = stable_order(log.user)
-    windows = plan_windows(log.user[order], (log.period == TRAIN)[order], PADDED_TO)
-    return windows[:, 2] - windows[:, 0]
+    _, encoded = Encoder.fit_encode(log, InputConfig())
+    wanted = (log.period == TRAIN)[encoded.event]
+    return plan_windows(encoded, wanted, window=PADDED_TO, history=PADDED_TO // 2, row_length=ROW_LENGTH).lengths
 
 
 def all_logs(logs: tuple[Path, ...], rounds: int) -> list[Row]:
@@ -48,8 +49,11 @@ def packing(name: str, lengths: np.ndarray, rounds: int, *, slots: int = 8192) -
     for row, length in zip(padded, lengths, strict=False):
         row[:length] = 1
     ends = np.cumsum(lengths)
-    windows = np.stack([ends - lengths, ends - lengths, ends], axis=1).astype(np.int32)
-    rows = pack_rows(windows, np.ones(ends[-1], bool), ROW_LENGTH, seed=0)
+    starts, ends = (ends - lengths).astype(np.int32), ends.astype(np.int32)
+    every = np.ones(ends[-1], bool)
+    rows = pack_rows(
+        Windows(starts, starts, starts, ends), every, np.arange(ends[-1], dtype=np.int32), ROW_LENGTH, seed=0
+    )
     packed = np.random.default_rng(1).permutation(rows.segment)[: slots // ROW_LENGTH]  # packed longest first
     ours = {
         where: OurModel(SMALL.model("ordinal"), *make_batch(s)) for where, s in (("packed", packed), ("padded", padded))

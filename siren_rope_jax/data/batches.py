@@ -1,12 +1,13 @@
-"""User sequences -> windows -> rows packed with several windows -> shuffled, sharded grain batches."""
+"""Windows -> rows packed with several of them -> shuffled, sharded grain batches."""
 
 import dataclasses
 
 import grain
 import numpy as np
-from jaxtyping import Bool, Int32, Integer
+from jaxtyping import Bool, Int32, Int64, Integer
 
 from siren_rope_jax.data.encode import Encoded
+from siren_rope_jax.data.windows import Windows, first_of_second, plan_windows
 
 PADDING = -1
 
@@ -16,7 +17,7 @@ class BatchConfig:
     """Shape of the batches."""
 
     window: int = 64
-    """Events of one user that see each other; even."""
+    """An event sees at most so many of its user, itself among them; even. Those of one second count as one."""
     row_length: int = 128
     """Slots of a row, into which whole windows are packed."""
     batch_size: int = 32
@@ -46,58 +47,62 @@ class PackedRows:
         return float((self.event != PADDING).mean())
 
 
-def plan_windows(user: np.ndarray, scored: Bool[np.ndarray, " E"], window: int) -> Int32[np.ndarray, "W 3"]:
-    """Cuts each user's sequence so that every scored event is new in exactly one window.
-
-    Args:
-      user: user of each event, non-decreasing; events of a user in order of time.
-      scored: events to train on or to evaluate.
-      window: most events of a window; an event has at least window/2 events before it where its user has them.
-
-    Returns:
-      (first, first new, end) of each window, as indices of events; those before the first new one are history.
-    """
-    starts = np.flatnonzero(np.r_[True, user[1:] != user[:-1]][: len(user)])
-    wanted = np.flatnonzero(scored)
-    # Positions, among the wanted events, of each user's first and of the one after its last.
-    bounds = np.searchsorted(wanted, np.r_[starts, len(user)])
-    some = bounds[1:] > bounds[:-1]
-    starts, low, high = starts[some], bounds[:-1][some], bounds[1:][some]
-    windows = []
-    while len(low):  # every user's next window at once
-        new = wanted[low]
-        first = np.maximum(starts, new - window // 2)
-        end = np.minimum(wanted[high - 1] + 1, first + window)
-        windows.append(np.stack([first, new, end], axis=1))
-        low = np.searchsorted(wanted, end)
-        more = low < high
-        starts, low, high = starts[more], low[more], high[more]
-    in_rounds = np.concatenate([np.zeros((0, 3), np.int64), *windows])
-    return in_rounds[np.argsort(in_rounds[:, 1])].astype(np.int32)
-
-
 def pack_rows(
-    windows: Int32[np.ndarray, "W 3"], scored: Bool[np.ndarray, " E"], row_length: int, *, seed: int
+    windows: Windows,
+    scored: Bool[np.ndarray, " E"],
+    first_of_second: Int32[np.ndarray, " E"],
+    row_length: int,
+    *,
+    seed: int,
 ) -> PackedRows:
     """Packs windows into rows, longest first, each into the fullest row that still takes it.
 
     Args:
-      windows: as `plan_windows` returns them; none longer than `row_length`.
+      windows: none longer than `row_length`.
       scored: events to train on or to evaluate; history in a window is not scored again.
+      first_of_second: index of the first event of each event's user and second: these share one position, the number
+        of events of the window that they see.
       row_length: slots of a row.
       seed: which windows of one length share a row is drawn from it.
 
     Returns:
       The rows, in the order in which they were begun.
     """
-    windows = np.random.default_rng(seed).permutation(windows)
-    lengths = windows[:, 2] - windows[:, 0]
-    longest_first = np.argsort(-lengths, kind="stable")
+    order = np.random.default_rng(seed).permutation(len(windows.first))
+    order = order[np.argsort(-windows.lengths[order], kind="stable")]
+    places, count = _places(windows.lengths[order], row_length)
+    # By rows, and in a row in the order of the slots.
+    in_rows = np.argsort(places)
+    places = places[in_rows]
+    windows = Windows(*(column[order[in_rows]] for column in windows))
+    row = places // row_length
+    number = 1 + np.arange(len(row)) - np.searchsorted(row, row)
+    lengths = windows.lengths
+    of_window = np.repeat(np.arange(len(lengths)), lengths)
+    index = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    slot = places[of_window] + index
+    history = (windows.history_end - windows.first)[of_window]
+    is_new = index >= history
+    first = windows.first[of_window]
+    event = np.where(is_new, (windows.new[of_window] - history), first) + index
+    apart = is_new & (windows.history_end < windows.new)[of_window]
+    position = np.where(apart, history, np.maximum(first_of_second[event] - first, 0))
+    shape = (count, row_length)
+    return PackedRows(
+        event=_scattered(shape, slot, event, PADDING),
+        segment=_scattered(shape, slot, number[of_window], 0),
+        position=_scattered(shape, slot, position, 0),
+        scored=_scattered(shape, slot, scored[event] & is_new, False),
+    )
+
+
+def _places(lengths: Int32[np.ndarray, " W"], row_length: int) -> tuple[Int64[np.ndarray, " W"], int]:
+    """Row * row_length + first slot of each window, by descending lengths, and the number of rows."""
     room: list[list[int]] = [[] for _ in range(row_length + 1)]  # rows by free slots
     free_sizes = 0  # bit n: some row has n free slots
     count = 0
-    places = []  # of each window, its row * row_length + its first slot
-    for length in lengths[longest_first].tolist():
+    places = []
+    for length in lengths.tolist():
         fitting = free_sizes >> length
         if fitting:
             free = length + (fitting & -fitting).bit_length() - 1
@@ -111,23 +116,7 @@ def pack_rows(
         room[free - length].append(row)
         if free > length:
             free_sizes |= 1 << (free - length)
-    # By rows, and in a row in the order of the slots.
-    in_rows = np.argsort(places)
-    places, windows = np.array(places, np.int64)[in_rows], windows[longest_first][in_rows]
-    first, new, end = windows.T
-    row = places // row_length
-    number = 1 + np.arange(len(row)) - np.searchsorted(row, row)
-    lengths = end - first
-    position = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    slot = np.repeat(places, lengths) + position
-    event = np.repeat(first, lengths) + position
-    shape = (count, row_length)
-    return PackedRows(
-        event=_scattered(shape, slot, event, PADDING),
-        segment=_scattered(shape, slot, np.repeat(number, lengths), 0),
-        position=_scattered(shape, slot, position, 0),
-        scored=_scattered(shape, slot, scored[event] & (event >= np.repeat(new, lengths)), False),
-    )
+    return np.array(places, np.int64), count
 
 
 def _scattered(shape: tuple[int, int], slot: np.ndarray, values: np.ndarray, empty: int | bool) -> np.ndarray:
@@ -136,10 +125,21 @@ def _scattered(shape: tuple[int, int], slot: np.ndarray, values: np.ndarray, emp
     return result
 
 
-def make_rows(encoded: Encoded, scored: Bool[np.ndarray, " E"], config: BatchConfig, *, seed: int = 0) -> PackedRows:
-    """Cuts and packs the sequences of `encoded` so that every scored event stands in exactly one scored slot."""
-    windows = plan_windows(encoded.user, scored, config.window)
-    return pack_rows(windows, scored, config.row_length, seed=seed)
+def make_rows(
+    encoded: Encoded, scored: Bool[np.ndarray, " E"], config: BatchConfig, *, history: int | None = None, seed: int = 0
+) -> PackedRows:
+    """Cuts and packs the sequences of `encoded` so that every scored event stands in exactly one scored slot.
+
+    Args:
+      encoded: whole users.
+      scored: events to train on or to evaluate.
+      config: window and row.
+      history: events of history that a window begins with (`plan_windows`); half a window, for training, if not given.
+      seed: which windows of one length share a row is drawn from it.
+    """
+    history = config.window // 2 if history is None else history
+    windows = plan_windows(encoded, scored, window=config.window, history=history, row_length=config.row_length)
+    return pack_rows(windows, scored, first_of_second(encoded), config.row_length, seed=seed)
 
 
 def batches(
@@ -191,15 +191,31 @@ def _gather(encoded: Encoded, rows: PackedRows, indices: np.ndarray) -> dict[str
         taken[beyond] = empty
         return taken
 
-    event, scored = take(rows.event, PADDING), take(rows.scored, False)
+    event, scored, segment = take(rows.event, PADDING), take(rows.scored, False), take(rows.segment, 0)
     padding = np.flatnonzero(event == PADDING)
     batch = {}
     for name, column in encoded.columns.items():
         batch[name] = column.take(event, axis=0, mode="clip")  # PADDING takes the first event
         batch[name].reshape(event.size, *column.shape[1:])[padding] = 0
     batch["labels"][~scored] = np.nan
+    if encoded.late is not None:
+        known = encoded.late.known.take(event, axis=0, mode="clip")
+        unknown = (known > _next_seconds(segment, batch["elapsed"])[..., None]) & (segment != 0)[..., None]
+        batch["actions"] = np.where(np.tile(unknown, 2), encoded.late.pending, batch["actions"])
     return batch | {
-        "segment": take(rows.segment, 0),
+        "segment": segment,
         "position": take(rows.position, 0),
         "event": np.where(scored, event, PADDING),
     }
+
+
+def _next_seconds(segment: Int32[np.ndarray, "b L"], elapsed: Int32[np.ndarray, "b L"]) -> Int32[np.ndarray, "b L"]:
+    """When the first event that sees each slot's happens: the next of its segment at a later second, or never."""
+    length = segment.shape[1]
+    last = np.ones(segment.shape, bool)  # of its segment and second
+    last[:, :-1] = (segment[:, 1:] != segment[:, :-1]) | (elapsed[:, 1:] != elapsed[:, :-1])
+    following = np.where(last, np.arange(1, length + 1), length)
+    following = np.minimum.accumulate(following[:, ::-1], axis=1)[:, ::-1]
+    index = np.minimum(following, length - 1)
+    sees = (following < length) & (np.take_along_axis(segment, index, axis=1) == segment)
+    return np.where(sees, np.take_along_axis(elapsed, index, axis=1), np.iinfo(np.int32).max)

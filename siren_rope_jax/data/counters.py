@@ -28,6 +28,7 @@ def history_counters(
     *,
     action_names: Sequence[str] | None = None,
     smoothing: float = 10.0,
+    counted: Bool[np.ndarray, " E"] | None = None,
 ) -> tuple[Float32[np.ndarray, "E C"], tuple[str, ...]]:
     """Counts and smoothed action rates of each event's user, item, and user with item, from the known past.
 
@@ -44,6 +45,8 @@ def history_counters(
       action_pending: what later events see of an action until then: 0 ("none yet") or NaN ("unobserved").
       action_names: used in the returned names; by default the actions are numbered.
       smoothing: weight, in events, of the running base rate in the rate of a user, an item or a pair.
+      counted: whether later events count each event; all do if not given. The others read counters all the same, such
+        as candidates that are to be scored and may never happen.
 
     Returns:
       The counters and their names: for the user, then the item, then the pair of both, log(1 + events) and the
@@ -54,7 +57,8 @@ def history_counters(
       ValueError: if shapes do not match, a time or code is not an integer, a code is out of range, an outcome is
         not 0, 1 or NaN, a pending value is not 0 or NaN, or `smoothing` is not positive.
     """
-    _check(time, user, item, actions, action_known, action_pending, smoothing)
+    counted = np.ones(len(time), bool) if counted is None else counted
+    _check(time, user, item, actions, action_known, action_pending, smoothing, counted)
     number_of_actions = actions.shape[1]
     if action_names is None:
         action_names = [str(index) for index in range(number_of_actions)]
@@ -71,7 +75,7 @@ def history_counters(
     by_time = np.argsort(time, kind="stable")
     time_rank, distinct_times = _ranks(time, by_time)
     outcomes = [
-        _Outcome.of(actions[:, a], bool(action_pending[a] == 0), time, action_known[:, a], distinct_times)
+        _Outcome.of(actions[:, a], counted, bool(action_pending[a] == 0), time, action_known[:, a], distinct_times)
         for a in range(number_of_actions)
     ]
     timeline = _Timeline(by_time, (), time_rank)
@@ -80,7 +84,7 @@ def history_counters(
         positives, observed = timeline.totals(outcome)
         base_rate[by_time] = (positives + _BASE_POSITIVES) / (observed + _BASE_EVENTS)
     for kind, timeline in _timelines(by_time, user, item, time_rank):
-        add(f"{kind}_events", timeline.order, np.log1p(timeline.events))
+        add(f"{kind}_events", timeline.order, np.log1p(timeline.events(counted)))
         for name, outcome, base_rate in zip(action_names, outcomes, base_rates, strict=True):
             positives, observed = timeline.totals(outcome)
             rate = base_rate[timeline.order]  # and then in place, for the sake of memory
@@ -103,10 +107,17 @@ class _Outcome:
 
     @classmethod
     def of(
-        cls, values: np.ndarray, pending_observed: bool, time: np.ndarray, known: np.ndarray, distinct_times: np.ndarray
+        cls,
+        values: np.ndarray,
+        counted: np.ndarray,
+        pending_observed: bool,
+        time: np.ndarray,
+        known: np.ndarray,
+        distinct_times: np.ndarray,
     ) -> "_Outcome":
-        late = np.flatnonzero(known > time)
-        return cls(values == 1, ~np.isnan(values), pending_observed, late, np.searchsorted(distinct_times, known[late]))
+        late = np.flatnonzero((known > time) & counted)
+        first_rank = np.searchsorted(distinct_times, known[late])
+        return cls((values == 1) & counted, ~np.isnan(values) & counted, pending_observed, late, first_rank)
 
 
 class _Timeline:
@@ -120,10 +131,9 @@ class _Timeline:
         # Where the events at the same time as an event begin: it sees what stands before.
         self._now = _run_starts(new_key | _changes(order, time_rank))
 
-    @property
-    def events(self) -> Int32[np.ndarray, " E"]:
-        """Number of the key's strictly earlier events, in the order of the timeline."""
-        return self._now - self._start
+    def events(self, counted: np.ndarray) -> Int32[np.ndarray, " E"]:
+        """Number of the key's strictly earlier events that are counted, in the order of the timeline."""
+        return self._running(counted[self.order], False, None)
 
     def totals(self, outcome: _Outcome) -> tuple[Int32[np.ndarray, " E"], Int32[np.ndarray, " E"]]:
         """Positives and observed outcomes among the key's earlier events, as each event may see them."""
@@ -208,6 +218,7 @@ def _check(
     action_known: np.ndarray,
     action_pending: np.ndarray,
     smoothing: float,
+    counted: np.ndarray,
 ) -> None:
     if actions.ndim != 2:
         raise ValueError(f"actions must have two axes, events and actions, got shape {actions.shape}")
@@ -216,6 +227,7 @@ def _check(
         ("time", time, (events,)),
         ("user", user, (events,)),
         ("item", item, (events,)),
+        ("counted", counted, (events,)),
         ("action_known", action_known, actions.shape),
         ("action_pending", action_pending, (number_of_actions,)),
     ):

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 from jaxtyping import Bool, Float32, Int32, Int64, UInt64
 
 from siren_rope_jax.data.counters import history_counters
 from siren_rope_jax.data.event_log import TRAIN, EventLog
+from siren_rope_jax.data.event_order import event_order
 from siren_rope_jax.data.schema import InputError
 from siren_rope_jax.data.stable_hash import stable_hash
-from siren_rope_jax.data.stable_order import stable_order
 from siren_rope_jax.settings import check_settings
 
 _CLIP = 5.0  # standard deviations; one absurd duration must not drown the rest
@@ -41,13 +42,22 @@ class InputConfig:
         )
 
 
+class LateActions(NamedTuple):
+    """Actions that are known only after their event, for events that may be followed before."""
+
+    known: Int32[np.ndarray, "E A"]  # second from which each is, as "elapsed" counts them
+    pending: Float32[np.ndarray, " A2"]  # what is seen of each event's "actions" until then
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """Events of whole users in their order of time, user after user; the arrays that batches are cut from."""
+    """Events of whole users in the order of `event_order`; the arrays that batches are cut from."""
 
     event: np.ndarray  # index into the log that was encoded
     user: np.ndarray  # non-decreasing
+    alone: Bool[np.ndarray, " E"]  # seen by no other event; behind those of their user that are
     columns: dict[str, np.ndarray]  # the fields of nn.features.Events but segment and position, and "labels"
+    late: LateActions | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,20 +89,22 @@ class Encoder:
           log: the whole log.
           config: tables and smoothing.
         """
-        return cls._fit(log, config, _prepare(log, config))
+        return cls._fit(log, config, _prepare(log, config, as_history=False))
 
     @classmethod
     def fit_encode(cls, log: EventLog, config: InputConfig) -> tuple["Encoder", Encoded]:
         """Fits on a log and encodes it; `fit`, then `encode`, would count its history twice."""
-        prepared = _prepare(log, config)
+        prepared = _prepare(log, config, as_history=False)
         encoder = cls._fit(log, config, prepared)
         return encoder, encoder._encode(log, prepared)
 
-    def encode(self, log: EventLog) -> Encoded:
+    def encode(self, log: EventLog, *, as_history: bool = False) -> Encoded:
         """Turns the log into arrays, user after user.
 
         Args:
           log: with the columns that the encoder was fitted on.
+          as_history: new events are history to each other, and count; else each is alone with the log, as if it had
+            been the only one. A new event that the log, or the file of new events, already holds is alone anyway.
 
         Raises:
           InputError: if the columns differ, or an event lies more than 68 years from the start of training.
@@ -101,7 +113,7 @@ class Encoder:
         for what, names in (fitted | {"categorical_names": self.id_names[1:]}).items():
             if names != getattr(log, what):
                 raise InputError(f"the log must have the {what} {names}, but has {getattr(log, what)}")
-        return self._encode(log, _prepare(log, self.config))
+        return self._encode(log, _prepare(log, self.config, as_history=as_history))
 
     @classmethod
     def _fit(cls, log: EventLog, config: InputConfig, prepared: "_Prepared") -> "Encoder":
@@ -152,11 +164,12 @@ class Encoder:
             "elapsed": elapsed.astype(np.int32)[order],
             "ids": np.stack([ids[order] for ids in (items, *others)], axis=1),
             "dense": np.concatenate([dense, absent], axis=1),
-            "actions": _visible_actions(log, order),
+            "actions": _actions(log, order),
             "context": prepared.context,
             "labels": log.labels[order],
         }
-        return Encoded(event=order, user=log.user[order], columns=columns)
+        late = _late_actions(log, order, self.start_second)
+        return Encoded(event=order, user=log.user[order], alone=prepared.alone[order], columns=columns, late=late)
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -208,49 +221,69 @@ class Encoder:
 class _Prepared(NamedTuple):
     """What both fitting and encoding need of a log; encoding standardises `context` in its place."""
 
-    order: Int64[np.ndarray, " E"]  # user after user
+    alone: Bool[np.ndarray, " E"]  # in the order of the log
+    order: Int64[np.ndarray, " E"]
     context: Float32[np.ndarray, "E C"]  # in that order
     context_names: tuple[str, ...]
     item_hashes: UInt64[np.ndarray, " I"]
 
 
-def _prepare(log: EventLog, config: InputConfig) -> _Prepared:
+def _prepare(log: EventLog, config: InputConfig, *, as_history: bool) -> _Prepared:
+    item_hashes = stable_hash(log.item_ids, "item")
+    alone = log.new
+    order = event_order(log, alone, item_hashes)
+    if as_history:
+        alone = alone & ~_first_of_kind(log, order)
+        order = event_order(log, alone, item_hashes)
+    # In seconds: milliseconds would tell apart events that do not see each other.
     counters, names = history_counters(
-        log.time,
+        log.time // 1000,
         log.user,
         log.item,
         log.actions,
-        log.action_known,
+        _known_seconds(log),
         log.action_pending,
         action_names=log.action_names,
         smoothing=config.counter_smoothing,
+        counted=~alone,
     )
-    order = stable_order(log.user)
-    return _Prepared(order, counters[order], names, stable_hash(log.item_ids, "item"))
+    return _Prepared(alone, order, counters[order], names, item_hashes)
 
 
-def _visible_actions(log: EventLog, order: np.ndarray) -> Float32[np.ndarray, "E A2"]:
-    """Value and observed flag of each action as the user's next event, at a later second, may see it."""
+def _first_of_kind(log: EventLog, order: Int64[np.ndarray, " E"]) -> Bool[np.ndarray, " E"]:
+    """Whether each event is the first, in the given order, of its user, item and time."""
+    kinds = pl.DataFrame({"user": log.user[order], "item": log.item[order], "time": log.time[order]})
+    first = np.empty(len(order), bool)
+    first[order] = kinds.select(pl.struct(pl.all()).is_first_distinct()).to_series().to_numpy()
+    return first
+
+
+def _known_seconds(log: EventLog) -> Int64[np.ndarray, "E A"]:
+    """First whole second from which each action may be seen; that of the event itself if known at once."""
+    second = (log.time // 1000)[:, None]
+    if not np.any(log.action_known > log.time[:, None]):
+        return np.broadcast_to(second, log.actions.shape)  # of a long log, a quarter of its memory
+    return np.where(log.action_known > log.time[:, None], -(-log.action_known // 1000), second)
+
+
+def _actions(log: EventLog, order: np.ndarray) -> Float32[np.ndarray, "E A2"]:
+    """Value and observed flag of each action, once it is known."""
     if not log.action_names:  # an array without columns is nothing that orbax can save a layer for
         return np.zeros((len(order), 1), np.float32)
-    known = log.action_known <= _next_times(log, order)[:, None]
-    shown = np.where(known, log.actions, log.action_pending)
-    observed = ~np.isnan(shown)
-    shown[~observed] = 0
-    return np.concatenate([shown[order], observed[order]], axis=1, dtype=np.float32)
+    return _with_flags(log.actions[order])
 
 
-def _next_times(log: EventLog, order: np.ndarray) -> Int64[np.ndarray, " E"]:
-    """Time of the user's next event at a later second, in the order of the log; without one, the end of time."""
-    user, second = log.user[order], (log.time // 1000)[order]
-    # Events of one second do not see each other (ModelConfig.hide_ties), so what counts is the next second's event.
-    last = np.flatnonzero(np.r_[(user[:-1] != user[1:]) | (second[:-1] != second[1:]), True][: len(user)])
-    following = np.append(last[:-1] + 1, 0)[: len(last)]
-    follows = (user[following] == user[last]) & (following > last)
-    following_time = np.where(follows, log.time[order[following]], np.iinfo(np.int64).max)
-    next_times = np.empty_like(log.time)
-    next_times[order] = np.repeat(following_time, np.diff(last, prepend=-1))
-    return next_times
+def _late_actions(log: EventLog, order: np.ndarray, start_second: int) -> LateActions | None:
+    if not np.any(log.action_known > log.time[:, None]):
+        return None
+    known = _known_seconds(log)[order] - start_second
+    known = np.minimum(known, np.iinfo(np.int32).max).astype(np.int32)
+    return LateActions(known, _with_flags(log.action_pending[None])[0])
+
+
+def _with_flags(values: Float32[np.ndarray, "E A"]) -> Float32[np.ndarray, "E A2"]:
+    observed = ~np.isnan(values)
+    return np.concatenate([np.where(observed, values, 0), observed], axis=1, dtype=np.float32)
 
 
 def _mean_and_scale(

@@ -17,12 +17,16 @@ class TrainConfig:
 
     seed: int = 0
     """Initialisation, order of the batches and dropout all derive from it."""
-    epochs: float = 4.0
-    """Passes over the training events."""
+    epochs: float | None = None
+    """Passes over the training events; at least as many steps as a small log needs, if neither is given."""
     steps: int | None = None
     """Steps to train for, instead of epochs."""
     evaluations: int = 8
     """Validations during training, evenly spread; the best by mean NE is kept."""
+    patience: int | None = 3
+    """Validations in a row without a better mean NE after which training stops; never, if None."""
+    validation_events: int = 20_000
+    """Events that each of them takes, of users drawn from the validation period; evaluation takes all."""
     task_weights: tuple[float, ...] = ()
     """Weight of each task's loss, in the order of the log's tasks; all 1 if not given."""
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
@@ -45,7 +49,11 @@ class TrainConfig:
             epochs="(0, inf)",
             steps="[1, inf)",
             evaluations="[1, inf)",
+            patience="[1, inf)",
+            validation_events="[1, inf)",
             task_weights="[0, inf)",
         )
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError(f"steps must not be given together with epochs, but are {self.steps} and {self.epochs}")
         if self.task_weights and not any(self.task_weights):
             raise ValueError(f"task_weights must not all be 0, but are {self.task_weights}")

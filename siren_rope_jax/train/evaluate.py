@@ -1,5 +1,6 @@
 """Evaluates a trained run on its log, and scores new events with it."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from siren_rope_jax.data.event_log import EventLog
 from siren_rope_jax.train.durable import write_json
 from siren_rope_jax.train.predict import PERIODS, metrics_of, write_predictions
 from siren_rope_jax.train.processes import decided_by_first
-from siren_rope_jax.train.run_folder import check_data
+from siren_rope_jax.train.run_folder import check_data, check_history
 from siren_rope_jax.train.session import Session, load_session
 
 
@@ -31,14 +32,14 @@ def evaluate(log: EventLog, run: Path) -> dict[str, Any]:
     """
     session, params = load_session(run)
     encoded = session.encoder.encode(log)
-    check_data(run, log, encoded)
+    check_data(run, log)
     return write_evaluation(session, params, log, encoded, run)
 
 
 def write_evaluation(session: Session, params: nnx.State, log: EventLog, encoded: Encoded, run: Path) -> dict[str, Any]:
     """Predicts validation and test, and writes `predictions.parquet` and `metrics.json`, whose content it returns."""
     probabilities = session.predict(params, encoded, np.isin(log.period, list(PERIODS.values())))
-    metrics = {name: metrics_of(log, probabilities, period) for name, period in PERIODS.items()}
+    metrics = {name: metrics_of(log, probabilities, log.period == period) for name, period in PERIODS.items()}
 
     def write() -> None:
         write_predictions(run / "predictions.parquet", log, probabilities)
@@ -48,19 +49,32 @@ def write_evaluation(session: Session, params: nnx.State, log: EventLog, encoded
     return metrics
 
 
-def score(log: EventLog, run: Path) -> Float32[np.ndarray, "N K"]:
+def score(
+    log: EventLog,
+    run: Path,
+    *,
+    as_history: bool = False,
+    allow_changed: bool = False,
+    say: Callable[[str], None] = print,
+) -> Float32[np.ndarray, "N K"]:
     """Scores the new events of a log with the best checkpoint of a run.
 
     Args:
       log: the history and the new events, `read_event_log(spec, new_events=...)`.
       run: the run's folder.
+      as_history: new events are history to later ones, with their outcomes where they have them; else each is scored
+        as if it were the only one.
+      allow_changed: score from a log whose events have changed since training, too.
+      say: is told if the log has changed.
 
     Returns:
       Probabilities of the tasks for each new event, in the order of their rows in their file.
 
     Raises:
-      InputError: if the folder is not a run with a checkpoint.
+      InputError: if the folder is not a run with a checkpoint, or events that it was trained on have changed.
     """
+    if changed := check_history(run, log, allow_changed=allow_changed):
+        say(changed)
     session, params = load_session(run)
-    probabilities = session.predict(params, session.encoder.encode(log), log.new)[log.new]
+    probabilities = session.predict(params, session.encoder.encode(log, as_history=as_history), log.new)[log.new]
     return probabilities[np.argsort(log.row[log.new])]

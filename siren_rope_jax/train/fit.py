@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -11,18 +12,20 @@ from typing import Any
 import grain
 import jax
 import numpy as np
+from jaxtyping import Bool
 from rich.console import Console
 
 from siren_rope_jax.data.batches import PackedRows, batches
 from siren_rope_jax.data.encode import Encoded
-from siren_rope_jax.data.event_log import TRAIN, EventLog
+from siren_rope_jax.data.event_log import TRAIN, VALIDATION, EventLog
+from siren_rope_jax.data.stable_hash import stable_hash
 from siren_rope_jax.data.toml_section import InputError
 from siren_rope_jax.train.checkpoint import Checkpoints
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.durable import write_json
 from siren_rope_jax.train.interrupt import Interrupted, InterruptRequest
 from siren_rope_jax.train.optimizer import make_schedule
-from siren_rope_jax.train.predict import PERIODS, mean_ne, metrics_of
+from siren_rope_jax.train.predict import mean_ne, metrics_of
 from siren_rope_jax.train.processes import decided_by_first, greatest
 from siren_rope_jax.train.progress import Meter, progress_bar
 from siren_rope_jax.train.run_log import RunLog
@@ -45,7 +48,14 @@ class Member:
     describe: Callable[[], str | None] = lambda: None
     """Writes the settings that it goes on with, and says what is new in them."""
     log: RunLog = dataclasses.field(init=False)
-    progress: dict[str, Any] = dataclasses.field(default_factory=lambda: {"next_example": 0, "seconds": 0.0})
+    progress: dict[str, Any] = dataclasses.field(
+        default_factory=lambda: {"next_example": 0, "seconds": 0.0, "best_ne": None, "since_best": 0}
+    )
+
+    @property
+    def exhausted(self) -> bool:
+        """Has it been validated in vain so often that no later step can become its best?"""
+        return self.config.patience is not None and self.progress["since_best"] >= self.config.patience
 
 
 def latest(members: list[Member]) -> str:
@@ -68,7 +78,7 @@ class Training:
         state, step = self._restored()
         if step > steps:
             raise InputError(f"steps must be at least {step}, which {self.members[0].run} has reached, but are {steps}")
-        if step == steps:
+        if step == steps or self._exhausted:
             return
         for member in self.members:
             if said := member.describe():
@@ -106,6 +116,9 @@ class Training:
                 if step in evaluate_at or signal or save or kept:
                     self._save(state, step, validate=step in evaluate_at)
                     last_save = time.monotonic()
+                if self._exhausted:
+                    self._say_stop(step)
+                    break
                 if signal and step < steps:
                     self._wait()
                     raise Interrupted(
@@ -114,8 +127,8 @@ class Training:
                     )
                 meter.start()
             self._wait()
-        self.console.print(f"trained {steps:,} steps in {before + meter.seconds:.0f} s, {meter.rate:,.0f} events/s")
-        described = {"steps": steps, "seconds": before + meter.seconds, "events_per_second": meter.rate}
+        self.console.print(f"trained {step:,} steps in {before + meter.seconds:.0f} s, {meter.rate:,.0f} events/s")
+        described = {"steps": step, "seconds": before + meter.seconds, "events_per_second": meter.rate}
         for member in self.members:
             of_run = described | {"fill": member.rows.fill, "parameters": self._parameters}
             decided_by_first(lambda path=member.run / "training.json", value=of_run: write_json(path, value))
@@ -169,13 +182,40 @@ class Training:
     def _save(self, state: TrainState, step: int, *, validate: bool) -> None:
         for member, one in zip(self.members, self.session.model.split(state), strict=True):
             metrics = self._validate(member, one, step) if validate else None
+            ne = mean_ne(metrics) if metrics and not member.exhausted else None
+            if ne is not None:
+                best = member.progress["best_ne"]
+                better = best is None or ne < best
+                since = 0 if better else member.progress["since_best"] + 1
+                member.progress = member.progress | {"best_ne": ne if better else best, "since_best": since}
             member.log.flush()
             saved = member.progress | {"config": dataclasses.asdict(member.config), "metrics": metrics}
-            member.checkpoints.save(one, saved, mean_ne=mean_ne(metrics) if metrics else None)
+            member.checkpoints.save(one, saved, mean_ne=ne)
+
+    @property
+    def _exhausted(self) -> bool:
+        return all(member.exhausted for member in self.members)
+
+    def _say_stop(self, step: int) -> None:
+        self.console.print(
+            f"stopped at step {step:,} of {self.steps:,}: the last {self.session.config.patience} validations brought "
+            "no better mean NE (--patience)"
+        )
 
     def _wait(self) -> None:
         for member in self.members:
             member.checkpoints.wait()
+
+    @functools.cached_property
+    def _validated(self) -> Bool[np.ndarray, " E"]:
+        """The validation events that steer training: of as many users, drawn by a hash, as the setting takes."""
+        chosen = self.log.period == VALIDATION
+        by_user = np.bincount(self.log.user[chosen], minlength=len(self.log.user_ids))
+        drawn = np.argsort(stable_hash(self.log.user_ids, "validation"))
+        drawn = drawn[by_user[drawn] > 0]
+        before = np.cumsum(by_user[drawn]) - by_user[drawn]
+        users = drawn[before < self.session.config.validation_events]
+        return chosen & np.isin(self.log.user, users)
 
     @property
     def _parameters(self) -> int:
@@ -188,8 +228,21 @@ class Training:
             rows, models = self.members[0].rows, "" if len(self.members) == 1 else f"{len(self.members)} models of "
             self.console.print(
                 f"{(self.log.period == TRAIN).sum():,} training events in {len(rows.event):,} rows, "
-                f"{rows.fill:.1%} full; {models}{self._parameters:,} parameters; {self.steps:,} steps"
+                f"{rows.fill:.1%} full; {models}{self._parameters:,} parameters"
             )
+            self.console.print(self._plan(len(rows.event)))
+
+    def _plan(self, rows: int) -> str:
+        """What was chosen for the log, and the flags that choose otherwise."""
+        config = self.session.config
+        every = "never early" if config.patience is None else f"{config.patience} without a better one stop it"
+        validated = int(self._validated.sum())
+        return (
+            f"{self.steps:,} steps (--steps) of {config.batches.batch_size} rows (--batches.batch-size), "
+            f"{self.steps * config.batches.batch_size / rows:.3g} epochs; learning rate "
+            f"{config.optimizer.learning_rate:g} (--optimizer.learning-rate); {config.evaluations} validations "
+            f"(--evaluations) on {validated:,} events, {every} (--patience)"
+        )
 
     def _check_finite(self, metrics: dict[str, Any], step: int) -> None:
         for index, (loss, norm) in enumerate(
@@ -207,11 +260,10 @@ class Training:
 
     def _validate(self, member: Member, state: TrainState, step: int) -> dict[str, Any]:
         """Evaluates on validation, and tells the progress."""
-        period = PERIODS["validation"]
-        probabilities = self.session.predict(state.params, self.encoded, self.log.period == period)
-        if np.isnan(probabilities[self.log.period == period]).any():
+        probabilities = self.session.predict(state.params, self.encoded, self._validated)
+        if np.isnan(probabilities[self._validated]).any():
             raise self._not_finite(self.members.index(member), f"step {step}: predictions on validation are NaN")
-        metrics = metrics_of(self.log, probabilities, period)
+        metrics = metrics_of(self.log, probabilities, self._validated)
         member.log.add_validation(metrics, mean_ne(metrics), step)
         tasks = ", ".join(f"{task} {four_decimals(v['ne'])}/{four_decimals(v['auc'])}" for task, v in metrics.items())
         seed = "" if len(self.members) == 1 else f"seed {member.config.seed}, "

@@ -14,10 +14,12 @@ from siren_rope_jax.data.batches import make_rows
 from siren_rope_jax.data.encode import Encoder
 from siren_rope_jax.data.event_log import TRAIN, EventLog
 from siren_rope_jax.data.toml_section import InputError
+from siren_rope_jax.train.budget import training_steps
 from siren_rope_jax.train.checkpoint import Checkpoints
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.evaluate import write_evaluation
 from siren_rope_jax.train.fit import Member, Training, latest
+from siren_rope_jax.train.outlook import outlook
 from siren_rope_jax.train.processes import ProcessLostError, check_all_same
 from siren_rope_jax.train.run_folder import lock_run, open_run
 from siren_rope_jax.train.session import make_session
@@ -106,12 +108,14 @@ def _train(
             rows = make_rows(encoded, in_training, config.batches, seed=seed)
             members.append(Member(run, rows, of_seed, Checkpoints(run, config.checkpoints, say=console.print)))
         count = len(members[0].rows.event)  # of every seed: it chooses among windows of one length
-        steps = config.steps or max(1, round(config.epochs * count / config.batches.batch_size))
+        steps = training_steps(config, count)
         session = make_session(encoder, config, steps=steps, seeds=seeds)
         for member in members:
             stack.enter_context(lock_run(member.run))
-            member.describe = open_run(member.run, log, encoder, encoded, member.config, allow_drift=allow_drift)
+            member.describe = open_run(member.run, log, encoder, member.config, allow_drift=allow_drift)
             stack.push(_closing(member.checkpoints))
+        for sentence in outlook(log, encoder, encoded, steps=steps):
+            console.print(sentence)
         stack.enter_context(_naming_lost_processes(members))
         Training(log, encoded, members, steps, session, console).fit()
         return [

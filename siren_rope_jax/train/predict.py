@@ -17,6 +17,7 @@ from siren_rope_jax.train.metrics import task_metrics
 from siren_rope_jax.train.sharding import Layout
 
 PERIODS = {"validation": VALIDATION, "test": TEST}
+_EVENTS_AT_ONCE = 100_000  # each may need a window of its own: bounds the memory
 Predict = Callable[[nnx.State, dict[str, jax.Array]], jax.Array]
 
 
@@ -28,7 +29,7 @@ def predict_events(
     config: BatchConfig,
     layout: Layout,
 ) -> Float32[np.ndarray, "E K"]:
-    """Computes the probabilities of the wanted events, each from its user's true history.
+    """Computes the probabilities of the wanted events, each from as much of its user's true history as fits a window.
 
     Args:
       predict: compiled (`compile_model`).
@@ -41,24 +42,28 @@ def predict_events(
     Returns:
       Probabilities of the tasks in the order of that log; NaN for events that are not wanted.
     """
-    in_user_order = wanted[encoded.event]
     tasks = encoded.columns["labels"].shape[1]
     result = np.full((len(wanted), tasks), np.nan, np.float32)
-    rows = make_rows(encoded, in_user_order, config)
     size = config.batch_size
-    dataset = batches(encoded, rows, config, seed=None, rows_here=layout.rows_here(size))
-    for index, batch in enumerate(dataset):
-        batch.pop("event")
-        probabilities = np.asarray(predict(params, layout.put_batch(batch, size)))
-        chunk = slice(index * size, (index + 1) * size)
-        event, scored = rows.event[chunk], rows.scored[chunk]
-        result[encoded.event[event[scored]]] = probabilities[: len(event)][scored]
+    in_user_order = np.flatnonzero(wanted[encoded.event])
+    for start in range(0, len(in_user_order), _EVENTS_AT_ONCE):
+        chosen = np.zeros(len(encoded.event), bool)
+        chosen[in_user_order[start : start + _EVENTS_AT_ONCE]] = True
+        rows = make_rows(encoded, chosen, config, history=config.window - 1)
+        dataset = batches(encoded, rows, config, seed=None, rows_here=layout.rows_here(size))
+        for index, batch in enumerate(dataset):
+            batch.pop("event")
+            probabilities = np.asarray(predict(params, layout.put_batch(batch, size)))
+            chunk = slice(index * size, (index + 1) * size)
+            event, scored = rows.event[chunk], rows.scored[chunk]
+            result[encoded.event[event[scored]]] = probabilities[: len(event)][scored]
     return result
 
 
-def metrics_of(log: EventLog, probabilities: Float32[np.ndarray, "E K"], period: int) -> dict[str, dict[str, Any]]:
-    """Metrics of each task over the events of a period."""
-    chosen = log.period == period
+def metrics_of(
+    log: EventLog, probabilities: Float32[np.ndarray, "E K"], chosen: Bool[np.ndarray, " E"]
+) -> dict[str, dict[str, Any]]:
+    """Metrics of each task over the chosen events."""
     return {
         task: task_metrics(log.labels[chosen, k], probabilities[chosen, k], log.user[chosen])
         for k, task in enumerate(log.task_names)

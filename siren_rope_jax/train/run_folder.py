@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import fcntl
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -19,8 +18,9 @@ from typing import Any
 import jax
 
 from siren_rope_jax import __version__
-from siren_rope_jax.data.encode import Encoded, Encoder
+from siren_rope_jax.data.encode import Encoder
 from siren_rope_jax.data.event_log import EventLog
+from siren_rope_jax.data.fingerprint import fingerprint
 from siren_rope_jax.data.schema import EventLogSpec, InputError
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.durable import write_json
@@ -59,7 +59,6 @@ def open_run(
     run: Path,
     log: EventLog,
     encoder: Encoder,
-    encoded: Encoded,
     config: TrainConfig,
     *,
     allow_drift: bool = False,
@@ -71,7 +70,6 @@ def open_run(
         saved may change, as the result does not depend on it.
       log: the log that is trained on.
       encoder: fitted on it.
-      encoded: the log, encoded.
       config: the run.
       allow_drift: go on with other settings of the training; never with another model or other data.
 
@@ -84,7 +82,7 @@ def open_run(
     described = {
         "config": dataclasses.asdict(config),
         "log": log.spec.to_dict(),
-        "data": _described_data(log, encoded),
+        "data": _described_data(log),
     }
     described = json.loads(json.dumps(described))
 
@@ -211,20 +209,58 @@ def _described(run: Path) -> dict[str, Any]:
             raise ValueError("it lacks a part")
     except ValueError as error:  # of JSON and of UTF-8 too
         raise InputError(f"{run / 'config.json'} is damaged: {error}") from None
+    if "rows" not in described["data"]:
+        raise InputError(f"{run} must be a run of siren-rope {__version__}, but is of an earlier version: train anew")
     return described
 
 
-def check_data(run: Path, log: EventLog, encoded: Encoded) -> None:
+def check_data(run: Path, log: EventLog) -> None:
     """Checks that the log is still the one that was trained on.
 
     Raises:
       InputError: if events came, went or changed.
     """
-    _check_same(run, _described(run)["data"], log, _described_data(log, encoded))
+    _check_same(run, _described(run)["data"], log, _described_data(log))
 
 
-def _described_data(log: EventLog, encoded: Encoded) -> dict[str, Any]:
-    return {"events": len(log.time), "digest": _digest(encoded)}
+def check_history(run: Path, log: EventLog, *, allow_changed: bool = False) -> str | None:
+    """Checks that the history that new events are scored from is what was trained on, or has only grown.
+
+    Args:
+      run: folder of a run.
+      log: its log, with new events.
+      allow_changed: take a log whose old events have changed, too, and only say so.
+
+    Returns:
+      What is to be said of the log, or None if it is the same.
+
+    Raises:
+      InputError: if events of then went or changed.
+    """
+    there, here = _described(run)["data"], _described_data(log)
+    if there == here:
+        return None
+    # Rows come at the end of the last file, or at later times; either tells which are old.
+    old = (log.row < there["rows"], log.time <= there["last_time_ms"])
+    events = {"events": there["events"], "digest": there["digest"]}
+    if any(fingerprint(log, ~log.new & chosen) == events for chosen in old):
+        return (
+            f"the log has grown by {here['events'] - there['events']:,} events since {run} was trained on "
+            f"{there['events']:,}: they are history too"
+        )
+    changed = (
+        f"events that {run} was trained on have changed or gone since: there were {there['events']:,}, there are "
+        f"{here['events']:,} events now in {', '.join(map(str, log.spec.files))}"
+    )
+    if not allow_changed:
+        raise InputError(f"{changed}; train anew, or give --allow-changed-log to score from the log as it is now")
+    return changed
+
+
+def _described_data(log: EventLog) -> dict[str, Any]:
+    old = ~log.new
+    extent = {"rows": int(log.row[old].max()) + 1, "last_time_ms": int(log.time[old].max())}
+    return fingerprint(log, old) | extent
 
 
 def _check_same(run: Path, there: dict[str, Any], log: EventLog, here: dict[str, Any]) -> None:
@@ -233,13 +269,6 @@ def _check_same(run: Path, there: dict[str, Any], log: EventLog, here: dict[str,
             f"{run} was trained on {there['events']} events of {', '.join(map(str, log.spec.files))}, but these files "
             f"have changed since and hold {here['events']} events now"
         )
-
-
-def _digest(encoded: Encoded) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for name, column in sorted(encoded.columns.items()):
-        digest.update(name.encode() + column.tobytes())
-    return digest.hexdigest()
 
 
 def _environment() -> dict[str, Any]:

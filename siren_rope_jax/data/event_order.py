@@ -1,0 +1,54 @@
+"""The order in which events are encoded: user after user, oldest first, and never by the order of rows in a file."""
+
+import numpy as np
+from jaxtyping import Bool, Int64, UInt64
+
+from siren_rope_jax.data.event_log import EventLog
+from siren_rope_jax.data.stable_order import stable_order
+
+
+def event_order(
+    log: EventLog, alone: Bool[np.ndarray, " E"], item_hashes: UInt64[np.ndarray, " I"]
+) -> Int64[np.ndarray, " E"]:
+    """Orders events by user, within a user those `alone` last, then by second, then by what they are.
+
+    Events of one second do not see each other, but slots have an order all the same: it decides which of them a window
+    keeps and in what order numbers are added. It is drawn from hashes of the items, then of all other content, so that
+    neither the order of rows nor an outcome has a part in it. Events alike in everything may stand either way.
+
+    Args:
+      log: events in the order of their time.
+      alone: events that nobody sees.
+      item_hashes: of each item of the log.
+    """
+    order = stable_order(2 * log.user.astype(np.int64) + alone)
+    second = (log.time // 1000)[order]
+    same = np.zeros(len(order) + 1, bool)  # as the event before
+    if len(order):
+        ordered = [log.user[order], alone[order], second]
+        same[1:-1] = np.all([column[1:] == column[:-1] for column in ordered], axis=0)
+    tied = np.flatnonzero(same[:-1] | same[1:])
+    events = order[tied]
+    run = np.cumsum(~same[tied])
+    outcomes = _mixed(log.labels[events], log.actions[events], log.action_known[events])
+    content = _mixed(log.categorical[events], log.dense[events], log.time[events, None])
+    order[tied] = events[np.lexsort((outcomes, content, item_hashes[log.item[events]], run))]
+    return order
+
+
+def _mixed(*columns: np.ndarray) -> UInt64[np.ndarray, " E"]:
+    """One hash a row, equal for equal bits."""
+    mixed = np.zeros(len(columns[0]), np.uint64)
+    for column in np.concatenate([_bits(column) for column in columns], axis=1).T:
+        # The finaliser of splitmix64, over the sum of the hash so far and the next number.
+        mixed = mixed * np.uint64(0x9E3779B97F4A7C15) + column + np.uint64(1)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed ^= mixed >> np.uint64(31)
+    return mixed
+
+
+def _bits(column: np.ndarray) -> UInt64[np.ndarray, "E F"]:
+    if column.dtype == np.float32:
+        return np.where(np.isnan(column), np.float32(np.nan), column).view(np.uint32).astype(np.uint64)
+    return column.astype(np.uint64)
