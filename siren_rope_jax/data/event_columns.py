@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import polars as pl
 
+from siren_rope_jax.data.precision import id_rules, refuse_float32, time_rules
 from siren_rope_jax.data.read_table import Rule, Table
 from siren_rope_jax.data.schema import UTC_OFFSETS, EventLogSpec, Signal
-from siren_rope_jax.data.toml_section import InputError
 
 _FIRST_SECOND, _END_SECOND = 315_532_800, 4_102_444_800  # the years 1980 to 2099
 _WHOLE_FLOATS = 2.0**53  # every whole number up to here is a float64
@@ -19,35 +19,39 @@ def outcomes(spec: EventLogSpec) -> tuple[Signal, ...]:
     return tuple(dict.fromkeys((*spec.tasks, *spec.actions)))
 
 
-def event_columns(
-    table: Table, spec: EventLogSpec, *, outcomes_required: bool
-) -> tuple[dict[str, pl.Expr], list[Rule]]:
+def event_columns(table: Table, spec: EventLogSpec, *, are_new: bool) -> tuple[dict[str, pl.Expr], list[Rule]]:
     """Returns the columns to read from an event file, and the rules that its rows must satisfy.
 
     Args:
       table: the open file.
       spec: which column is what.
-      outcomes_required: whether the columns of tasks and actions must exist; an outcome without all of its
-        columns is unobserved otherwise.
+      are_new: whether the events are to be scored. Then the columns of tasks and actions need not exist; an
+        outcome without all of its columns is unobserved.
 
     Returns:
-      (columns, rules). The columns are user, item (text), time (int64, ms), utc_offset (int32, s; where the
-      spec has such a column), "outcome i" (float32, null = unobserved) for each of `outcomes`, "known i"
-      (int64, ms) for those with their own time, "categorical i" (text) and "dense i" (float32).
+      (columns, rules). The columns are user, item (text; null = missing, unless the spec refuses that), time
+      (int64, ms), utc_offset (int32, s; where the spec has such a column), "outcome i" (float32, null =
+      unobserved) for each of `outcomes`, "known i" (int64, ms) for those with their own time, "categorical i"
+      (text) and "dense i" (float32).
 
     Raises:
       InputError: if a column is missing or of a type that cannot be read.
     """
     builder = _Builder(table, spec.timestamp_unit)
-    builder.identifier("user", spec.user)
-    builder.identifier("item", spec.item)
+    remedy = '[log] missing_ids = "drop" leaves such rows out'
+    if are_new:
+        remedy = "give such a row an id of its own to score it as unknown"
+    for name, column in (("user", spec.user), ("item", spec.item)):
+        ids, rules = key_column(table, column, f"[log] {name}", name, spec.missing_ids, remedy)
+        builder.columns[name] = ids
+        builder.rules += rules
     time = builder.time(spec.timestamp, "[log] timestamp", required=True)
     builder.columns["time"] = time
     if spec.utc_offset_column is not None:
         builder.utc_offset(spec.utc_offset_column)
     for index, signal in enumerate(outcomes(spec)):
         key = f"{'[tasks]' if signal in spec.tasks else '[actions]'} {signal.name}"
-        readable = outcomes_required or all(column in table.types for column in signal.columns)
+        readable = not are_new or all(column in table.types for column in signal.columns)
         outcome = builder.outcome(signal, key) if readable else pl.lit(None, pl.Boolean)
         builder.columns[f"outcome {index}"] = outcome.cast(pl.Float32)
         if signal.known_at or signal.happened_at:
@@ -70,18 +74,31 @@ def dense_column(table: Table, column: str) -> tuple[pl.Expr, Rule]:
     return dense, Rule(column, valid, "a finite number or an empty cell")
 
 
-def key_column(table: Table, column: str, key: str, noun: str) -> tuple[pl.Expr, Rule]:
-    """Returns a column of ids as text, and the rule that none is missing."""
+def key_column(
+    table: Table, column: str, key: str, noun: str, missing_ids: str, remedy: str
+) -> tuple[pl.Expr, list[Rule]]:
+    """Returns a column of ids as text, null = missing, and the rules on them.
+
+    Args:
+      table: the open file.
+      column: the column of ids.
+      key: where the user named it.
+      noun: whose ids they are: "user" or "item".
+      missing_ids: "refuse" makes a rule that no id is missing.
+      remedy: words that the error then adds.
+    """
     kind = table.types[table.require(column, key)]
+    refuse_float32(table, column, key, "ids")
     text = table.text(column)
+    rules = id_rules(table, column, f"the id of the {noun}")
     if kind == pl.Float64:
-        # A whole number that came with missing ones; `whole_numbers` reads its text 7.0 as 7.
-        number = pl.col(column)
+        # Whole numbers of a column that had gaps; `whole_numbers` reads the text 7.0 as 7.
+        number = pl.col(column).fill_nan(None)
         whole = (number == number.round()) & (number.abs() <= _WHOLE_FLOATS)
-        return text, Rule(column, text.is_not_null() & whole, f"a whole number as {noun}")
-    if kind.is_float():
-        raise InputError(f'{table.path}: the column "{column}" ({key}) holds {kind}, expected whole numbers or text')
-    return text, Rule(column, text.is_not_null(), noun)
+        rules.append(Rule(column, whole.fill_null(True), f"a whole number as the id of the {noun}"))
+    if missing_ids == "refuse":
+        rules.append(Rule(column, text.is_not_null(), f"the id of the {noun}", lambda cell: f"; {remedy}"))
+    return text, rules
 
 
 class _Builder:
@@ -92,17 +109,15 @@ class _Builder:
         self.columns: dict[str, pl.Expr] = {}
         self.rules: list[Rule] = []
 
-    def identifier(self, name: str, column: str) -> None:
-        self.columns[name], rule = key_column(self.table, column, f"[log] {name}", f"the id of the {name}")
-        self.rules.append(rule)
-
     def time(self, column: str, key: str, *, required: bool) -> pl.Expr:
         number, is_number = self.table.number(self.table.require(column, key))
+        refuse_float32(self.table, column, key, "times")
         time = number * _MILLISECONDS[self.unit]
         sane = time.is_between(_FIRST_SECOND * 1000, _END_SECOND * 1000, closed="left")
         expected = f"a Unix time in {_UNIT_NAMES[self.unit]} between the years 1980 and 2100"
         valid = is_number & sane.fill_null(not required)
         self.rules.append(Rule(column, valid, expected, _other_unit(self.unit)))
+        self.rules += time_rules(self.table, column, self.unit)
         return time.round().cast(pl.Int64, strict=False)
 
     def utc_offset(self, column: str) -> None:

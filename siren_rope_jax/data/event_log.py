@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float32, Int8, Int32, Int64, UInt64
 from siren_rope_jax.data.event_columns import outcomes
 from siren_rope_jax.data.event_rows import IF_NEW, read_event_rows
 from siren_rope_jax.data.matching import match_note
+from siren_rope_jax.data.precision import midnight_note
 from siren_rope_jax.data.schema import EventLogSpec, SideTable, Signal
 from siren_rope_jax.data.side_table import SideFeatures, read_side_table
 from siren_rope_jax.data.stable_hash import stable_hash
@@ -90,7 +91,8 @@ def read_event_log(spec: EventLogSpec, *, new_events: Path | None = None, allow_
     Args:
       spec: which files and columns.
       new_events: a table with the columns of the log, save that those of outcomes may be absent: such
-        an outcome is unobserved. Its rows are never dropped or merged.
+        an outcome is unobserved. Its rows are never merged or dropped, not for a missing id either, which
+        makes an unknown user or item where the spec does not refuse it.
       allow_unmatched: whether the log and its side tables may know none of the new events' users, items or values.
 
     Returns:
@@ -121,6 +123,7 @@ def read_event_log(spec: EventLogSpec, *, new_events: Path | None = None, allow_
     _check_periods(spec, period)
     _check_labels(spec, labels[period == TRAIN])
     day, second = split_unix_time(time, unit="ms", utc_offset=_utc_offset(events, spec), time_zone=spec.time_zone)
+    notes += filter(None, [midnight_note(second[~events["new"].to_numpy()])])
     sides, position = [], len(spec.categorical)
     for side in spec.side_tables:
         hashed = categorical_names[position : position + len(side.categorical)]

@@ -8,6 +8,8 @@ import polars as pl
 
 from siren_rope_jax.data.event_columns import event_columns
 from siren_rope_jax.data.matching import match_note
+from siren_rope_jax.data.missing_ids import missing_ids_note, with_own_ids
+from siren_rope_jax.data.precision import check_times
 from siren_rope_jax.data.read_table import open_table
 from siren_rope_jax.data.repeated_rows import one_row_per_event
 from siren_rope_jax.data.schema import EventLogSpec
@@ -71,7 +73,7 @@ def read_event_rows(
     if new_events is not None:
         new = _read_new(spec, new_events, columns, styles, notes)
         notes += _match_notes(new_events, new, rows, columns, allow_unmatched=allow_unmatched)
-        rows = pl.concat([rows, new.with_row_index("row").with_columns(new=pl.lit(True))])
+        rows = pl.concat([rows, with_own_ids(new).with_row_index("row").with_columns(new=pl.lit(True))])
     for index, name in enumerate(categorical_names[: len(spec.categorical)]):
         column = f"categorical {index}"
         rows = rows.with_columns(pl.Series(column, stable_hash(rows[column], name)))
@@ -79,9 +81,11 @@ def read_event_rows(
 
 
 def _read_log(spec: EventLogSpec, columns: dict[str, str], notes: list[str]) -> tuple[pl.DataFrame, dict[str, Style]]:
-    parts = [_read(file, spec, outcomes_required=True) for file in spec.files]
+    parts = [_read(file, spec, notes) for file in spec.files]
     styles = {name: [style_of(part[name]) for part in parts] for name in columns}
     rows = pl.concat(parts).with_row_index("row")
+    if rows["user"].has_nulls() or rows["item"].has_nulls():  # which the spec allows, or the files were refused
+        rows = rows.drop_nulls(("user", "item"))
     for name, column in columns.items():
         if style_of_all(styles[name]) is Style.FLOATS:
             rows = rows.with_columns(as_whole_numbers(rows[name]))
@@ -94,7 +98,7 @@ def _read_log(spec: EventLogSpec, columns: dict[str, str], notes: list[str]) -> 
 def _read_new(
     spec: EventLogSpec, file: Path, columns: dict[str, str], styles: dict[str, Style], notes: list[str]
 ) -> pl.DataFrame:
-    rows = _read(file, spec, outcomes_required=False)
+    rows = _read(file, spec, notes, are_new=True)
     for name, column in columns.items():
         if are_whole_numbers(style_of(rows[name]), styles[name]):
             rows = rows.with_columns(as_whole_numbers(rows[name]))
@@ -102,9 +106,13 @@ def _read_new(
     return rows
 
 
-def _read(file: Path, spec: EventLogSpec, *, outcomes_required: bool) -> pl.DataFrame:
-    with open_table(file) as table:
-        return table.read(*event_columns(table, spec, outcomes_required=outcomes_required))
+def _read(file: Path, spec: EventLogSpec, notes: list[str], *, are_new: bool = False) -> pl.DataFrame:
+    with open_table(file, quote=spec.quote) as table:
+        rows = table.read(*event_columns(table, spec, are_new=are_new))
+    notes += table.notes
+    notes += filter(None, [missing_ids_note(file, rows, is_new=are_new)])
+    check_times(file, spec.timestamp, rows["time"].to_numpy())
+    return rows
 
 
 def _match_notes(

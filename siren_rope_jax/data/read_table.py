@@ -1,10 +1,7 @@
 """One table file, CSV, TSV or Parquet, plain or inside .gz or .zip, read checked row by row with polars."""
 
 import contextlib
-import csv
 import dataclasses
-import gzip
-import shutil
 import tempfile
 import zipfile
 import zlib
@@ -14,11 +11,14 @@ from typing import Any
 
 import polars as pl
 
+from siren_rope_jax.data.csv_lines import Dialect, LineCount, count_lines, number_of
+from siren_rope_jax.data.malformed_lines import line_of_row, malformed
+from siren_rope_jax.data.table_file import SEPARATORS, decompressed, existing_file
 from siren_rope_jax.data.toml_section import InputError, did_you_mean
 
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
-_FORMATS = (*_SEPARATORS, ".parquet")
 _ROW, _BAD = "__row", "__bad"  # beside the user's columns
+# Cells that programs write for "no value"; pandas, R, SQL dumps and spreadsheets have one each.
+MISSING_WORDS = ("", "NULL", "null", "NaN", "nan", "NA", "N/A", "n/a", "#N/A", "<NA>", "None", r"\N")
 _STRIPPED, _LOWER_CASE, _NUMBER = "__stripped ", "__lower_case ", "__number "  # of each column of text
 
 
@@ -53,12 +53,16 @@ class Table:
       local: the same, decompressed.
       frame: its columns, and the row number; blank lines of a text file are left out.
       types: type of each column; in a text file every column is text.
+      dialect: how its lines hold cells; None for Parquet.
+      notes: what `read` noticed, one sentence each, for the user to be told.
     """
 
     path: Path
     local: Path
     frame: pl.LazyFrame
     types: Mapping[str, Any]  # of polars.DataType, which beartype refuses as an annotation
+    dialect: Dialect | None = None
+    notes: list[str] = dataclasses.field(default_factory=list)
 
     def require(self, column: str, key: str) -> str:
         """Returns `column`, or raises InputError if the table lacks it; `key` is where the user named it."""
@@ -67,27 +71,34 @@ class Table:
             raise InputError(f'{self.path}: the column "{column}" ({key}) is not in this file{suggestion}')
         return column
 
+    def is_text(self, column: str) -> bool:
+        """Whether the cells are text, which may say in words that a value is missing."""
+        return self.types[column] in (pl.String, pl.Categorical, pl.Enum)
+
     def text(self, column: str) -> pl.Expr:
-        """Returns the cells as text, null where empty."""
+        """Returns the cells as text, null where missing: empty, blank or one of `MISSING_WORDS`."""
         kind = self.types[column]
         if kind.is_nested() or kind == pl.Binary or kind == pl.Object:
             raise InputError(f'{self.path}: the column "{column}" holds {kind}, expected text or numbers')
         cell = pl.col(column).fill_nan(None) if kind.is_float() else pl.col(column)
         text = cell.cast(pl.String)
-        return pl.when(text != "").then(text)
+        if not self.is_text(column):
+            return text
+        stripped = pl.col(_STRIPPED + column) if kind == pl.String else text.str.strip_chars()
+        return pl.when(~stripped.is_in(MISSING_WORDS)).then(text)
 
     def number(self, column: str) -> tuple[pl.Expr, pl.Expr]:
-        """Returns the cells as float64, null where empty or NaN, and whether each is empty or a number."""
+        """Returns the cells as float64, null where missing, and whether each is missing or a number."""
         kind = self.types[column]
         if kind.is_numeric() or kind == pl.Boolean:
             return pl.col(column).cast(pl.Float64).fill_nan(None), pl.lit(True)
         if kind != pl.String:
             raise InputError(f'{self.path}: the column "{column}" holds {kind}, expected numbers')
         text, number = pl.col(_STRIPPED + column), pl.col(_NUMBER + column)
-        return number.fill_nan(None), number.is_not_null() | text.is_null() | (text == "")
+        return number.fill_nan(None), number.is_not_null() | text.is_in(MISSING_WORDS).fill_null(True)
 
     def flag(self, column: str) -> tuple[pl.Expr, pl.Expr]:
-        """Returns the cells as true, false or null, and whether each cell is 0, 1, true, false or empty."""
+        """Returns the cells as true, false or null, and whether each cell is 0, 1, true, false or missing."""
         if self.types[column] == pl.Boolean:
             return pl.col(column), pl.lit(True)
         number, is_number = self.number(column)
@@ -107,23 +118,41 @@ class Table:
           rules: what must hold in every row.
 
         Raises:
-          InputError: naming the first offending row of the first broken rule, or if the table has no rows.
+          InputError: naming malformed lines or the first offending row of the first broken rule, or if the table
+            has no rows.
         """
+        counted = self._count_lines()
         wanted = [expression.alias(name) for name, expression in columns.items()]
         bad = pl.any_horizontal(pl.lit(False), *[rule.broken for rule in rules]).alias(_BAD)
         with _reading(self.path, self.local):
             data = self.frame.select(*wanted, bad).collect(engine="streaming")
         if data.height == 0:
             raise InputError(f"{self.path}: this file has no rows, expected at least one below the header")
+        if counted is not None and counted.rows != data.height:
+            raise InputError(
+                f"{self.path}: {number_of(data.height, 'row')} were read, but its lines hold {counted.rows:,}, "
+                "expected as many"
+            )
         if data[_BAD].any():
             raise self._broken(rules)
+        remarks = counted.remarks if counted else ""
+        self.notes.append(f"{number_of(data.height, 'row')} read from {self.path}{remarks}")
         return data.drop(_BAD)
 
     def place(self, row: int) -> str:
         """Names a row, counted from 0, as the user sees it: by line in a text file."""
-        if self.local.suffix not in _SEPARATORS:
+        if self.dialect is None:
             return f"row {row} (counted from 0)"
-        return f"line {_line_of_row(self.local, row)}"
+        return f"line {line_of_row(self.dialect, row)}"
+
+    def _count_lines(self) -> LineCount | None:
+        if self.dialect is None:
+            return None
+        with _reading(self.path, self.local):
+            counted = count_lines(self.dialect)
+        if counted is None:
+            raise InputError(f"{self.path}: {malformed(self.dialect)}")
+        return counted
 
     def _broken(self, rules: Sequence[Rule]) -> InputError:
         for rule in rules:
@@ -131,45 +160,52 @@ class Table:
             if offending.height:
                 row, cell = offending.row(0)
                 found = "an empty cell" if cell is None or cell == "" else repr(cell)
+                others = self.frame.filter(rule.broken).select(pl.len()).collect(engine="streaming").item() - 1
+                more = f" (and {number_of(others, 'more row')})" if others else ""
                 return InputError(
                     f'{self.path}: {self.place(row)}, column "{rule.column}": expected {rule.expected}, '
-                    f"found {found}{rule.hint(str(cell))}"
+                    f"found {found}{more}{rule.hint(str(cell))}"
                 )
         raise AssertionError("no rule is broken")
 
 
 @contextlib.contextmanager
-def open_table(path: Path) -> Iterator[Table]:
+def open_table(path: Path, *, quote: str = '"') -> Iterator[Table]:
     """Opens a table file; the format is told by its name.
 
     Args:
       path: .csv, .tsv or .parquet, alone or followed by .gz or .zip, or a .zip that holds one such table. A
         plain file that is absent is also looked for as .gz and .zip, and the reverse.
+      quote: what encloses cells of a text file that hold separators or line breaks, or "none": then quotes are text.
 
     Raises:
       InputError: if the file is missing, empty, damaged, not UTF-8 or of another format, in one sentence.
     """
-    path = _existing(path)
+    path = existing_file(path)
     with tempfile.TemporaryDirectory() as folder:
         with _reading(path, path):
-            local = _decompressed(path, Path(folder))
+            local = decompressed(path, Path(folder))
         with _reading(path, local):
             if local.suffix == ".parquet":
                 frame = pl.scan_parquet(local, glob=False, row_index_name=_ROW)
             else:
                 frame = pl.scan_csv(
                     local,
-                    separator=_SEPARATORS[local.suffix],
+                    separator=SEPARATORS[local.suffix],
+                    quote_char=None if quote == "none" else quote,
                     infer_schema=False,
                     glob=False,
                     row_index_name=_ROW,
                 )
             types = dict(frame.drop(_ROW).collect_schema())
-        if local.suffix in _SEPARATORS:
+        dialect = None
+        if local.suffix in SEPARATORS:
             if any("\N{REPLACEMENT CHARACTER}" in name for name in types):
                 raise InputError(_not_utf8(path, local))
             frame = frame.filter(~pl.all_horizontal(pl.col(list(types)).is_null()))  # blank lines
-        yield Table(path, local, _with_readings(frame, types), types)
+            enclosing = None if quote == "none" else quote.encode()
+            dialect = Dialect(local, SEPARATORS[local.suffix].encode(), enclosing, len(types))
+        yield Table(path, local, _with_readings(frame, types), types, dialect)
 
 
 def _with_readings(frame: pl.LazyFrame, types: Mapping[str, Any]) -> pl.LazyFrame:
@@ -182,57 +218,6 @@ def _with_readings(frame: pl.LazyFrame, types: Mapping[str, Any]) -> pl.LazyFram
     numbers = {_NUMBER + column: pl.col(_STRIPPED + column).cast(pl.Float64, strict=False) for column in texts}
     lower_case = {_LOWER_CASE + column: pl.col(_STRIPPED + column).str.to_lowercase() for column in texts}
     return frame.with_columns(**stripped).with_columns(**numbers, **lower_case)
-
-
-def _existing(path: Path) -> Path:
-    compressed = path.suffix.lower() in (".gz", ".zip")
-    others = [path.with_suffix("")] if compressed else [Path(f"{path}.gz"), Path(f"{path}.zip")]
-    for candidate in (path, *others):
-        if candidate.is_file():
-            return candidate
-    if path.is_dir():
-        raise InputError(f"{path}: this is a folder, expected a file")
-    siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
-    raise InputError(f"{path}: this file does not exist{did_you_mean(path.name, siblings)}")
-
-
-def _decompressed(path: Path, folder: Path) -> Path:
-    """Returns a plain file in one of the known formats, unpacked into `folder` if need be."""
-    kind = path.suffix.lower()
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: this file is empty")
-    if kind in _FORMATS:
-        return path if kind == path.suffix else _linked(path, folder / f"table{kind}")
-    if kind == ".zip":
-        with zipfile.ZipFile(path) as archive:
-            # Archives made on a Mac carry a shadow "__MACOSX/._name" of every file.
-            names = [name for name in archive.namelist() if not name.startswith("__MACOSX")]
-            tables = [name for name in names if Path(name).suffix.lower() in _FORMATS]
-            if len(tables) != 1:
-                found = ", ".join(tables) or "none"
-                raise InputError(f"{path}: expected exactly one {_formats()} file in this zip, found {found}")
-            with archive.open(tables[0]) as source:
-                return _unpacked(source, folder / f"table{Path(tables[0]).suffix.lower()}")
-    inner = Path(path.stem).suffix.lower()
-    if kind == ".gz" and inner in _FORMATS:
-        with gzip.open(path) as source:
-            return _unpacked(source, folder / f"table{inner}")
-    raise InputError(f"{path}: expected a {_formats()} file, or one of these inside .gz or .zip")
-
-
-def _formats() -> str:
-    return f"{', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}"
-
-
-def _linked(path: Path, target: Path) -> Path:
-    target.symlink_to(path.absolute())
-    return target
-
-
-def _unpacked(source: object, target: Path) -> Path:
-    with target.open("wb") as sink:
-        shutil.copyfileobj(source, sink, 1 << 20)  # type: ignore[arg-type]
-    return target
 
 
 @contextlib.contextmanager
@@ -264,18 +249,3 @@ def _not_utf8(path: Path, local: Path) -> str:
                 found = f"the byte 0x{line[error.start]:02x}"
                 return f"{path}: line {number}: expected text in UTF-8, found {found}; save the file as UTF-8"
     return f"{path}: expected text in UTF-8; save the file as UTF-8"
-
-
-def _line_of_row(path: Path, row: int) -> int:
-    """Returns the line at which a data row starts; quoted cells may hold line breaks."""
-    csv.field_size_limit(1 << 30)
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.reader(file, delimiter=_SEPARATORS[path.suffix])
-        for header in reader:
-            if header:
-                break
-        line = reader.line_num + 1
-        for _ in range(row):
-            next(reader)
-            line = reader.line_num + 1
-    return line

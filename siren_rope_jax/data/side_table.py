@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float32, UInt64
 
+from siren_rope_jax.data.csv_lines import number_of
 from siren_rope_jax.data.event_columns import dense_column, key_column
 from siren_rope_jax.data.read_table import Table, open_table
 from siren_rope_jax.data.schema import SideTable
@@ -46,9 +47,10 @@ def read_side_table(
     Raises:
       InputError: if the file is bad, or has two rows for one key.
     """
-    with open_table(side.file) as table:
-        key, rule = key_column(table, side.key, "[[side_table]] key", f"the id of the {side.join}")
-        columns, rules = {"key": key}, [rule]
+    with open_table(side.file, quote=side.quote) as table:
+        remedy = '[[side_table]] missing_ids = "drop" leaves such rows out'
+        key, rules = key_column(table, side.key, "[[side_table]] key", side.join, side.missing_ids, remedy)
+        columns = {"key": key}
         for column in side.categorical:
             columns[f"categorical {column}"] = table.text(table.require(column, "[[side_table]] categorical"))
         for column in side.dense:
@@ -58,6 +60,9 @@ def read_side_table(
         data = table.read(columns, rules)
         data = _with_whole_numbers(data, side, style, notes)
         _check_keys_are_unique(table, side.key, data["key"])
+    notes += table.notes
+    if missing := data["key"].null_count():
+        notes.append(f"{side.file}: {number_of(missing, 'row')} left out for a missing key")
     rows = ids.to_frame("key").join(data.with_columns(found=pl.lit(True)), on="key", how="left", maintain_order="left")
     hashes = [
         stable_hash(rows[f"categorical {column}"], name)
@@ -82,7 +87,7 @@ def _with_whole_numbers(data: pl.DataFrame, side: SideTable, style: Style, notes
 
 
 def _check_keys_are_unique(table: Table, column: str, keys: pl.Series) -> None:
-    repeated = keys.is_duplicated()
+    repeated = keys.is_duplicated() & keys.is_not_null()
     if repeated.any():
         key = keys.filter(repeated)[0]
         first, second = (keys == key).arg_true()[:2]

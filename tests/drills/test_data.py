@@ -27,7 +27,7 @@ def test_a_run_would_go_on_with_other_data(drill, trainer, feed, reference, tmp_
     for name, content, expected in (
         ("missing", None, "1.csv"),
         ("empty", b"", "1.csv"),
-        ("cut in a line", whole[: -len(lines[-1]) - 12], "these files have changed since"),
+        ("cut in a line", whole[: -len(lines[-1]) - 12], "fields and no line break, as where a file was cut"),
         ("cut between lines", b"".join(lines[:-100]), "these files have changed since"),
         ("one label changed", b"".join([*lines[:-1], changed]), "these files have changed since"),
     ):

@@ -1,0 +1,100 @@
+"""Recognises ids and times that lost digits on their way into the file, so that different ones became equal."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from jaxtyping import Int32, Int64
+
+from siren_rope_jax.data.read_table import Rule, Table
+from siren_rope_jax.data.toml_section import InputError
+
+# A point or a plus sign, as every program prints it: neither is in a hexadecimal id such as 5e10. A negative exponent
+# marks a number with all its digits, such as 9377952927E-5.
+_SCIENTIFIC_ID = r"^\s*[+-]?[0-9](\.[0-9]+[eE]\+?|[eE]\+)[0-9]+\s*$"
+# Unix times of the years 1980 to 2099 have 9 or 10 digits in seconds, 12 or 13 in milliseconds.
+_SCIENTIFIC_TIME = {unit: rf"^\s*[0-9](\.[0-9]{{0,{kept - 1}}})?[eE]" for unit, kept in (("s", 9), ("ms", 12))}
+_FEWEST_TIMES = 8  # fewer may be multiples of anything by chance
+_SAMPLE = 1000
+_SHIFT = 8 * 3_600_000  # local midnights, as 86,400 and 28,800 s themselves, may be multiples of 128 s
+_DECIMAL_STEP = 10_000_000  # what six decimal digits leave of a time, which are those of %g and of spreadsheets
+
+
+def refuse_float32(table: Table, column: str, key: str, what: str) -> None:
+    """Raises InputError if a column of ids or times is of a float type that cannot tell them apart."""
+    kind = table.types[column]
+    if kind in (pl.Float32, pl.Float16):
+        raise InputError(
+            f'{table.path}: the column "{column}" ({key}) holds {kind}, which keeps {7 if kind == pl.Float32 else 3} '
+            f"digits, so that different {what} become equal: export the {what} anew as whole numbers or text"
+        )
+
+
+def id_rules(table: Table, column: str, noun: str) -> list[Rule]:
+    """Returns the rule that no id is in scientific notation, which keeps a few digits and merges users or items."""
+    if not table.is_text(column):
+        return []
+    valid = ~pl.col(column).cast(pl.String).str.contains(_SCIENTIFIC_ID)
+    hint = "; a spreadsheet or a float column rounded it: export the ids as text"
+    return [Rule(column, valid.fill_null(True), f"{noun} with all its digits", lambda cell: hint)]
+
+
+def time_rules(table: Table, column: str, unit: str) -> list[Rule]:
+    """Returns the rule that no time is in scientific notation with fewer digits than its unit has."""
+    if not table.is_text(column):
+        return []
+    valid = ~pl.col(column).cast(pl.String).str.contains(_SCIENTIFIC_TIME[unit])
+    hint = "; a spreadsheet or a float format rounded it: export the times as whole numbers"
+    return [Rule(column, valid.fill_null(True), "a Unix time with all its digits", lambda cell: hint)]
+
+
+def check_times(path: Path, column: str, time: Int64[np.ndarray, " E"]) -> None:
+    """Checks that times were not rounded as Float32 or six decimal digits round them.
+
+    Dates, and times at one hour of the day or at fixed hours eight hours apart, are legitimate.
+
+    Args:
+      path: the file, for the error.
+      column: the column, for the error.
+      time: Unix milliseconds.
+
+    Raises:
+      InputError: if every time is such a multiple, and there are enough for that not to be chance.
+    """
+
+    def every(test: object) -> bool:
+        return bool(test(time[:_SAMPLE]).all()) and bool(test(time).all())  # type: ignore[operator]
+
+    rounded = next((name for name, test in _ROUNDED.items() if every(test)), None)
+    if rounded is None or every(lambda t: (t - t[0]) % _SHIFT == 0):
+        return
+    distinct = len(np.unique(time))
+    if distinct >= _FEWEST_TIMES:
+        raise InputError(
+            f'{path}: the column "{column}" holds {distinct:,} different times in {len(time):,} rows, each rounded '
+            f"as {rounded} does: export the times anew as whole numbers or text with all digits"
+        )
+
+
+def midnight_note(second: Int32[np.ndarray, " E"]) -> str | None:
+    """Returns a sentence for the user if every event has the same time of day, as dates have.
+
+    Args:
+      second: local second of the day of each event.
+    """
+    if not len(second) or (second != second[0]).any():
+        return None
+    hour, minute = divmod(int(second[0]) // 60, 60)
+    name = "midnight" if second[0] == 0 else f"at {hour:02d}:{minute:02d}:{second[0] % 60:02d} of its day"
+    return f"every time is {name}, as dates are: the events of one day do not see each other"
+
+
+def _is_float32(time: np.ndarray, unit: float) -> np.ndarray:
+    return (time / unit).astype(np.float32) == time / unit
+
+
+_ROUNDED = {
+    "Float32 (steps of 128 s)": lambda time: _is_float32(time, 1000.0),
+    "Float32 (steps of 131 s)": lambda time: _is_float32(time, 1.0),
+    "a format with six digits (steps of 10,000 s)": lambda time: time % _DECIMAL_STEP == 0,
+}

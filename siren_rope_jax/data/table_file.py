@@ -1,0 +1,63 @@
+"""Finds a table file, plain or inside .gz or .zip, and unpacks it."""
+
+import gzip
+import shutil
+import zipfile
+from pathlib import Path
+
+from siren_rope_jax.data.toml_section import InputError, did_you_mean
+
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+_FORMATS = (*SEPARATORS, ".parquet")
+
+
+def existing_file(path: Path) -> Path:
+    """Returns the file, or else its compressed or plain twin; raises InputError if there is none."""
+    compressed = path.suffix.lower() in (".gz", ".zip")
+    others = [path.with_suffix("")] if compressed else [Path(f"{path}.gz"), Path(f"{path}.zip")]
+    for candidate in (path, *others):
+        if candidate.is_file():
+            return candidate
+    if path.is_dir():
+        raise InputError(f"{path}: this is a folder, expected a file")
+    siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise InputError(f"{path}: this file does not exist{did_you_mean(path.name, siblings)}")
+
+
+def decompressed(path: Path, folder: Path) -> Path:
+    """Returns a plain file in one of the known formats, unpacked into `folder` if need be."""
+    kind = path.suffix.lower()
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: this file is empty")
+    if kind in _FORMATS:
+        return path if kind == path.suffix else _linked(path, folder / f"table{kind}")
+    if kind == ".zip":
+        with zipfile.ZipFile(path) as archive:
+            # Archives made on a Mac carry a shadow "__MACOSX/._name" of every file.
+            names = [name for name in archive.namelist() if not name.startswith("__MACOSX")]
+            tables = [name for name in names if Path(name).suffix.lower() in _FORMATS]
+            if len(tables) != 1:
+                found = ", ".join(tables) or "none"
+                raise InputError(f"{path}: expected exactly one {_formats()} file in this zip, found {found}")
+            with archive.open(tables[0]) as source:
+                return _unpacked(source, folder / f"table{Path(tables[0]).suffix.lower()}")
+    inner = Path(path.stem).suffix.lower()
+    if kind == ".gz" and inner in _FORMATS:
+        with gzip.open(path) as source:
+            return _unpacked(source, folder / f"table{inner}")
+    raise InputError(f"{path}: expected a {_formats()} file, or one of these inside .gz or .zip")
+
+
+def _formats() -> str:
+    return f"{', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}"
+
+
+def _linked(path: Path, target: Path) -> Path:
+    target.symlink_to(path.absolute())
+    return target
+
+
+def _unpacked(source: object, target: Path) -> Path:
+    with target.open("wb") as sink:
+        shutil.copyfileobj(source, sink, 1 << 20)  # type: ignore[arg-type]
+    return target
