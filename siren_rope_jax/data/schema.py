@@ -286,9 +286,8 @@ def _check_features_are_not_labels(spec: EventLogSpec, features: Section) -> Non
     for signal in (*spec.tasks, *spec.actions):
         for kind in ("categorical", "dense"):
             for column in sorted(set(getattr(spec, kind)) & set(signal.columns)):
-                raise features.error(
-                    kind, f'"{column}" belongs to the outcome {signal.name}, which a model must not read'
-                )
+                outcome = f"the outcome {signal.name}, which a model must not read"
+                raise features.error(kind, f'"{column}" belongs to {outcome}')
 
 
 def _check_split_order(spec: EventLogSpec, source: str) -> None:
