@@ -125,7 +125,50 @@ def test_new_events_that_match_nothing_are_refused_unless_that_is_allowed(run, f
     assert "the log knows the item of 4 of 4 new events" in capsys.readouterr().out
 
 
-def test_scores_would_not_equal_what_evaluation_predicts_of_the_same_events(run, feed, tmp_path):
+def test_events_that_came_after_training_are_history_and_said(run, feed, tmp_path, capsys):
+    events = pl.read_parquet(feed / "events.parquet")
+    described = json.loads((run / "config.json").read_text())
+    described["log"]["log"]["files"] = [str(tmp_path / "events.parquet")]
+    copy = tmp_path / "run"
+    subprocess.run(["cp", "-r", str(run), str(copy)], check=True)
+    (copy / "config.json").write_text(json.dumps(described))
+    last = events["time"].max()
+    later = events.filter(pl.col("user_id") == 7).head(2).with_columns(time=last + 500 + pl.int_range(pl.len()))
+    events.filter(pl.col("user_id") == 7).tail(1).with_columns(time=pl.lit(last + 1_000)).write_csv(
+        tmp_path / "new.csv"
+    )
+    scores = []
+    for grown in (events, pl.concat([events, later])):
+        grown.write_parquet(tmp_path / "events.parquet")
+        main(["score", str(copy), "--events", str(tmp_path / "new.csv"), "--out", str(tmp_path / "scores.csv")])
+        scores.append(pl.read_csv(tmp_path / "scores.csv").row(0))
+        assert ("the log has grown by 2 events" in capsys.readouterr().out) == (grown is not events)
+    assert scores[0] != scores[1]
+    changed = pl.concat([events, later]).with_columns(like=1 - pl.col("like"))
+    changed.write_parquet(tmp_path / "events.parquet")
+    _refused(
+        capsys,
+        ["score", copy, "--events", tmp_path / "new.csv", "--out", tmp_path / "scores.csv"],
+        "--allow-changed-log",
+    )
+
+
+def test_later_rows_of_a_file_see_earlier_ones_only_as_history(run, feed, tmp_path):
+    events = pl.read_parquet(feed / "events.parquet")
+    new = events.filter(pl.col("user_id") == 7).tail(4)
+    new = new.with_columns(time=events["time"].max() + 100 * (1 + pl.int_range(pl.len())))
+    new.write_csv(tmp_path / "all.csv")
+    new.tail(1).write_csv(tmp_path / "last.csv")
+
+    def last_score(name, *flags):
+        main(["score", str(run), "--events", str(tmp_path / name), "--out", str(tmp_path / "scores.csv"), *flags])
+        return pl.read_csv(tmp_path / "scores.csv").row(-1)
+
+    assert last_score("all.csv") == pytest.approx(last_score("last.csv"), abs=1e-6)
+    assert last_score("all.csv", "--as-history") != pytest.approx(last_score("last.csv"), abs=1e-6)
+
+
+def test_a_score_equals_what_evaluation_predicts_of_the_same_event(run, feed, tmp_path, capsys):
     # The last test event of a user, taken out of the log and scored as a new one, has the same history.
     predictions = pl.read_parquet(run / "predictions.parquet").filter(pl.col("period") == 2)
     final = predictions.sort("time_ms").group_by("user", maintain_order=True).last().head(1)
@@ -138,7 +181,10 @@ def test_scores_would_not_equal_what_evaluation_predicts_of_the_same_events(run,
     copy = tmp_path / "run"
     subprocess.run(["cp", "-r", str(run), str(copy)], check=True)
     (copy / "config.json").write_text(json.dumps(spec))
-    main(["score", str(copy), "--events", str(tmp_path / "new.csv"), "--out", str(tmp_path / "scores.csv")])
+    command = ["score", str(copy), "--events", str(tmp_path / "new.csv"), "--out", str(tmp_path / "scores.csv")]
+    _refused(capsys, command, "have changed or gone since")  # the log lacks an event that it was trained on
+    main([*command, "--allow-changed-log"])
+    assert "have changed or gone since" in capsys.readouterr().out
     scored = pl.read_csv(tmp_path / "scores.csv")
     for task in scored.columns:
         assert scored[task][0] == pytest.approx(final[f"probability_{task}"][0], abs=1e-6)

@@ -16,11 +16,13 @@ from rich.console import Console
 
 from siren_rope_jax.data.batches import BatchConfig
 from siren_rope_jax.data.encode import InputConfig
-from siren_rope_jax.data.event_log import read_event_log
+from siren_rope_jax.data.event_log import VALIDATION, read_event_log
 from siren_rope_jax.data.schema import EventLogSpec, InputError
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
 from siren_rope_jax.nn.config import ModelConfig, RotaryConfig
 from siren_rope_jax.train import fit
+from siren_rope_jax.train.budget import training_steps
+from siren_rope_jax.train.checkpoint_list import list_checkpoints
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.evaluate import evaluate
 from siren_rope_jax.train.fit import NonFiniteError
@@ -77,6 +79,78 @@ def _during_step(monkeypatch, number, action):
         return real(*arguments, **options).map(act)
 
     monkeypatch.setattr(fit, "batches", fed)
+
+
+def _scripted(monkeypatch, values):
+    """Lets validations come to the given mean NE, one after the other."""
+    left = iter(values)
+    monkeypatch.setattr(fit, "mean_ne", lambda metrics: next(left))
+
+
+def _steps_of(run):
+    return json.loads((run / "training.json").read_text())["steps"]
+
+
+@pytest.mark.parametrize(
+    ("patience", "values", "steps"),
+    [
+        (2, [0.9, 0.8, 0.85, 0.86], 4),
+        (2, [0.9, 0.91, 0.8, 0.81, 0.7, 0.71, 0.72], 7),
+        (None, [0.9, 0.8, 0.85, 0.86, 0.87, 0.88, 0.89, 0.9], 8),
+        (1, [0.9, None, None, 0.8, 0.8], 5),
+    ],
+)
+def test_training_stops_after_as_many_vain_validations_as_patience_and_keeps_the_best(
+    log, tmp_path, monkeypatch, patience, values, steps
+):
+    config, run = dataclasses.replace(CONFIG, evaluations=STEPS, patience=patience), tmp_path / "run"
+    _scripted(monkeypatch, values)
+    train(log, config, run, console=_silent())
+    assert _steps_of(run) == steps
+    best = min((value, step) for step, value in enumerate(values, start=1) if value is not None)
+    (chosen,) = [found.step for found in list_checkpoints(run) if found.mean_ne == best[0] and found.step == best[1]]
+    assert chosen == best[1]
+    before = _parameters(run)
+    train(log, config, run, console=_silent())  # no further validation: the script is at its end
+    chex.assert_trees_all_equal(before, _parameters(run))
+
+
+def test_an_interrupted_run_stops_where_the_uninterrupted_one_does(log, tmp_path, monkeypatch):
+    config, run = dataclasses.replace(CONFIG, evaluations=STEPS, patience=2), tmp_path / "run"
+    _scripted(monkeypatch, [0.9, 0.8, 0.85, 0.86])
+
+    def interrupt(batch):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return batch
+
+    with monkeypatch.context() as patch:
+        _during_step(patch, 3, interrupt)
+        with pytest.raises(Interrupted):
+            train(log, config, run, console=_silent())
+    train(log, config, run, console=_silent())
+    assert _steps_of(run) == 4
+
+
+def test_training_is_steered_by_the_validation_events_of_as_many_users_as_asked_for(log, tmp_path, monkeypatch):
+    seen = []
+    real = fit.metrics_of
+    monkeypatch.setattr(fit, "metrics_of", lambda log, p, chosen: seen.append(chosen) or real(log, p, chosen))
+    for name, events in (("few", 40), ("all", 10**6)):
+        train(log, dataclasses.replace(CONFIG, validation_events=events), tmp_path / name, console=_silent())
+    few, _, every, _ = seen
+    np.testing.assert_array_equal(every, log.period == VALIDATION)
+    assert 40 <= few.sum() < every.sum()
+    users = np.unique(log.user[few])
+    np.testing.assert_array_equal(few, every & np.isin(log.user, users))
+
+
+def test_a_log_of_any_size_gets_the_steps_that_the_model_needs():
+    batches_of = dataclasses.replace(CONFIG, steps=None)
+    small, large = (training_steps(batches_of, rows) for rows in (10, 100_000))
+    assert small >= 300
+    assert large > 100_000 // CONFIG.batches.batch_size
+    assert training_steps(CONFIG, 10) == STEPS
+    assert training_steps(dataclasses.replace(batches_of, epochs=2.0), 1_000) == 2_000 // CONFIG.batches.batch_size
 
 
 def test_a_run_folder_without_its_parts_would_be_useless(finished, log):

@@ -174,3 +174,17 @@ def test_a_file_is_either_refused_with_its_line_or_read_as_the_standard_library_
     assert table.height == count.rows
     filled = [record for record in records if any(record)]
     assert [list(row) for row in table.fill_null("").rows() if any(row)] == filled
+
+
+@settings(max_examples=150, deadline=None)
+@given(places=st.lists(st.integers(0, 900), min_size=1, max_size=3))
+def test_stray_quotes_anywhere_cost_no_row_without_a_refusal(tmp_path_factory, places):
+    text = "\n".join(rows())
+    for place in places:
+        text = f'{text[:place]}"{text[place:]}'
+    try:
+        log = read(tmp_path_factory.mktemp("log"), text.split("\n"))
+    except InputError as error:
+        assert "line" in str(error)  # noqa: PT017
+    else:
+        assert len(log.time) == 40

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from siren_rope_jax.data.event_log import EventLog, read_event_log
@@ -33,7 +34,7 @@ def write(path: Path, table: list[list[str]]) -> Path:
 
 
 def read(
-    folder: Path, table: list[list[str]], *, new: Path | None = None, side: dict | None = None, **log: str
+    folder: Path, table: list[list[str]], *, new: Path | None = None, side: dict | None = None, **log: object
 ) -> EventLog:
     write(folder / "log.csv", table)
     sections = {
@@ -145,3 +146,12 @@ def test_a_missing_key_of_a_side_table_is_refused_or_its_row_left_out(tmp_path, 
         film, none = log.categorical[:2, 1]
         assert film != none
         assert none == log.categorical[2, 1]
+
+
+@pytest.mark.parametrize("kind", [pl.Categorical(), pl.Enum(["u0", "u1", "NULL", "A", "B"])])
+def test_the_words_are_missing_in_every_type_of_text(tmp_path, kind):
+    write(tmp_path / "log.csv", with_cells("user", {4: "NULL", 5: "u1", 8: "u0"}))
+    table = pl.read_csv(tmp_path / "log.csv").with_columns(pl.col("user").replace("u2", "u0").cast(kind))
+    table.write_parquet(tmp_path / "log.parquet")
+    log = read(tmp_path, rows(), files=["log.parquet"], missing_ids="drop")
+    assert (len(log.time), log.user_ids.to_list()) == (39, ["u0", "u1"])

@@ -124,7 +124,7 @@ def test_no_gradient_reaches_a_score_from_later_events_or_from_actions_not_yet_t
 def test_every_score_depends_on_its_own_features_and_on_every_earlier_event_and_action(model):
     _, (_, numbers) = compiled(MODELS[model])(one_user(), np.eye(SLOTS))
     from_slot = {name: np.abs(gradient).max(axis=-1) for name, gradient in numbers.items()}
-    assert np.all(from_slot["dense"][SLOT <= ROW] > 1e-6)
+    assert np.all(from_slot["dense"][SLOT <= ROW] > 1e-7)
     assert np.all(from_slot["actions"][SLOT < ROW] > 1e-6)
     assert np.all(from_slot["context"][SLOT == ROW] > 1e-6)
 
@@ -337,10 +337,28 @@ def test_history_counters_act_linearly_unless_the_skip_is_off():
     model, events = make(small_config()), one_user()
     model.head.layers[0].kernel[...] *= 0
     before = np.asarray(model(events))
-    model.context.kernel[...] = jnp.array([[1.0, 0], [0, 2], [0, 0]])
+    model.context.kernel[:2] = jnp.array([[1.0, 0], [0, 2]])
     expected = before + np.asarray(events.context)[..., :2] * [1, 2]
     chex.assert_trees_all_close(model(events), expected, **CLOSE)
     assert make(small_config(context_skip=False)).context is None
+
+
+@every_variant
+def test_the_hour_of_the_event_itself_reaches_its_score_with_any_rotation_unless_the_setting_is_off(variant):
+    # An event without a history: a rotation has nothing to relate it to.
+    alone = jax.tree.map(lambda x: x[:1, :1], one_user())
+    later = alone._replace(second=(alone.second + 6 * 3600) % 86_400)
+    for on in (True, False):
+        model = awake(make(dataclasses.replace(VARIANTS[variant], head_calendar=on)))
+        moved = np.abs(model(later) - model(alone)).max()
+        assert moved > 1e-3 if on or "calendar" in VARIANTS[variant].encodings else moved == 0
+
+
+def test_without_the_head_calendar_all_else_starts_alike():
+    with_it, without = (parameters(small_config(head_calendar=on)) for on in (True, False))
+    for name in ("head/layers/0/kernel", "context/kernel"):
+        with_it[name] = with_it[name][:-4]
+    chex.assert_trees_all_close(with_it, without, rtol=0, atol=0)
 
 
 def test_the_attention_and_residual_scales_of_the_configuration_are_used():

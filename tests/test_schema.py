@@ -101,6 +101,14 @@ def test_a_description_survives_json_and_another_folder(tmp_path):
     assert EventLogSpec.from_dict(stored, Path("/elsewhere"), "stored") == spec
 
 
+def test_side_tables_have_the_quote_and_the_missing_ids_of_the_log_unless_they_have_their_own(sections):
+    sections["log"] |= {"quote": "none", "missing_ids": "drop"}
+    sections["side_table"].append(sections["side_table"][0] | {"quote": '"', "missing_ids": "refuse"})
+    spec = EventLogSpec.from_dict(sections, Path("/logs"), "my.toml")
+    assert [(side.quote, side.missing_ids) for side in spec.side_tables] == [("none", "drop"), ('"', "refuse")]
+    assert EventLogSpec.from_dict(json.loads(json.dumps(spec.to_dict())), Path("/elsewhere"), "stored") == spec
+
+
 def test_without_a_section_actions_the_tasks_are_the_actions(sections):
     del sections["actions"]
     spec = EventLogSpec.from_dict(sections, Path("/logs"), "my.toml")
@@ -188,6 +196,9 @@ def test_a_missing_key_is_named_with_its_section(sections, path):
         (("log", "user"), "", "''"),
         (("log", "timestamp_unit"), "minutes", "'minutes'"),
         (("log", "contradictions"), "last", "expected 'mean' or 'first' or 'refuse', found 'last'"),
+        (("log", "quote"), "'", "expected '\"' or 'none', found \"'\""),
+        (("log", "missing_ids"), "keep", "expected 'refuse' or 'drop', found 'keep'"),
+        (("side_table", 0, "missing_ids"), "keep", "'keep'"),
         (("log", "time_zone"), "America/SaoPaulo", 'did you mean "America/Sao_Paulo"'),
         (("log", "time_zone"), "Europe", '"Europe"'),
         (("log", "time_zone"), "../etc", '"../etc"'),

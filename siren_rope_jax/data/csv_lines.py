@@ -1,8 +1,10 @@
 """Counts the rows of a CSV or TSV file from its bytes, for a table reader says nothing of rows that are not whole."""
 
+import contextlib
 import csv
 import dataclasses
 import functools
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -53,17 +55,19 @@ class Dialect:
 
     def text_reader(self, lines: object) -> "csv._reader":  # type: ignore[name-defined]
         """Returns the standard library's reader of this dialect."""
-        csv.field_size_limit(LONGEST_RECORD)
+        csv.field_size_limit(2 * LONGEST_RECORD)
         quoting = csv.QUOTE_MINIMAL if self.quote else csv.QUOTE_NONE
         return csv.reader(lines, delimiter=self.separator.decode(), quoting=quoting)  # type: ignore[arg-type]
 
     @functools.cached_property
     def _number_columns(self) -> list[int]:
-        with self.file.open(encoding="utf-8", errors="replace", newline="") as file:
-            records = [record for _, record in zip(range(_FIRST_RECORDS), self.text_reader(file), strict=False)]
-        for record in list(filter(None, records))[1:]:
-            if len(record) == self.columns and not any("\n" in cell for cell in record):
-                return [column for column, cell in enumerate(record) if cell and self._may_be_number(cell.encode())]
+        """Where the first row without line breaks has numbers."""
+        with self.file.open(encoding="utf-8", errors="replace", newline="") as file, contextlib.suppress(csv.Error):
+            records = filter(None, self.text_reader(file))
+            next(records, None)  # the header
+            for record in itertools.islice(records, _FIRST_RECORDS):
+                if len(record) == self.columns and not any("\n" in cell for cell in record):
+                    return [index for index, cell in enumerate(record) if cell and self._may_be_number(cell.encode())]
         return []
 
     def _may_be_number(self, cell: bytes) -> bool:

@@ -37,6 +37,13 @@ def _silu_gradient(x: Float[Array, "*shape"], cotangent: Float[Array, "*shape"])
 silu.defvjp(lambda x: (silu(x), x), _silu_gradient)
 
 
+def widen(layer: nnx.Linear, inputs: int, *, key: Key[Array, ""]) -> None:
+    """Gives a layer further inputs, drawn from a key of their own: all else starts as it does without them."""
+    layer.in_features += inputs
+    drawn = jax.random.normal(key, (inputs, layer.out_features)) / layer.in_features**0.5
+    layer.kernel.set_value(jnp.concatenate([layer.kernel[...], drawn]))
+
+
 class Mlp(nnx.Module):
     """Linear layers with SiLU between them."""
 

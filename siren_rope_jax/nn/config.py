@@ -249,7 +249,10 @@ class ModelConfig:
     residual_scale: float = 1.0
     """Factor of each residual branch (the authors: 0.1)."""
     context_skip: bool = True
-    """Lets the history counters act on the logits linearly too, beside the head's network."""
+    """Lets the history counters, and the head's calendar, act on the logits linearly too, beside the head's network."""
+    head_calendar: bool = True
+    """Tells the head the hour and the weekday of the event that is scored, with any rotation: a rotation tells how two
+    events relate, never when the one that is scored happens."""
     action_fusion: Literal["mixed_value", "late", "interleaved"] = "mixed_value"
     """How past actions come in: on the values of every block and an attention after them (the authors' code), by that
     attention alone, or as tokens between the events, [e1, a1, e2, a2, ...], without it (the paper)."""

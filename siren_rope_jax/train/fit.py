@@ -52,6 +52,13 @@ class Member:
         default_factory=lambda: {"next_example": 0, "seconds": 0.0, "best_ne": None, "since_best": 0}
     )
 
+    def count(self, ne: float) -> None:
+        """Notes the mean NE of a validation."""
+        best = self.progress["best_ne"]
+        better = best is None or ne < best
+        since = 0 if better else self.progress["since_best"] + 1
+        self.progress = self.progress | {"best_ne": ne if better else best, "since_best": since}
+
     @property
     def exhausted(self) -> bool:
         """Has it been validated in vain so often that no later step can become its best?"""
@@ -181,13 +188,10 @@ class Training:
 
     def _save(self, state: TrainState, step: int, *, validate: bool) -> None:
         for member, one in zip(self.members, self.session.model.split(state), strict=True):
-            metrics = self._validate(member, one, step) if validate else None
-            ne = mean_ne(metrics) if metrics and not member.exhausted else None
+            metrics, ne = self._validate(member, one, step) if validate else (None, None)
+            ne = None if member.exhausted else ne
             if ne is not None:
-                best = member.progress["best_ne"]
-                better = best is None or ne < best
-                since = 0 if better else member.progress["since_best"] + 1
-                member.progress = member.progress | {"best_ne": ne if better else best, "since_best": since}
+                member.count(ne)
             member.log.flush()
             saved = member.progress | {"config": dataclasses.asdict(member.config), "metrics": metrics}
             member.checkpoints.save(one, saved, mean_ne=ne)
@@ -258,17 +262,18 @@ class Training:
             f"{what}, which must be finite; last good checkpoint: {member.checkpoints.describe_latest()}"
         )
 
-    def _validate(self, member: Member, state: TrainState, step: int) -> dict[str, Any]:
-        """Evaluates on validation, and tells the progress."""
+    def _validate(self, member: Member, state: TrainState, step: int) -> tuple[dict[str, Any], float | None]:
+        """Evaluates on validation, tells the progress, and returns the metrics and their mean NE."""
         probabilities = self.session.predict(state.params, self.encoded, self._validated)
         if np.isnan(probabilities[self._validated]).any():
             raise self._not_finite(self.members.index(member), f"step {step}: predictions on validation are NaN")
         metrics = metrics_of(self.log, probabilities, self._validated)
-        member.log.add_validation(metrics, mean_ne(metrics), step)
+        ne = mean_ne(metrics)
+        member.log.add_validation(metrics, ne, step)
         tasks = ", ".join(f"{task} {four_decimals(v['ne'])}/{four_decimals(v['auc'])}" for task, v in metrics.items())
         seed = "" if len(self.members) == 1 else f"seed {member.config.seed}, "
         self.console.print(f"{seed}step {step:>6}: validation NE/AUC {tasks}")
-        return metrics
+        return metrics, ne
 
 
 def four_decimals(value: float | None) -> str:

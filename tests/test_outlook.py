@@ -1,0 +1,59 @@
+"""What a log lets one expect is said, each in a sentence, and nothing where nothing is amiss."""
+
+import dataclasses
+
+import numpy as np
+import polars as pl
+import pytest
+from small_logs import encode, small_log
+
+from siren_rope_jax.data.event_log import TEST, VALIDATION
+from siren_rope_jax.train.outlook import outlook
+
+LOG = small_log([300, 250, 200])
+LATE = LOG.period == VALIDATION
+
+
+def said(log, *, steps=1_000):
+    return outlook(log, *encode(log), steps=steps)
+
+
+def with_clicks(value):
+    labels = LOG.labels.copy()
+    labels[LATE, 0] = value
+    return dataclasses.replace(LOG, labels=labels)
+
+
+def test_a_log_with_enough_of_everything_is_met_with_silence():
+    assert said(LOG) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "lacking"), [(0.0, "no positives"), (1.0, "no negatives"), (np.nan, "no observed labels")]
+)
+def test_a_validation_period_of_one_class_is_named(value, lacking):
+    (sentence,) = said(with_clicks(value))
+    assert sentence.startswith(f"validation has {lacking} of click")
+    assert "the best checkpoint is chosen without it" in sentence
+
+
+def test_a_handful_of_positives_is_named():
+    log = with_clicks(0.0)
+    log.labels[np.flatnonzero(LATE)[:3], 0] = 1
+    assert said(log) == ["validation has only 3 positives of click: its metrics are mostly chance"]
+
+
+def test_two_steps_are_named():
+    (sentence,) = said(LOG, steps=2)
+    assert "2 steps" in sentence
+    assert "--steps" in sentence
+
+
+def test_a_period_of_items_that_training_does_not_know_is_named():
+    item = np.where(LOG.period == TEST, LOG.item + 12, LOG.item).astype(np.int32)
+    known = np.arange(len(item)) % 10 == 0
+    log = dataclasses.replace(
+        LOG, item=np.where(known, LOG.item, item), item_ids=pl.concat([LOG.item_ids, LOG.item_ids + "x"])
+    )
+    (sentence,) = said(log)
+    assert sentence.startswith("90% of the test events are of items that training has fewer than 2 times")
