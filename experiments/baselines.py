@@ -200,7 +200,8 @@ def _boosting(settings: Settings) -> HistGradientBoostingClassifier:
 
 
 def _observed(log: EventLog, inputs: np.ndarray, task: int, period: int) -> Sample:
-    chosen = (log.period == period) & ~np.isnan(log.labels[:, task])
+    # Not where rows contradict one another, for a classifier knows no label between 0 and 1.
+    chosen = (log.period == period) & np.isin(log.labels[:, task], (0, 1))
     return Sample(inputs[chosen], log.labels[chosen, task])
 
 

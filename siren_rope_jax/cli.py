@@ -98,6 +98,8 @@ class Score:
     """New events, a table with the columns of the log."""
     out: Path
     """Where the scores are written, as CSV."""
+    allow_unmatched: bool = False
+    """Score them though the log knows none of their users, of their items or of the values of a column."""
     as_history: bool = False
     """The file's rows have happened: later rows see earlier ones, with their outcomes where the file has them."""
     allow_changed_log: bool = False
@@ -110,7 +112,7 @@ class Score:
         out = self.out.resolve()
         if out in kept or out.is_dir() or out.is_relative_to(self.run.resolve()):
             raise InputError(f"{self.out} must be a new file or earlier scores, but is data, a folder or in the run")
-        log = read_event_log(spec, new_events=self.events)
+        log = read_event_log(spec, new_events=self.events, allow_unmatched=self.allow_unmatched)
         _print_notes(console, log)
         options = {"as_history": self.as_history, "allow_changed": self.allow_changed_log, "say": console.print}
         write_scores(self.out, log, score(log, self.run, **options))

@@ -114,6 +114,17 @@ def test_scores_would_not_follow_the_rows_of_the_file(run, feed, tmp_path):
     assert scores["shuffled"].equals(scores["forward"][[4, 0, 5, 2, 1, 3]])
 
 
+def test_new_events_that_match_nothing_are_refused_unless_that_is_allowed(run, feed, tmp_path, capsys):
+    new = pl.read_parquet(feed / "events.parquet").unique("user_id", keep="last", maintain_order=True).tail(4)
+    new.with_columns(user_id=pl.format("u{}", "user_id")).write_csv(tmp_path / "new.csv")
+    score = ["score", str(run), "--events", str(tmp_path / "new.csv"), "--out", str(tmp_path / "scores.csv")]
+    _refused(capsys, score, "new.csv: the log knows the user of 0 of 4 new events", "--allow-unmatched")
+    assert not (tmp_path / "scores.csv").exists()
+    main([*score, "--allow-unmatched"])
+    assert pl.read_csv(tmp_path / "scores.csv").height == 4
+    assert "the log knows the item of 4 of 4 new events" in capsys.readouterr().out
+
+
 def test_events_that_came_after_training_are_history_and_said(run, feed, tmp_path, capsys):
     events = pl.read_parquet(feed / "events.parquet")
     described = json.loads((run / "config.json").read_text())

@@ -67,6 +67,13 @@ def test_the_gradient_of_each_observed_label_is_probability_minus_label_over_the
     np.testing.assert_allclose(gradient[:2], expected[:2], rtol=1e-5)
 
 
+def test_a_label_of_a_quarter_costs_as_one_positive_and_three_negatives_do():
+    logits = jnp.array([[-0.7], [1.3]])
+    fractional, _ = multitask_loss(logits, jnp.array([[0.25], [jnp.nan]]), jnp.ones(1))
+    four, _ = multitask_loss(jnp.repeat(logits[:1], 4, 0), jnp.array([[1.0], [0.0], [0.0], [0.0]]), jnp.ones(1))
+    np.testing.assert_allclose(fractional, four, rtol=1e-6)
+
+
 def test_very_wrong_predictions_cost_their_logit_and_no_more():
     (loss, _), gradient = compiled(jnp.array([[500.0], [-500.0]]), jnp.array([[0.0], [1.0]]), jnp.ones(1))
     np.testing.assert_allclose(loss, 500.0)

@@ -60,7 +60,7 @@ def test_rows_read_are_said_for_every_file(tmp_path):
     side = {"file": "items.csv", "join": "item", "key": "id", "categorical": ["kind"]}
     log = read(tmp_path, rows(), new=tmp_path / "new.csv", side=side)
     unended = "no line break at the end, where a file that was cut has none"
-    assert log.notes == (
+    assert tuple(note for note in log.notes if " read from " in note) == (
         f"40 rows read from {tmp_path / 'log.csv'}",
         f"3 rows read from {tmp_path / 'new.csv'} (1 blank line skipped; {unended})",
         f"1 row read from {tmp_path / 'items.csv'}",

@@ -75,6 +75,31 @@ def test_ece_agrees_with_a_naive_one_where_no_probabilities_tie(size):
 
 
 @settings(max_examples=50, deadline=None)
+@given(predictions(), st.lists(st.sampled_from([0, 1, 2, 3, 4]), min_size=60, max_size=60))
+def test_a_label_of_k_quarters_counts_as_k_positives_and_the_rest_negatives_of_a_quarter_event(case, quarters):
+    labels, probabilities, user = case
+    quarters = np.array(quarters[: len(labels)])
+    fractional = np.where(np.isnan(labels), np.nan, quarters / 4)
+    four = np.where(np.isnan(labels)[:, None], np.nan, np.arange(4) < quarters[:, None])
+    metrics = task_metrics(fractional, probabilities, user)
+    repeated = task_metrics(four.ravel(), np.repeat(probabilities, 4), np.repeat(user, 4))
+    assert metrics["events"] * 4 == repeated["events"]
+    assert metrics["positives"] * 4 == repeated["positives"]
+    for name in ("ne", "auc", "gauc", "log_loss"):
+        expected = repeated[name]
+        assert metrics[name] == (None if expected is None else pytest.approx(expected, abs=1e-12)), name
+
+
+def test_the_calibration_error_of_fractional_labels_is_that_of_their_sums():
+    probabilities = np.linspace(0.01, 0.99, 60)
+    metrics = task_metrics(probabilities.copy(), probabilities, np.zeros(60, np.int64))
+    assert metrics["ece"] == pytest.approx(0, abs=1e-12)
+    assert metrics["positives"] == pytest.approx(30)
+    shifted = task_metrics(np.clip(probabilities + 0.01, 0, 1), probabilities, np.zeros(60, np.int64))
+    assert shifted["ece"] == pytest.approx(0.01)
+
+
+@settings(max_examples=50, deadline=None)
 @given(predictions(), st.randoms(use_true_random=False))
 def test_row_order_changes_no_metric(case, random):
     order = list(range(len(case[0])))
@@ -162,9 +187,10 @@ def test_an_impossible_probability_is_named_with_its_event(wrong):
         task_metrics(np.array([0.0, 1.0]), probabilities, np.array([0, 1]))
 
 
-def test_a_label_other_than_zero_one_or_unobserved_is_refused():
-    with pytest.raises(ValueError, match="labels must be 0, 1 or NaN"):
-        task_metrics(np.array([0.0, 2.0]), np.array([0.1, 0.2]), np.array([0, 1]))
+@pytest.mark.parametrize("label", [2.0, -0.5, np.inf])
+def test_a_label_that_is_no_probability_is_refused(label):
+    with pytest.raises(ValueError, match=r"labels must be within \[0, 1\] or NaN"):
+        task_metrics(np.array([0.0, label]), np.array([0.1, 0.2]), np.array([0, 1]))
 
 
 def test_a_base_rate_without_entropy_is_refused():

@@ -17,6 +17,7 @@ item = "movie_id"
 timestamp = "time"
 timestamp_unit = "ms"
 time_zone = "America/Sao_Paulo"
+contradictions = "first"
 [tasks]
 click = "is_click"
 like = { column = "rating", at_least = 8 }
@@ -78,6 +79,7 @@ def test_every_key_of_the_documented_format_is_read(tmp_path):
         timestamp="time",
         timestamp_unit="ms",
         time_zone="America/Sao_Paulo",
+        contradictions="first",
         tasks=(
             Signal("click", column="is_click"),
             Signal("like", column="rating", at_least=8.0),
@@ -193,6 +195,7 @@ def test_a_missing_key_is_named_with_its_section(sections, path):
         (("log", "user"), 7, "7"),
         (("log", "user"), "", "''"),
         (("log", "timestamp_unit"), "minutes", "'minutes'"),
+        (("log", "contradictions"), "last", "expected 'mean' or 'first' or 'refuse', found 'last'"),
         (("log", "quote"), "'", "expected '\"' or 'none', found \"'\""),
         (("log", "missing_ids"), "keep", "expected 'refuse' or 'drop', found 'keep'"),
         (("side_table", 0, "missing_ids"), "keep", "'keep'"),

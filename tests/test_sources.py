@@ -278,15 +278,15 @@ def kuairand(request, tmp_path):
 def test_kuairand_is_read_from_all_standard_logs_and_never_the_random_one(kuairand, tmp_path):
     log = read_event_log(EventLogSpec.from_toml(prepare_kuairand_pure(kuairand, tmp_path / "log")))
     raw = pl.concat([pl.read_csv(file, infer_schema=False) for file in kuairand.glob("log_standard_*")])
-    once = raw.unique()
+    contribution = pl.any_horizontal(pl.col("is_comment", "is_follow", "is_forward") == "1")
+    event, told = ["user_id", "video_id", "time_ms", "tab", "duration_ms"], ["is_click", "long_view", "is_like"]
+    once = raw.select(*event, *told, contribution=contribution).unique()
     assert log.duplicates == raw.height - once.height > 0
-    assert len(log.time) == once.height
+    assert len(log.time) == once.select(event).unique().height == once.height - log.contradictions
     assert log.task_names == ("click", "long_view", "like", "contribution")
-    contribution = once.select(pl.any_horizontal(pl.col("is_comment", "is_follow", "is_forward") == "1").sum())
-    assert log.labels.sum(axis=0).tolist() == [
-        *((once[name] == "1").sum() for name in ("is_click", "long_view", "is_like")),
-        contribution.item(),
-    ]
+    positives = [*((once[name] == "1").sum() for name in told), once["contribution"].sum()]
+    np.testing.assert_allclose(log.labels.sum(axis=0), positives, atol=log.contradictions)
+    assert log.contradictions <= 3
     np.testing.assert_allclose((log.period == 2).mean(), 0.2, atol=0.01)
     # Users live at UTC+8.
     np.testing.assert_array_equal(log.day, (log.time // 1000 + 8 * HOUR) // (24 * HOUR))

@@ -7,9 +7,9 @@ import polars as pl
 from siren_rope_jax.data.precision import id_rules, refuse_float32, time_rules
 from siren_rope_jax.data.read_table import Rule, Table
 from siren_rope_jax.data.schema import UTC_OFFSETS, EventLogSpec, Signal
-from siren_rope_jax.data.toml_section import InputError
 
 _FIRST_SECOND, _END_SECOND = 315_532_800, 4_102_444_800  # the years 1980 to 2099
+_WHOLE_FLOATS = 2.0**53  # every whole number up to here is a float64
 _MILLISECONDS = {"s": 1000.0, "ms": 1.0}
 _UNIT_NAMES = {"s": "seconds", "ms": "milliseconds"}
 
@@ -89,11 +89,13 @@ def key_column(
     """
     kind = table.types[table.require(column, key)]
     refuse_float32(table, column, key, "ids")
-    if kind.is_float():
-        # 7 and 7.0 are different texts, so such ids would silently match nothing in another file.
-        raise InputError(f'{table.path}: the column "{column}" ({key}) holds {kind}, expected whole numbers or text')
     text = table.text(column)
     rules = id_rules(table, column, f"the id of the {noun}")
+    if kind == pl.Float64:
+        # Whole numbers of a column that had gaps; `whole_numbers` reads the text 7.0 as 7.
+        number = pl.col(column).fill_nan(None)
+        whole = (number == number.round()) & (number.abs() <= _WHOLE_FLOATS)
+        rules.append(Rule(column, whole.fill_null(True), f"a whole number as the id of the {noun}"))
     if missing_ids == "refuse":
         rules.append(Rule(column, text.is_not_null(), f"the id of the {noun}", lambda cell: f"; {remedy}"))
     return text, rules

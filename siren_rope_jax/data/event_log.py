@@ -1,4 +1,4 @@
-"""Event files -> one columnar log: checked, without duplicates, sorted by time, split into periods."""
+"""Event files -> one columnar log: checked, one row for each event, sorted by time, split into periods."""
 
 import dataclasses
 from collections import Counter
@@ -9,11 +9,11 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float32, Int8, Int32, Int64, UInt64
 
-from siren_rope_jax.data.event_columns import event_columns, outcomes
-from siren_rope_jax.data.missing_ids import missing_ids_note, with_own_ids
-from siren_rope_jax.data.precision import check_times, midnight_note
-from siren_rope_jax.data.read_table import ROW_HASH, open_table
-from siren_rope_jax.data.schema import EventLogSpec, Signal
+from siren_rope_jax.data.event_columns import outcomes
+from siren_rope_jax.data.event_rows import IF_NEW, read_event_rows
+from siren_rope_jax.data.matching import match_note
+from siren_rope_jax.data.precision import midnight_note
+from siren_rope_jax.data.schema import EventLogSpec, SideTable, Signal
 from siren_rope_jax.data.side_table import SideFeatures, read_side_table
 from siren_rope_jax.data.stable_hash import stable_hash
 from siren_rope_jax.data.toml_section import InputError
@@ -36,7 +36,8 @@ class EventLog:
       item: index into `item_ids`.
       user_ids: distinct users, sorted as text. Indices differ between logs: keep ids or hashes instead.
       item_ids: distinct items, likewise.
-      labels: outcome of each task, 0 or 1, NaN where unobserved.
+      labels: outcome of each task, 0 or 1, NaN where unobserved; between 0 and 1 where rows of the event contradict
+        one another.
       actions: outcome of each action that later events may see, 0 or 1, NaN where unobserved.
       action_known: Unix milliseconds from which later events may see it, not before `time`.
       action_pending: what they see of each action until then: 0 ("none yet") or NaN ("unobserved").
@@ -47,8 +48,9 @@ class EventLog:
       categorical_names: columns of the log, then of the side tables, prefixed by the file if names clash.
       dense_names: likewise.
       period: 0 training, 1 validation, 2 test, 3 a new event, to be scored.
-      duplicates: rows that were dropped because an earlier row is the same in every column.
+      duplicates: rows that were dropped because an earlier row is the same in every column that is read.
       unmatched: for each side table, the number of events whose item or user it does not have.
+      contradictions: events whose rows contradicted one another on outcomes, which were settled as the spec says.
       notes: what was noticed while reading, one sentence each, for the user to be told.
     """
 
@@ -74,6 +76,7 @@ class EventLog:
     period: Int8[np.ndarray, " E"]
     duplicates: int
     unmatched: tuple[int, ...]
+    contradictions: int = 0
     notes: tuple[str, ...] = ()
 
     @property
@@ -82,47 +85,41 @@ class EventLog:
         return self.period == NEW
 
 
-def read_event_log(spec: EventLogSpec, *, new_events: Path | None = None) -> EventLog:
+def read_event_log(spec: EventLogSpec, *, new_events: Path | None = None, allow_unmatched: bool = False) -> EventLog:
     """Reads every file of a log, and the new events that are to be scored with it.
 
     Args:
       spec: which files and columns.
       new_events: a table with the columns of the log, save that those of outcomes may be absent: such
-        an outcome is unobserved. Its rows are never dropped, neither as duplicates nor for a missing id, which
+        an outcome is unobserved. Its rows are never merged or dropped, not for a missing id either, which
         makes an unknown user or item where the spec does not refuse it.
+      allow_unmatched: whether the log and its side tables may know none of the new events' users, items or values.
 
     Returns:
-      The log. Exact duplicate rows are dropped and counted; rows in any order are sorted.
+      The log. Rows in any order are sorted; exact duplicates are dropped, and contradictions settled, and both counted.
 
     Raises:
       InputError: in one sentence, at the first thing that is wrong with a file, or if the log cannot serve
-        for training: a single user, a period without events, a task without both outcomes in training.
+        for training: a single user, a period without events, a task without both outcomes in training, a side table
+        that matches nothing; or if nothing of the new events matches the log.
     """
     categorical_names, dense_names = _feature_names(spec, "categorical"), _feature_names(spec, "dense")
     notes: list[str] = []
-    history = pl.concat([_read_events(file, spec, categorical_names, notes) for file in spec.files])
-    events_read = history.height
     # Reassigned at every step, because two copies of a long log would not fit.
-    events = history.with_row_index("row").filter(history[ROW_HASH].is_first_distinct())
-    del history
-    duplicates = events_read - events.height
-    if duplicates:
-        notes.append(f"dropped {duplicates:,} duplicate rows")
-    if spec.missing_ids == "drop":
-        events = events.drop_nulls(("user", "item"))
-    _check_users(spec, events["user"])
-    events = events.with_columns(new=pl.lit(False))
-    if new_events is not None:
-        fresh = _read_events(new_events, spec, categorical_names, notes, are_new=True)
-        events = pl.concat([events, fresh.with_row_index("row").with_columns(new=pl.lit(True))])
+    events, styles, duplicates, contradictions = read_event_rows(
+        spec, categorical_names, new_events, notes, allow_unmatched=allow_unmatched
+    )
     user_codes, user_ids = _codes(events["user"])
     item_codes, item_ids = _codes(events["item"])
-    events = events.drop(ROW_HASH).with_columns(user=user_codes, item=item_codes)
-    events = events.sort("time", maintain_order=True)
+    events = events.with_columns(user=user_codes, item=item_codes).sort("time", maintain_order=True)
 
     time, user, item = (events[name].to_numpy() for name in ("time", "user", "item"))
     period = _periods(spec, time, user, user_ids, events["new"].to_numpy())
+    _check_users(spec, user[period != NEW], user_ids)
     labels = _labels(events, spec, spec.tasks)
+    actions = labels if spec.actions == spec.tasks else _labels(events, spec, spec.actions)
+    if contradictions:
+        actions = np.ceil(actions)  # it was made if any of an event's rows has it, though their mean is the label
     _check_periods(spec, period)
     _check_labels(spec, labels[period == TRAIN])
     day, second = split_unix_time(time, unit="ms", utc_offset=_utc_offset(events, spec), time_zone=spec.time_zone)
@@ -132,7 +129,9 @@ def read_event_log(spec: EventLogSpec, *, new_events: Path | None = None) -> Eve
         hashed = categorical_names[position : position + len(side.categorical)]
         position += len(side.categorical)
         ids, index = (item_ids, item) if side.join == "item" else (user_ids, user)
-        sides.append((read_side_table(side, ids, hashed, notes), index))
+        features = read_side_table(side, ids, styles[side.join], hashed, notes)
+        notes += _match_notes(side, ids, index, period == NEW, features, allow_unmatched=allow_unmatched)
+        sides.append((features, index))
     return EventLog(
         spec=spec,
         time=time,
@@ -144,7 +143,7 @@ def read_event_log(spec: EventLogSpec, *, new_events: Path | None = None) -> Eve
         user_ids=user_ids,
         item_ids=item_ids,
         labels=labels,
-        actions=labels if spec.actions == spec.tasks else _labels(events, spec, spec.actions),
+        actions=actions,
         action_known=_action_known(events, spec),
         action_pending=np.array([0.0 if action.happened_at else np.nan for action in spec.actions], dtype=np.float32),
         categorical=_features(events, "categorical", len(spec.categorical), sides, np.uint64),
@@ -155,27 +154,10 @@ def read_event_log(spec: EventLogSpec, *, new_events: Path | None = None) -> Eve
         dense_names=dense_names,
         period=period,
         duplicates=duplicates,
+        contradictions=contradictions,
         unmatched=tuple(int((~side.found)[index].sum()) for side, index in sides),
         notes=tuple(notes),
     )
-
-
-def _read_events(
-    file: Path, spec: EventLogSpec, categorical_names: Sequence[str], notes: list[str], *, are_new: bool = False
-) -> pl.DataFrame:
-    with open_table(file, quote=spec.quote) as table:
-        columns, rules = event_columns(table, spec, are_new=are_new)
-        events = table.read(columns, rules, row_hash=True)
-    notes += table.notes
-    notes += filter(None, [missing_ids_note(file, events, is_new=are_new)])
-    check_times(file, spec.timestamp, events["time"].to_numpy())
-    if are_new:
-        events = with_own_ids(events)
-    for index in range(len(spec.categorical)):
-        column = f"categorical {index}"
-        hashes = stable_hash(events[column], categorical_names[index])
-        events = events.with_columns(pl.Series(column, hashes))
-    return events
 
 
 def _feature_names(spec: EventLogSpec, kind: str) -> tuple[str, ...]:
@@ -227,6 +209,33 @@ def _features(
     return matrix
 
 
+def _match_notes(
+    side: SideTable,
+    ids: pl.Series,
+    index: Int32[np.ndarray, " E"],
+    new: Bool[np.ndarray, " E"],
+    features: SideFeatures,
+    *,
+    allow_unmatched: bool,
+) -> list[str]:
+    notes = [
+        match_note(
+            ids,
+            np.bincount(index[chosen], minlength=len(ids)),
+            features.keys,
+            subject=f"{side.file}: the table",
+            noun=side.join,
+            whose=whose,
+            remedy=remedy,
+        )
+        for chosen, whose, remedy in (
+            (~new, "events of the log", "leave the table out"),
+            (new, "new events", None if allow_unmatched else IF_NEW),
+        )
+    ]
+    return [note for note in notes if note is not None]
+
+
 def _utc_offset(events: pl.DataFrame, spec: EventLogSpec) -> Int32[np.ndarray, "..."]:
     """Seconds to add for local time: one for each event, or one for all."""
     if spec.utc_offset_column is not None:
@@ -257,9 +266,10 @@ def _describe(spec: EventLogSpec) -> str:
     return ", ".join(str(file) for file in spec.files)
 
 
-def _check_users(spec: EventLogSpec, users: pl.Series) -> None:
-    if users.n_unique() == 1:
-        raise InputError(f'{_describe(spec)}: every event is of the one user "{users[0]}", expected at least two')
+def _check_users(spec: EventLogSpec, user: Int32[np.ndarray, " E"], user_ids: pl.Series) -> None:
+    if user.min() == user.max():
+        only = user_ids[int(user[0])]
+        raise InputError(f'{_describe(spec)}: every event is of the one user "{only}", expected at least two')
 
 
 def _check_periods(spec: EventLogSpec, period: np.ndarray) -> None:
@@ -274,7 +284,7 @@ def _check_periods(spec: EventLogSpec, period: np.ndarray) -> None:
 
 def _check_labels(spec: EventLogSpec, labels: np.ndarray) -> None:
     for task, column in zip(spec.tasks, labels.T, strict=True):
-        found = [name for name, value in (("negatives", 0), ("positives", 1)) if not np.any(column == value)]
+        found = [name for name, some in (("negatives", column < 1), ("positives", column > 0)) if not np.any(some)]
         if found:
             lacking = "observed labels" if len(found) == 2 else found[0]
             raise InputError(

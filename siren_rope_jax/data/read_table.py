@@ -16,7 +16,7 @@ from siren_rope_jax.data.malformed_lines import line_of_row, malformed
 from siren_rope_jax.data.table_file import SEPARATORS, decompressed, existing_file
 from siren_rope_jax.data.toml_section import InputError, did_you_mean
 
-_ROW, _BAD, ROW_HASH = "__row", "__bad", "__row_hash"  # beside the user's columns
+_ROW, _BAD = "__row", "__bad"  # beside the user's columns
 # Cells that programs write for "no value"; pandas, R, SQL dumps and spreadsheets have one each.
 MISSING_WORDS = ("", "NULL", "null", "NaN", "nan", "NA", "N/A", "n/a", "#N/A", "<NA>", "None", r"\N")
 _STRIPPED, _LOWER_CASE, _NUMBER = "__stripped ", "__lower_case ", "__number "  # of each column of text
@@ -110,13 +110,12 @@ class Table:
         flag = pl.when(true).then(True).when(false).then(False)
         return flag, flag.is_not_null() | (is_number & number.is_null())
 
-    def read(self, columns: Mapping[str, pl.Expr], rules: Sequence[Rule], *, row_hash: bool = False) -> pl.DataFrame:
+    def read(self, columns: Mapping[str, pl.Expr], rules: Sequence[Rule]) -> pl.DataFrame:
         """Reads expressions over the table.
 
         Args:
           columns: what to read, by the name it gets.
           rules: what must hold in every row.
-          row_hash: also read a hash of all cells of the row as the column `ROW_HASH`, for finding duplicates.
 
         Raises:
           InputError: naming malformed lines or the first offending row of the first broken rule, or if the table
@@ -124,8 +123,6 @@ class Table:
         """
         counted = self._count_lines()
         wanted = [expression.alias(name) for name, expression in columns.items()]
-        if row_hash:
-            wanted.append(pl.struct(sorted(self.types)).hash().alias(ROW_HASH))
         bad = pl.any_horizontal(pl.lit(False), *[rule.broken for rule in rules]).alias(_BAD)
         with _reading(self.path, self.local):
             data = self.frame.select(*wanted, bad).collect(engine="streaming")

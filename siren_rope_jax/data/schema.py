@@ -3,47 +3,16 @@
 import dataclasses
 import datetime
 import os
-import re
 import tomllib
 import zoneinfo
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from siren_rope_jax.data.signals import Signal, read_signals, signal_to_dict
 from siren_rope_jax.data.toml_section import InputError, Section, did_you_mean, is_number
 
 UTC_OFFSETS = (-12.0, 14.0)  # hours; every civil time zone lies inside
-
-
-@dataclasses.dataclass(frozen=True)
-class Signal:
-    """A 0/1 outcome of an event: a task to predict, or an action that later events may see.
-
-    Attributes:
-      name: name in metrics and scores.
-      column: the column it is read from; 0/1, unless `at_least` is given.
-      any_of: 0/1 columns; the outcome is 1 if any of them is. Exactly one of `column` and `any_of` is given.
-      at_least: the outcome is 1 where `column` has at least this value.
-      observed: 0/1 column; where it is 0 the outcome is unobserved.
-      known_at: column with the time, in the log's unit, from which the outcome, 0 or 1, is known; until then
-        later events see "unobserved". For outcomes that are measured at a time, such as dwell.
-      happened_at: column with the time at which a positive was made; until then later events see 0, "none
-        yet", as they would have. For actions that users take after the event, such as a late like.
-    """
-
-    name: str
-    column: str | None = None
-    any_of: tuple[str, ...] = ()
-    at_least: float | None = None
-    observed: str | None = None
-    known_at: str | None = None
-    happened_at: str | None = None
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Every column that the signal is read from."""
-        optional = (self.column, *self.any_of, self.observed, self.known_at, self.happened_at)
-        return tuple(column for column in optional if column is not None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +76,8 @@ class EventLogSpec:
       dense: feature columns of numbers.
       side_tables: features of items and users.
       split: training, validation and test.
+      contradictions: what becomes of rows that differ in nothing but the outcomes of one event: "mean" takes the mean
+        of each outcome as its label, "first" the first row, "refuse" refuses the log.
     """
 
     files: tuple[Path, ...]
@@ -125,6 +96,7 @@ class EventLogSpec:
     dense: tuple[str, ...] = ()
     side_tables: tuple[SideTable, ...] = ()
     split: Split
+    contradictions: Literal["mean", "first", "refuse"] = "mean"
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str]) -> "EventLogSpec":
@@ -165,7 +137,7 @@ class EventLogSpec:
                 raise InputError(f"{source_name}: the section [{name}] is missing")
         log = Section(source_name, "[log]", mapping["log"], _LOG_KEYS)
         features = Section(source_name, "[features]", mapping.get("features", {}), ["categorical", "dense"])
-        tasks = _signals(source_name, "[tasks]", mapping["tasks"])
+        tasks = read_signals(source_name, "[tasks]", mapping["tasks"])
         spec = cls(
             files=tuple(_absolute(folder, file) for file in log.texts("files", required=True)),
             user=log.text("user"),
@@ -178,11 +150,12 @@ class EventLogSpec:
             quote=cast(Literal['"', "none"], log.choice("quote", _QUOTES)),
             missing_ids=cast(Literal["refuse", "drop"], log.choice("missing_ids", _MISSING_IDS)),
             tasks=tasks,
-            actions=_signals(source_name, "[actions]", mapping["actions"]) if "actions" in mapping else tasks,
+            actions=read_signals(source_name, "[actions]", mapping["actions"]) if "actions" in mapping else tasks,
             categorical=features.texts("categorical"),
             dense=features.texts("dense"),
             side_tables=_side_tables(top, log, folder),
             split=_split(source_name, mapping["split"]),
+            contradictions=cast(Literal["mean", "first", "refuse"], log.choice("contradictions", _CONTRADICTIONS)),
         )
         if not tasks:
             raise InputError(f"{source_name}: [tasks] names no task, expected at least one")
@@ -197,8 +170,8 @@ class EventLogSpec:
         side_tables = [dataclasses.asdict(side) | {"file": str(side.file)} for side in self.side_tables]
         plain = {
             "log": log,
-            "tasks": {signal.name: _signal_to_dict(signal) for signal in self.tasks},
-            "actions": {signal.name: _signal_to_dict(signal) for signal in self.actions},
+            "tasks": {signal.name: signal_to_dict(signal) for signal in self.tasks},
+            "actions": {signal.name: signal_to_dict(signal) for signal in self.actions},
             "features": {"categorical": self.categorical, "dense": self.dense},
             "side_table": side_tables,
             "split": dataclasses.asdict(self.split),
@@ -222,48 +195,13 @@ class EventLogSpec:
 _SECTIONS = ["log", "tasks", "split"]
 _OPTIONAL_SECTIONS = ["actions", "features", "side_table"]
 _LOCAL_TIME_KEYS = ["time_zone", "utc_offset_hours", "utc_offset_column"]
-_LOG_KEYS = ["files", "user", "item", "timestamp", "timestamp_unit", *_LOCAL_TIME_KEYS, "quote", "missing_ids"]
-_QUOTES, _MISSING_IDS = ('"', "none"), ("refuse", "drop")
-_SIGNAL_KEYS = [field.name for field in dataclasses.fields(Signal) if field.name != "name"]
+_LOG_KEYS = ["files", "user", "item", "timestamp", "timestamp_unit", *_LOCAL_TIME_KEYS]
+_LOG_KEYS += ["quote", "missing_ids", "contradictions"]
+_QUOTES, _MISSING_IDS, _CONTRADICTIONS = ('"', "none"), ("refuse", "drop"), ("mean", "first", "refuse")
 
 
 def _absolute(folder: Path, file: str) -> Path:
     return Path(os.path.abspath(folder / file))
-
-
-def _signals(source: str, where: str, table: object) -> tuple[Signal, ...]:
-    if not isinstance(table, Mapping):
-        raise InputError(f"{source}: {where} must be a table of names and columns, found {table!r}")
-    return tuple(_signal(source, where, name, value) for name, value in table.items())
-
-
-def _signal(source: str, where: str, name: str, value: object) -> Signal:
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-        # The name becomes part of metric names, where a dot separates.
-        raise InputError(f'{source}: {where} "{name}": expected a name of letters, digits, "_" and "-"')
-    section = Section(source, f"{where} {name}", {"column": value} if isinstance(value, str) else value, _SIGNAL_KEYS)
-    signal = Signal(
-        name=name,
-        column=section.text("column", None),
-        any_of=section.texts("any_of"),
-        at_least=section.number("at_least"),
-        observed=section.text("observed", None),
-        known_at=section.text("known_at", None),
-        happened_at=section.text("happened_at", None),
-    )
-    if (signal.column is None) == (not signal.any_of):
-        raise section.error("", "expected exactly one of column and any_of")
-    if signal.any_of and signal.at_least is not None:
-        raise section.error("at_least", "this key goes with column, not with any_of")
-    if signal.known_at and signal.happened_at:
-        raise section.error("", "expected at most one of known_at and happened_at")
-    return signal
-
-
-def _signal_to_dict(signal: Signal) -> dict[str, Any]:
-    """Returns the keys that the user gave: an absent `any_of` is not an empty one."""
-    values = {key: getattr(signal, key) for key in _SIGNAL_KEYS}
-    return {key: value for key, value in values.items() if value is not None and value != ()}
 
 
 def _without_none(value: Any) -> Any:
@@ -348,10 +286,8 @@ def _check_features_are_not_labels(spec: EventLogSpec, features: Section) -> Non
     for signal in (*spec.tasks, *spec.actions):
         for kind in ("categorical", "dense"):
             for column in sorted(set(getattr(spec, kind)) & set(signal.columns)):
-                raise features.error(
-                    kind,
-                    f'"{column}" belongs to the outcome {signal.name}, which a model must not read',
-                )
+                outcome = f"the outcome {signal.name}, which a model must not read"
+                raise features.error(kind, f'"{column}" belongs to {outcome}')
 
 
 def _check_split_order(spec: EventLogSpec, source: str) -> None:

@@ -12,6 +12,7 @@ from siren_rope_jax.data.read_table import Table, open_table
 from siren_rope_jax.data.schema import SideTable
 from siren_rope_jax.data.stable_hash import stable_hash
 from siren_rope_jax.data.toml_section import InputError
+from siren_rope_jax.data.whole_numbers import Style, are_whole_numbers, as_whole_numbers, style_of, whole_numbers_note
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,23 +23,26 @@ class SideFeatures:
       categorical: stable hash of (feature name, value); a missing value has its own.
       dense: numbers, NaN where missing.
       found: whether the table has a row for the id; without one, every feature is missing.
+      keys: every id that the table has a row for.
     """
 
     categorical: UInt64[np.ndarray, "I C"]
     dense: Float32[np.ndarray, "I F"]
     found: Bool[np.ndarray, " I"]
+    keys: pl.Series
 
 
 def read_side_table(
-    side: SideTable, ids: pl.Series, categorical_names: tuple[str, ...], notes: list[str]
+    side: SideTable, ids: pl.Series, style: Style, categorical_names: tuple[str, ...], notes: list[str]
 ) -> SideFeatures:
     """Looks up the features of items or users.
 
     Args:
       side: which file and columns.
       ids: ids to look up, as text.
+      style: how the log writes those that are whole numbers.
       categorical_names: names under which the categorical columns are hashed.
-      notes: receives what was noticed while reading.
+      notes: receives what was noticed while reading, one sentence each.
 
     Raises:
       InputError: if the file is bad, or has two rows for one key.
@@ -54,6 +58,7 @@ def read_side_table(
             columns[f"dense {column}"] = dense
             rules.append(rule)
         data = table.read(columns, rules)
+        data = _with_whole_numbers(data, side, style, notes)
         _check_keys_are_unique(table, side.key, data["key"])
     notes += table.notes
     if missing := data["key"].null_count():
@@ -68,7 +73,17 @@ def read_side_table(
         categorical=np.stack(hashes, axis=1) if hashes else np.zeros((len(ids), 0), np.uint64),
         dense=np.stack(numbers, axis=1) if numbers else np.zeros((len(ids), 0), np.float32),
         found=rows["found"].is_not_null().to_numpy(),
+        keys=data["key"],
     )
+
+
+def _with_whole_numbers(data: pl.DataFrame, side: SideTable, style: Style, notes: list[str]) -> pl.DataFrame:
+    for name, column in (("key", side.key), *((f"categorical {column}", column) for column in side.categorical)):
+        own = style_of(data[name])
+        if are_whole_numbers(own, style if name == "key" else own):
+            data = data.with_columns(as_whole_numbers(data[name]))
+            notes.append(whole_numbers_note(side.file, column))
+    return data
 
 
 def _check_keys_are_unique(table: Table, column: str, keys: pl.Series) -> None:

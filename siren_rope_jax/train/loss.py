@@ -12,7 +12,7 @@ def multitask_loss(
 
     Args:
       logits: predictions.
-      labels: 0 or 1; NaN where unobserved, which is neither.
+      labels: 0 or 1, or a probability between them; NaN where unobserved, which is neither.
       weights: weight of each task.
 
     Returns:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 from jaxtyping import Float, Shaped
-from sklearn.metrics import roc_auc_score
 
 _CLIP = 1e-7
 _ECE_BINS = 15
@@ -22,7 +21,8 @@ def task_metrics(
     """All metrics of one task over its observed labels.
 
     Args:
-      labels: 0 or 1, NaN where the outcome was not observed.
+      labels: 0 or 1, NaN where the outcome was not observed. A label p between 0 and 1 counts as p of a positive and
+        1 - p of a negative event.
       probabilities: predicted probability of a positive, for every event.
       user: user of each event, as a code or an id.
 
@@ -32,12 +32,12 @@ def task_metrics(
       number of `events` and `positives`. A metric that is not defined, such as the AUC of one class, is None.
 
     Raises:
-      ValueError: if shapes differ, a label is not 0, 1 or NaN, or a probability is not within [0, 1].
+      ValueError: if shapes differ, a label is neither within [0, 1] nor NaN, or a probability is not within [0, 1].
     """
     for name, array in (("probabilities", probabilities), ("user", user)):
         _check_shape(name, array, labels.shape)
-    if not np.all(np.isnan(labels) | (labels == 0) | (labels == 1)):
-        raise ValueError("labels must be 0, 1 or NaN, got other values")
+    if not np.all(np.isnan(labels) | ((labels >= 0) & (labels <= 1))):
+        raise ValueError("labels must be within [0, 1] or NaN, got other values")
     _check_probabilities("probabilities", probabilities)
 
     observed = ~np.isnan(labels)
@@ -46,15 +46,16 @@ def task_metrics(
     if not label.size:
         return dict.fromkeys(("ne", "auc", "gauc", "ece", "log_loss"), None) | {"events": 0, "positives": 0}
     log_loss = float(cross_entropy(label, probability).mean())
+    positives = float(label.sum())
     both_classes = 0 < label.mean() < 1
     return {
         "ne": log_loss / _entropy(float(label.mean())) if both_classes else None,
-        "auc": float(roc_auc_score(label, probability)) if both_classes else None,
+        "auc": _grouped_auc(label, probability, np.zeros(len(label), np.int8)),
         "gauc": _grouped_auc(label, probability, user),
         "ece": _expected_calibration_error(label, probability),
         "log_loss": log_loss,
         "events": int(label.size),
-        "positives": int(label.sum()),
+        "positives": int(positives) if positives.is_integer() else positives,
     }
 
 
@@ -155,21 +156,23 @@ def paired_bootstrap(
 
 
 def _grouped_auc(label: np.ndarray, probability: np.ndarray, user: np.ndarray) -> float | None:
-    # The rank-sum form of the AUC: tied probabilities share their mean rank.
-    rank, positive = pl.col("rank"), pl.col("label") == 1
+    """Mean over users, weighted by their events, of the share of pairs in order: (positive, negative), ties half."""
+    positives, negatives = pl.col("positives"), pl.col("negatives")
+    lower = negatives.cum_sum().over("user") - negatives
     per_user = (
-        pl.DataFrame({"user": user, "label": label, "probability": probability})
-        .with_columns(rank=pl.col("probability").rank("average").over("user"))
+        pl.DataFrame({"user": user, "probability": probability, "positives": label, "negatives": 1 - label})
+        .group_by("user", "probability")
+        .agg(positives.sum(), negatives.sum(), events=pl.len())
+        .sort("user", "probability")
+        .with_columns(in_order=positives * (lower + negatives / 2))
         .group_by("user", maintain_order=True)
-        .agg(events=pl.len(), positives=positive.sum(), rank_sum=rank.filter(positive).sum())
-        .with_columns(pl.col("events", "positives").cast(pl.Float64))
-        .filter((pl.col("positives") > 0) & (pl.col("positives") < pl.col("events")))
+        .agg(positives.sum(), negatives.sum(), pl.col("in_order", "events").sum())
+        .filter((positives > 0) & (negatives > 0))
     )
     if per_user.is_empty():
         return None
-    events, positives, rank_sum = (per_user[name].to_numpy() for name in ("events", "positives", "rank_sum"))
-    auc = (rank_sum - positives * (positives + 1) / 2) / (positives * (events - positives))
-    return float(np.average(auc, weights=events))
+    auc = (per_user["in_order"] / (per_user["positives"] * per_user["negatives"])).to_numpy()
+    return float(np.average(auc, weights=per_user["events"].to_numpy()))
 
 
 def _expected_calibration_error(label: np.ndarray, probability: np.ndarray) -> float:

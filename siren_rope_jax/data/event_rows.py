@@ -1,0 +1,135 @@
+"""Event files -> rows: ids written alike in all of them, one row for each event, and the new events that match them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+
+from siren_rope_jax.data.event_columns import event_columns
+from siren_rope_jax.data.matching import match_note
+from siren_rope_jax.data.missing_ids import missing_ids_note, with_own_ids
+from siren_rope_jax.data.precision import check_times
+from siren_rope_jax.data.read_table import open_table
+from siren_rope_jax.data.repeated_rows import one_row_per_event
+from siren_rope_jax.data.schema import EventLogSpec
+from siren_rope_jax.data.stable_hash import stable_hash
+from siren_rope_jax.data.whole_numbers import (
+    Style,
+    are_whole_numbers,
+    as_whole_numbers,
+    style_of,
+    style_of_all,
+    whole_numbers_note,
+)
+
+IF_NEW = "pass --allow-unmatched if all of them are new"
+
+
+class EventRows(NamedTuple):
+    """Rows of a log and of its new events, in the order of the input.
+
+    Attributes:
+      rows: columns as `event_columns` names them, the categorical ones hashed; "row", counted over the files of the log
+        and anew in that of new events; and "new".
+      styles: how the log writes whole numbers as a "user" and as an "item".
+      duplicates: rows that were dropped because an earlier one is the same.
+      contradictions: events whose rows contradicted one another.
+    """
+
+    rows: pl.DataFrame
+    styles: dict[str, Style]
+    duplicates: int
+    contradictions: int
+
+
+def read_event_rows(
+    spec: EventLogSpec,
+    categorical_names: Sequence[str],
+    new_events: Path | None,
+    notes: list[str],
+    *,
+    allow_unmatched: bool,
+) -> EventRows:
+    """Reads the files of a log and a file of new events.
+
+    Args:
+      spec: which files and columns.
+      categorical_names: names under which the categorical columns are hashed.
+      new_events: the file of new events, if any.
+      notes: receives what was noticed while reading, one sentence each.
+      allow_unmatched: whether the log may know none of their users, items or values.
+
+    Raises:
+      InputError: if a file is bad, or nothing of the new events matches the log.
+    """
+    columns = {"user": spec.user, "item": spec.item}
+    columns |= {f"categorical {index}": column for index, column in enumerate(spec.categorical)}
+    # Reassigned at every step, because two copies of a long log would not fit.
+    rows, styles = _read_log(spec, columns, notes)
+    rows, duplicates, contradictions, said = one_row_per_event(rows, spec)
+    notes += said
+    rows = rows.with_columns(new=pl.lit(False))
+    if new_events is not None:
+        new = _read_new(spec, new_events, columns, styles, notes)
+        notes += _match_notes(new_events, new, rows, columns, allow_unmatched=allow_unmatched)
+        rows = pl.concat([rows, with_own_ids(new).with_row_index("row").with_columns(new=pl.lit(True))])
+    for index, name in enumerate(categorical_names[: len(spec.categorical)]):
+        column = f"categorical {index}"
+        rows = rows.with_columns(pl.Series(column, stable_hash(rows[column], name)))
+    return EventRows(rows, styles, duplicates, contradictions)
+
+
+def _read_log(spec: EventLogSpec, columns: dict[str, str], notes: list[str]) -> tuple[pl.DataFrame, dict[str, Style]]:
+    parts = [_read(file, spec, notes) for file in spec.files]
+    styles = {name: [style_of(part[name]) for part in parts] for name in columns}
+    rows = pl.concat(parts).with_row_index("row")
+    if rows["user"].has_nulls() or rows["item"].has_nulls():  # which the spec allows, or the files were refused
+        rows = rows.drop_nulls(("user", "item"))
+    for name, column in columns.items():
+        if style_of_all(styles[name]) is Style.FLOATS:
+            rows = rows.with_columns(as_whole_numbers(rows[name]))
+            for file, style in zip(spec.files, styles[name], strict=True):
+                if style is Style.FLOATS:
+                    notes.append(whole_numbers_note(file, column))
+    return rows, {name: style_of_all(styles[name]) for name in columns}
+
+
+def _read_new(
+    spec: EventLogSpec, file: Path, columns: dict[str, str], styles: dict[str, Style], notes: list[str]
+) -> pl.DataFrame:
+    rows = _read(file, spec, notes, are_new=True)
+    for name, column in columns.items():
+        if are_whole_numbers(style_of(rows[name]), styles[name]):
+            rows = rows.with_columns(as_whole_numbers(rows[name]))
+            notes.append(whole_numbers_note(file, column))
+    return rows
+
+
+def _read(file: Path, spec: EventLogSpec, notes: list[str], *, are_new: bool = False) -> pl.DataFrame:
+    with open_table(file, quote=spec.quote) as table:
+        rows = table.read(*event_columns(table, spec, are_new=are_new))
+    notes += table.notes
+    notes += filter(None, [missing_ids_note(file, rows, is_new=are_new)])
+    check_times(file, spec.timestamp, rows["time"].to_numpy())
+    return rows
+
+
+def _match_notes(
+    file: Path, new: pl.DataFrame, log: pl.DataFrame, columns: dict[str, str], *, allow_unmatched: bool
+) -> list[str]:
+    notes = []
+    for name, column in columns.items():
+        noun = name if name in ("user", "item") else f'value of "{column}"'
+        notes.append(
+            match_note(
+                new[name].unique(maintain_order=True),
+                new[name].unique_counts().cast(pl.Int64).to_numpy(),
+                log[name].unique(),
+                subject=f"{file}: the log",
+                noun=noun,
+                whose="new events",
+                remedy=None if allow_unmatched else IF_NEW,
+            )
+        )
+    return [note for note in notes if note is not None]

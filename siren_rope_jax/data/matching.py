@@ -1,0 +1,82 @@
+"""How many events have an id that another table knows: a share to report, and a refusal where nothing matches."""
+
+import numpy as np
+import polars as pl
+from jaxtyping import Int64
+
+from siren_rope_jax.data.toml_section import InputError
+from siren_rope_jax.data.whole_numbers import as_whole_numbers
+
+_SPELLING = 'without leading zeros, a final ".0" and spaces around'
+_EXAMPLES = 2
+
+
+def match_note(
+    texts: pl.Series,
+    events: Int64[np.ndarray, " T"],
+    known: pl.Series,
+    *,
+    subject: str,
+    noun: str,
+    whose: str,
+    remedy: str | None,
+) -> str | None:
+    """Says for how many events their id, or another value, is known; refuses them if none is.
+
+    One unknown id may well be new. Several of which not one is known, or one that is known in another spelling, are
+    most likely written in another way: every event would be met as a stranger's, without a word.
+
+    Args:
+      texts: distinct texts; a null, which is a missing value, does not count.
+      events: how many events have each of them.
+      known: distinct texts that are known, in any order.
+      subject: who knows, such as "new.csv: the log".
+      noun: what the texts are, such as "user".
+      whose: what the events are called.
+      remedy: what a user may do beside writing the texts alike; None if nothing need match.
+
+    Returns:
+      One sentence, or None if there are no texts.
+
+    Raises:
+      InputError: if nothing matches; it shows two examples of each side.
+    """
+    table = pl.DataFrame({"text": texts, "events": events}).filter(pl.col("events") > 0).drop_nulls()
+    total = int(table["events"].sum())
+    if not total:
+        return None
+    strangers = table.filter(~table["text"].is_in(known.implode()))
+    matched = total - int(strangers["events"].sum())
+    share = f"{matched:,} of {total:,} {whose} ({100 * matched / total:.3g} %)"
+    respelt = _respelt(strangers, known)
+    more = int(respelt["events"].sum())
+    if matched or remedy is None or (strangers.height < 2 and not more):
+        said = f"{subject} knows the {noun} of {share}"
+        if not more:
+            return said
+        example = f'such as "{respelt["text"][0]}" as "{respelt["known"][0]}"'
+        return f"{said}; {more:,} more would match {_SPELLING}, {example}"
+    theirs = respelt["text"] if more else strangers["text"]
+    ours = respelt["known"] if more else known.drop_nulls().sort()
+    raise InputError(
+        f"{subject} knows the {noun} of {share}: these have {_examples(theirs)}, and it has {_examples(ours)}"
+        f"{f', which would match {_SPELLING}' if more else ''}; write them alike, or {remedy}"
+    )
+
+
+def _respelt(strangers: pl.DataFrame, known: pl.Series) -> pl.DataFrame:
+    """Returns the strangers that are known in another spelling, and that spelling."""
+    if strangers.is_empty():
+        return strangers.with_columns(known="text")
+    known = known.drop_nulls()
+    table = pl.DataFrame({"known": known, "spelling": _spelling(known)}).group_by("spelling").agg(pl.min("known"))
+    strangers = strangers.with_columns(spelling=_spelling(strangers["text"]))
+    return strangers.join(table, on="spelling", maintain_order="left")
+
+
+def _spelling(texts: pl.Series) -> pl.Series:
+    return as_whole_numbers(texts.str.strip_chars()).str.replace(r"^0+(\d)", "${1}")
+
+
+def _examples(texts: pl.Series) -> str:
+    return " and ".join(f'"{text}"' for text in texts.head(_EXAMPLES))

@@ -1,0 +1,94 @@
+"""Rows of a log that describe one event: exact duplicates, and rows that contradict one another on its outcomes."""
+
+from typing import NamedTuple
+
+import polars as pl
+
+from siren_rope_jax.data.event_columns import outcomes
+from siren_rope_jax.data.schema import EventLogSpec
+from siren_rope_jax.data.toml_section import InputError
+
+_SETTLED = {"first": "the first row of each counts", "mean": "the mean of each outcome counts"}
+
+
+class OneRowPerEvent(NamedTuple):
+    """Rows of which no two describe one event.
+
+    Attributes:
+      rows: the rows, in their order; of several of one event, the first.
+      duplicates: how many were dropped because an earlier one is the same in every column that is read.
+      contradictions: how many events had rows that differed in nothing but outcomes, or in when these were known.
+      notes: what to tell the user.
+    """
+
+    rows: pl.DataFrame
+    duplicates: int
+    contradictions: int
+    notes: tuple[str, ...]
+
+
+def one_row_per_event(rows: pl.DataFrame, spec: EventLogSpec) -> OneRowPerEvent:
+    """Drops duplicates, then settles contradictions as `spec.contradictions` says.
+
+    Two events of one user, item and time that differ in a feature are two events.
+
+    Args:
+      rows: columns as `event_columns` names them, and "row".
+      spec: whose rows they are.
+
+    Returns:
+      The rows that are left. After "mean" an outcome is the mean of those that were observed, above 0 if it was
+      positive in any row, and known from when the first of the rows with its highest value knew it.
+
+    Raises:
+      InputError: if there are contradictions and `spec.contradictions` is "refuse".
+    """
+    # Equal where user, item and time are equal, and hardly anywhere else: what is compared in full is little.
+    repeated = rows.select("user", "item", "time").hash_rows().is_duplicated()
+    if not repeated.any():
+        return OneRowPerEvent(rows, 0, 0, ())
+    candidates = rows.filter(repeated).with_columns(at=repeated.arg_true())
+    told = [column for column in rows.columns if column.startswith(("outcome ", "known "))]
+    event = [column for column in rows.columns if column not in ("row", *told)]
+    distinct = candidates.unique(subset=[*event, *told], keep="first", maintain_order=True)
+    groups = distinct.group_by(event, maintain_order=True)
+    contradicting = groups.agg(pl.first("at"), pl.len(), *(_mean(column) for column in told)).filter(pl.col("len") > 1)
+    if contradicting.height and spec.contradictions == "refuse":
+        raise InputError(_refusal(distinct, contradicting, event, told, spec))
+    if contradicting.height and spec.contradictions == "mean":
+        rows = rows.with_columns(rows[column].scatter(contradicting["at"], contradicting[column]) for column in told)
+    kept = (~repeated).scatter(distinct.unique(subset=event, keep="first")["at"], True)
+    duplicates = candidates.height - distinct.height
+    notes = []
+    if duplicates:
+        notes.append(f"duplicate rows dropped: {duplicates:,}")
+    if contradicting.height:
+        settled = f'{_SETTLED[spec.contradictions]} ([log] contradictions = "{spec.contradictions}")'
+        notes.append(f"events whose rows contradict one another on outcomes: {contradicting.height:,}; {settled}")
+    return OneRowPerEvent(rows.filter(kept), duplicates, contradicting.height, tuple(notes))
+
+
+def _mean(column: str) -> pl.Expr:
+    """Mean of an outcome over the rows of an event, or from when it is known."""
+    if column.startswith("outcome "):
+        return pl.col(column).mean().cast(pl.Float32)
+    outcome = pl.col(column.replace("known ", "outcome "))
+    decisive = pl.col(column).filter(outcome == outcome.max())
+    return decisive.min().fill_null(pl.col(column).min()).alias(column)
+
+
+def _refusal(
+    distinct: pl.DataFrame, contradicting: pl.DataFrame, event: list[str], told: list[str], spec: EventLogSpec
+) -> str:
+    rows = distinct.join(contradicting.head(1), on=event, how="semi", nulls_equal=True, maintain_order="left")
+    column = next(column for column in told if rows[column].n_unique() > 1)
+    kind, index = column.split()
+    name = outcomes(spec)[int(index)].name
+    what = name if kind == "outcome" else f"the time at which {name} is known"
+    values = " and ".join("unobserved" if value is None else f"{value:.0f}" for value in rows[column])
+    files, places = ", ".join(map(str, spec.files)), " and ".join(map(str, rows["row"]))
+    return (
+        f"{files}: expected one outcome for each event, found rows that contradict one another for "
+        f'{contradicting.height:,}, such as {what} {values} for user "{rows["user"][0]}" and item "{rows["item"][0]}" '
+        f'(rows {places}, counted from 0); or set [log] contradictions = "mean" or "first"'
+    )
