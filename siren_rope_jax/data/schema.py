@@ -100,6 +100,7 @@ class EventLogSpec:
       dense: feature columns of numbers.
       side_tables: features of items and users.
       split: training, validation and test.
+      description: the TOML file that all this was read from, if it was; it is no part of what the log is.
     """
 
     files: tuple[Path, ...]
@@ -116,6 +117,7 @@ class EventLogSpec:
     dense: tuple[str, ...] = ()
     side_tables: tuple[SideTable, ...] = ()
     split: Split
+    description: Path | None = dataclasses.field(default=None, compare=False)
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str]) -> "EventLogSpec":
@@ -136,7 +138,7 @@ class EventLogSpec:
             raise InputError(f"{path}: expected a TOML file in UTF-8, found bytes that are not UTF-8") from None
         except tomllib.TOMLDecodeError as error:
             raise InputError(f"{path}: this is not valid TOML: {error}") from None
-        return cls.from_dict(mapping, path.parent, str(path))
+        return dataclasses.replace(cls.from_dict(mapping, path.parent, str(path)), description=path.absolute())
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any], folder: Path, source_name: str) -> "EventLogSpec":

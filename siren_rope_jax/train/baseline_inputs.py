@@ -13,7 +13,7 @@ from siren_rope_jax.data.encode import Encoded, Encoder, InputConfig
 from siren_rope_jax.data.event_log import TRAIN, EventLog
 from siren_rope_jax.ops.calendar import calendar_features
 
-MOST_VALUES = 254  # of a categorical column that trees split natively: with "unknown", the 255 bins of scikit-learn
+MOST_VALUES = 16  # of a categorical column that is read as it is
 UNKNOWN = -1
 
 
@@ -25,7 +25,7 @@ class BaselineInputs:
       numbers: standardised counters and dense columns, points on the circles of day and week.
       number_names: their names.
       clock: local hour and weekday, for models that can cut them anywhere.
-      codes: of each categorical column with at most 254 values known from training: which, or -1.
+      codes: of each categorical column with at most 16 values known from training: which, or -1.
       code_names: their names.
     """
 
@@ -49,8 +49,8 @@ class BaselineInputs:
 def baseline_inputs(log: EventLog, config: InputConfig) -> BaselineInputs:
     """Lays out the recommender's counters, calendar, dense and categorical columns; no date, which is a clock.
 
-    A categorical column with more than 254 known values becomes counters itself: how often the value has been seen
-    strictly before the event and the rate of each action, as of an item.
+    A categorical column with more than 16 known values becomes counters: how often the value has been seen strictly
+    before the event, and the rate of each action, as of an item. Codes of so many values overfit, and grow old.
 
     Args:
       log: the whole log.

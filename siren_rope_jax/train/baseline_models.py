@@ -5,6 +5,7 @@ only the best is fitted to all, or to the most that it needs. Nothing is random.
 """
 
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
@@ -38,6 +39,7 @@ _SHAPES = tuple({"max_leaf_nodes": nodes, **leaves} for nodes, leaves in itertoo
 _ROUNDS = ((50_000, 3), (150_000, 1))  # events that shapes are tried on, how many shapes stay
 _BOOSTING_FITTED = 1_000_000
 _VALIDATED = 200_000
+_RARE, _RARE_MORE = 1_000, 3  # events of the rarer outcome that suffice; for them, up to thrice as many are taken
 _MOST_TREES = 500
 _PATIENCE = 15  # trees without a better validation loss
 
@@ -47,28 +49,24 @@ class Sample(NamedTuple):
 
     inputs: Table
     labels: Float32[np.ndarray, " E"]
-    weights: Float64[np.ndarray, " E"]
 
     @classmethod
     def of(cls, inputs: Table, labels: np.ndarray, chosen: np.ndarray) -> "Sample":
-        """The chosen events that have a label."""
-        chosen = np.flatnonzero(chosen & ~np.isnan(labels))
-        return cls(inputs[chosen], labels[chosen], np.ones(len(chosen)))
+        """The chosen events that have a label; one between 0 and 1, of repeated rows, is rounded."""
+        events = np.flatnonzero(chosen & ~np.isnan(labels))
+        return cls(inputs[events], (labels[events] >= 0.5).astype(np.float32))
 
     def thinned(self, most: int) -> "Sample":
-        """At most so many events, evenly over time; the rarer outcome is thinned last, and weights make up for it."""
-        if len(self.labels) <= most:
+        """So many of the events, evenly over time in each outcome; more if else too few had the rarer outcome."""
+        rare, common = sorted((np.flatnonzero(self.labels == outcome) for outcome in (0, 1)), key=len)
+        enough = min(_RARE * len(self.labels) / max(len(rare), 1), _RARE_MORE * most)
+        share = max(most, enough) / max(len(self.labels), 1)
+        if share >= 1:
             return self
-        positive = np.flatnonzero(self.labels == 1), np.flatnonzero(self.labels == 0)
-        rare, common = sorted(positive, key=len)
-        kept = min(len(rare), most // 2)
-        chosen, weights = [], []
-        for events, count in ((rare, kept), (common, most - kept)):
-            chosen.append(events[np.arange(count) * len(events) // max(count, 1)])
-            weights.append(np.full(count, len(events) / max(count, 1)))
-        order = np.argsort(np.concatenate(chosen))
-        chosen = np.concatenate(chosen)[order]
-        return Sample(self.inputs[chosen], self.labels[chosen], np.concatenate(weights)[order])
+        counts = (math.ceil(share * len(events)) for events in (rare, common))
+        kept = [e[np.arange(count) * len(e) // max(count, 1)] for e, count in zip((rare, common), counts, strict=True)]
+        chosen = np.sort(np.concatenate(kept))
+        return Sample(self.inputs[chosen], self.labels[chosen])
 
 
 class Fitted(NamedTuple):
@@ -95,14 +93,14 @@ def fit_logistic_regression(train: Sample, validation: Sample, inputs: Table, ad
     small, validation = train.thinned(_LINEAR_TRIED), validation.thinned(_VALIDATED)
     model, candidates = LogisticRegression(max_iter=300, warm_start=True), []
     for inverse_penalty in _INVERSE_PENALTIES:
-        model.set_params(C=inverse_penalty).fit(small.inputs, small.labels, small.weights)
+        model.set_params(C=inverse_penalty).fit(small.inputs, small.labels)
         losses = cross_entropy(validation.labels, model.predict_proba(validation.inputs)[:, 1])
-        candidates.append((float(np.average(losses, weights=validation.weights)), inverse_penalty))
+        candidates.append((float(losses.mean()), inverse_penalty))
         advance(len(small.labels))
     inverse_penalty = min(candidates)[1]
     fitted = train.thinned(_LINEAR_FITTED)
     model = LogisticRegression(C=inverse_penalty, max_iter=1000)
-    model.fit(fitted.inputs, fitted.labels, fitted.weights)
+    model.fit(fitted.inputs, fitted.labels)
     advance(len(fitted.labels))
     return Fitted({"C": inverse_penalty}, model.predict_proba(inputs)[:, 1].astype(np.float32))
 
@@ -177,10 +175,8 @@ def _fit_trees(train: Sample, validation: Sample, settings: Settings, categorica
     model.fit(
         train.inputs,
         train.labels,
-        train.weights,
         X_val=validation.inputs,
         y_val=validation.labels,
-        sample_weight_val=validation.weights,
     )
     # The model runs on past its best; the score before the first tree, which comes first, is not a model.
     losses = -model.validation_score_[1:]
