@@ -42,6 +42,8 @@ class BaselineInputs:
 
     def for_linear(self) -> scipy.sparse.csr_matrix:
         """Everything but the clock, the codes one-hot."""
+        if not self.code_names:
+            return scipy.sparse.csr_matrix(self.numbers)
         one_hot = OneHotEncoder(dtype=np.float32, handle_unknown="ignore").fit_transform(self.codes)
         return scipy.sparse.hstack([scipy.sparse.csr_matrix(self.numbers), one_hot], "csr", np.float32)
 

@@ -26,7 +26,7 @@ Advance = Callable[[float], None]
 """Tells that events x fits of work are done."""
 
 _INVERSE_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
-_LINEAR_TRIED, _LINEAR_FITTED = 60_000, 300_000  # events; of a model of some hundred weights, more change nothing
+_LINEAR_TRIED, _LINEAR_FITTED = 40_000, 200_000  # events; of a model of some hundred weights, more change nothing
 
 # The shape of the trees is chosen at the first learning rate, then the other is tried with that shape.
 _LEARNING_RATES = (0.1, 0.03)
@@ -36,9 +36,9 @@ _LEAVES = (  # small leaves need a penalty, large ones do not
     {"min_samples_leaf": 200, "l2_regularization": 1.0},
 )
 _SHAPES = tuple({"max_leaf_nodes": nodes, **leaves} for nodes, leaves in itertools.product(_LEAF_NODES, _LEAVES))
-_ROUNDS = ((50_000, 3), (150_000, 1))  # events that shapes are tried on, how many shapes stay
-_BOOSTING_FITTED = 1_000_000
-_VALIDATED = 200_000
+_ROUNDS = ((40_000, 3), (100_000, 1))  # events that shapes are tried on, how many shapes stay
+_BOOSTING_FITTED = 500_000
+_VALIDATED = 100_000
 _RARE, _RARE_MORE = 1_000, 3  # events of the rarer outcome that suffice; for them, up to thrice as many are taken
 _MOST_TREES = 500
 _PATIENCE = 15  # trees without a better validation loss

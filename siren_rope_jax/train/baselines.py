@@ -84,6 +84,7 @@ def _fit_all(log: EventLog, inputs: BaselineInputs, console: Console) -> dict[st
     evaluated = _evaluated(log)
     observed = (~np.isnan(log.labels[log.period == TRAIN])).sum(axis=0)
     total = sum(a + _BOOSTING_WORK * b for a, b in map(work, observed.tolist()))
+    console.print(f"fitting {', '.join(log.task_names)} on {trees.shape[1]} columns")
     fitted = {}
     with idle_cores(), _progress_bar(console) as bar:
         progress = bar.add_task("", total=total)
@@ -106,7 +107,7 @@ def _fit_all(log: EventLog, inputs: BaselineInputs, console: Console) -> dict[st
             )
             fitted[task] = dict(zip(BASELINES, (base, regression, boosting), strict=True))
             console.print(
-                f"{task}: {len(train.labels):,} training events with {trees.shape[1]} columns, "
+                f"{task}: {len(train.labels):,} training events, "
                 f"{boosting.settings['max_iter']} trees, {time.monotonic() - started:.0f} s"
             )
     return fitted
