@@ -19,23 +19,12 @@ from siren_rope_jax.data.event_log import EventLog, read_event_log
 from siren_rope_jax.data.schema import EventLogSpec, InputError
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
 from siren_rope_jax.data.sources import prepare_deskdrop, prepare_kuairand_pure
-from siren_rope_jax.report.tables import (
-    checkpoints_table,
-    comparison_table,
-    make_console,
-    metrics_table,
-    seeds_table,
-)
+from siren_rope_jax.report.tables import checkpoints_table, comparison_table, make_console, metrics_table, seeds_table
 from siren_rope_jax.settings import check_settings
-from siren_rope_jax.train.baselines import (
-    baselines_file,
-    check_out,
-    fit_baselines,
-    read_baselines,
-    write_baselines,
-)
+from siren_rope_jax.train.baselines import baselines_file, check_out, fit_baselines, read_baselines
 from siren_rope_jax.train.checkpoint_list import list_checkpoints
 from siren_rope_jax.train.config import TrainConfig
+from siren_rope_jax.train.durable import write_json
 from siren_rope_jax.train.evaluate import evaluate, score
 from siren_rope_jax.train.fit import NonFiniteError
 from siren_rope_jax.train.interrupt import Interrupted
@@ -157,9 +146,11 @@ class Baselines:
         try:
             results = fit_baselines(log, self.inputs, console=console)
         except KeyboardInterrupt:
-            raise Interrupted("interrupted before the baselines were done; nothing was written", signal.SIGINT) from None
+            raise Interrupted(
+                "interrupted before the baselines were done; nothing was written", signal.SIGINT
+            ) from None
         console.print(comparison_table(results["baselines"]))
-        write_baselines(out, results)
+        write_json(out, results)
         console.print(f"metrics and chosen settings are in {out}")
 
 

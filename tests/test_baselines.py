@@ -1,8 +1,11 @@
 """The practitioner's baselines: what they read, what they are fitted and tuned on, and where they are shown."""
 
+import contextlib
 import dataclasses
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +23,9 @@ from siren_rope_jax.report.tables import comparison_table
 from siren_rope_jax.train import baseline_models
 from siren_rope_jax.train.baseline_inputs import baseline_inputs
 from siren_rope_jax.train.baseline_models import Sample, fit_gradient_boosting, fit_logistic_regression, work
-from siren_rope_jax.train.baselines import baselines_file, fit_baselines, read_baselines, write_baselines
+from siren_rope_jax.train.baselines import baselines_file, fit_baselines, read_baselines
+from siren_rope_jax.train.durable import write_json
+from siren_rope_jax.train.run_folder import read_run
 
 DAY = 86_400_000
 LENGTHS = [30] * 20
@@ -218,7 +223,7 @@ def test_baselines_are_found_for_their_own_data_and_inputs_alone(log, results, t
     description = tmp_path / "log.toml"
     assert read_baselines(description, log, INPUTS) == (None, None)
     assert read_baselines(None, log, INPUTS) == (None, None)
-    write_baselines(baselines_file(description), fit_baselines(log, INPUTS))
+    write_json(baselines_file(description), fit_baselines(log, INPUTS))
     assert baselines_file(description) == tmp_path / "log.baselines.json"
     assert read_baselines(description, log, INPUTS) == (results, None)
     more_rows = dataclasses.replace(INPUTS, item_buckets=32)
@@ -286,42 +291,52 @@ def test_the_command_prints_the_test_ne_that_it_writes_and_a_second_run_writes_t
     assert out.read_bytes() == written
 
 
-def test_train_and_evaluate_show_baselines_of_the_same_data_and_say_which_they_leave_out(
-    tmp_path, capsys, monkeypatch
-):
-    description, run = _write_log(tmp_path), tmp_path / "run"
-    monkeypatch.chdir(tmp_path)
-    main(["train", "log.toml", "--out", str(run), *TINY])
-    assert "gradient boosting" not in capsys.readouterr().out
-    main(["baselines", "log.toml"])
-    capsys.readouterr()
-    main(["train", "log.toml", "--out", str(tmp_path / "again"), *TINY])
-    shown = capsys.readouterr().out
-    monkeypatch.chdir("/")
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A log with its baselines, and what training a run on it printed."""
+    folder = tmp_path_factory.mktemp("trained")
+    _write_log(folder)
+    back = os.getcwd()
+    os.chdir(folder)
+    try:
+        main(["baselines", "log.toml"])
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            main(["train", "log.toml", "--out", "run", *TINY])
+    finally:
+        os.chdir(back)
+    return folder, printed.getvalue()
+
+
+def test_train_and_evaluate_show_baselines_of_the_same_data_and_say_which_they_leave_out(trained, capsys):
+    folder, shown = trained
+    run, kept = folder / "run", folder / "log.baselines.json"
     main(["evaluate", str(run)])
+    ne = json.loads((run / "metrics.json").read_text())["test"]["click"]["ne"]
     for printed in (shown, capsys.readouterr().out):
-        ne = json.loads((run / "metrics.json").read_text())["test"]["click"]["ne"]
         assert [line for line in printed.splitlines() if "recommender" in line and f"{ne:.4f}" in line]
         assert "gradient boosting" in printed
-    described = json.loads((run / "config.json").read_text())
-    assert described["log_file"] == str(description)
-    stale = json.loads((tmp_path / "log.baselines.json").read_text())
+    whole = kept.read_text()
+    stale = json.loads(whole)
     stale["data"]["training"]["digest"] = "0" * 32
-    (tmp_path / "log.baselines.json").write_text(json.dumps(stale))
+    kept.write_text(json.dumps(stale))
     main(["evaluate", str(run)])
+    kept.write_text(whole)
     printed = capsys.readouterr().out
     assert "are left out, as they are of other data" in printed
     assert "recommender" not in printed
+
+
+def test_a_run_tells_where_the_description_of_its_log_is_and_one_that_does_not_is_read(trained, tmp_path):
+    folder, _ = trained
+    run = tmp_path / "run"
+    shutil.copytree(folder / "run", run)
+    described = json.loads((run / "config.json").read_text())
+    assert described["log_file"] == str(folder / "log.toml")
+    assert read_run(run)[0].description == folder / "log.toml"
     (run / "config.json").write_text(json.dumps({k: v for k, v in described.items() if k != "log_file"}))
-    main(["evaluate", str(run)])  # of a version that did not tell where the log's description is
-    assert "left out" not in capsys.readouterr().out
-
-
-def test_a_description_that_has_moved_does_not_keep_a_run_from_going_on(tmp_path):
-    description, run = _write_log(tmp_path), tmp_path / "run"
-    main(["train", str(description), "--out", str(run), *TINY])
-    moved = description.rename(tmp_path / "moved.toml")
-    main(["train", str(moved), "--out", str(run), *TINY])
+    assert read_run(run)[0].description is None
+    (run / "config.json").write_text(json.dumps(described | {"log_file": "/elsewhere/log.toml"}))
+    main(["train", str(folder / "log.toml"), "--out", str(run), *TINY])  # a description that has moved is no difference
 
 
 def test_nothing_but_earlier_baselines_is_overwritten(tmp_path, capsys):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 from jaxtyping import Float32, Int32
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import OneHotEncoder
 
 from siren_rope_jax.data.counters import history_counters
 from siren_rope_jax.data.encode import Encoded, Encoder, InputConfig
@@ -44,8 +44,9 @@ class BaselineInputs:
         """Everything but the clock, the codes one-hot."""
         if not self.code_names:
             return scipy.sparse.csr_matrix(self.numbers)
-        one_hot = OneHotEncoder(dtype=np.float32, handle_unknown="ignore").fit_transform(self.codes)
-        return scipy.sparse.hstack([scipy.sparse.csr_matrix(self.numbers), one_hot], "csr", np.float32)
+        one_hot = OneHotEncoder(handle_unknown="ignore").fit_transform(self.codes)
+        joined = scipy.sparse.hstack([scipy.sparse.csr_matrix(self.numbers), one_hot])
+        return scipy.sparse.csr_matrix(joined, dtype=np.float32)
 
 
 def baseline_inputs(log: EventLog, config: InputConfig) -> BaselineInputs:
@@ -108,5 +109,7 @@ def _value_rates(log: EventLog, column: int, config: InputConfig) -> tuple[Float
         smoothing=config.counter_smoothing,
     )
     chosen = [k for k, name in enumerate(names) if name.startswith("item_")]
-    rates = StandardScaler(copy=False).fit(counters[log.period == TRAIN][:, chosen]).transform(counters[:, chosen])
+    rates, train = counters[:, chosen], log.period == TRAIN
+    rates -= rates[train].mean(axis=0)
+    rates /= np.maximum(rates[train].std(axis=0), 1e-6)
     return rates, [f"{log.categorical_names[column]}{names[k].removeprefix('item')}" for k in chosen]

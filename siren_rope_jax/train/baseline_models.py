@@ -96,12 +96,12 @@ def fit_logistic_regression(train: Sample, validation: Sample, inputs: Table, ad
         model.set_params(C=inverse_penalty).fit(small.inputs, small.labels)
         losses = cross_entropy(validation.labels, model.predict_proba(validation.inputs)[:, 1])
         candidates.append((float(losses.mean()), inverse_penalty))
-        advance(len(small.labels))
+        advance(min(_LINEAR_TRIED, len(train.labels)))
     inverse_penalty = min(candidates)[1]
     fitted = train.thinned(_LINEAR_FITTED)
     model = LogisticRegression(C=inverse_penalty, max_iter=1000)
     model.fit(fitted.inputs, fitted.labels)
-    advance(len(fitted.labels))
+    advance(min(_LINEAR_FITTED, len(train.labels)))
     return Fitted({"C": inverse_penalty}, model.predict_proba(inputs)[:, 1].astype(np.float32))
 
 
@@ -125,7 +125,7 @@ def fit_gradient_boosting(
         return stopped
 
     first, other = _LEARNING_RATES
-    shapes, best = list(_SHAPES), None
+    shapes, best, events = list(_SHAPES), None, len(train.labels)
     for events, stay in _ROUNDS:
         stops = sorted((tried(events, {"learning_rate": first, **shape}) for shape in shapes), key=lambda s: s.loss)
         shapes, best = [{k: v for k, v in s.settings.items() if k in _SHAPES[0]} for s in stops[:stay]], stops[0]
@@ -145,7 +145,7 @@ def fit_gradient_boosting(
 def work(train: int) -> tuple[int, int]:
     """Events x fits of logistic regression and of gradient boosting on so many training events."""
     linear = len(_INVERSE_PENALTIES) * min(train, _LINEAR_TRIED) + min(train, _LINEAR_FITTED)
-    boosting, count, events = 0, len(_SHAPES), 0
+    boosting, count, events = 0, len(_SHAPES), train
     for events, stay in _ROUNDS:
         boosting, count = boosting + count * min(train, events), stay
         if train <= events:
@@ -163,14 +163,9 @@ class _Stopped(NamedTuple):
 
 
 def _fit_trees(train: Sample, validation: Sample, settings: Settings, categorical: Sequence[int]) -> _Stopped:
+    stopping: Settings = {"early_stopping": True, "n_iter_no_change": _PATIENCE, "tol": 0.0, "max_iter": _MOST_TREES}
     model = HistGradientBoostingClassifier(
-        **settings,
-        max_iter=_MOST_TREES,
-        early_stopping=True,
-        n_iter_no_change=_PATIENCE,
-        tol=0.0,
-        categorical_features=list(categorical),
-        random_state=0,
+        **settings | stopping | {"categorical_features": list(categorical)}, random_state=0
     )
     model.fit(
         train.inputs,
@@ -179,7 +174,7 @@ def _fit_trees(train: Sample, validation: Sample, settings: Settings, categorica
         y_val=validation.labels,
     )
     # The model runs on past its best; the score before the first tree, which comes first, is not a model.
-    losses = -model.validation_score_[1:]
+    losses = -np.asarray(model.validation_score_)[1:]
     trees = int(losses.argmin()) + 1
     return _Stopped(float(losses[trees - 1]), {**settings, "max_iter": trees}, model)
 

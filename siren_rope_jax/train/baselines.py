@@ -28,7 +28,6 @@ from siren_rope_jax.train.baseline_models import (
     idle_cores,
     work,
 )
-from siren_rope_jax.train.durable import write_json
 from siren_rope_jax.train.predict import PERIODS, metrics_of
 
 BASELINES = ("base_rate", "logistic_regression", "gradient_boosting")
@@ -127,11 +126,6 @@ def check_out(out: Path) -> None:
     if out.is_dir() or (out.exists() and _read(out) is None):
         raise InputError(f"{out} must be a new file or one of earlier baselines, but is something else")
     out.parent.mkdir(parents=True, exist_ok=True)
-
-
-def write_baselines(out: Path, results: dict[str, Any]) -> None:
-    """Writes what `fit_baselines` returned."""
-    write_json(out, results)
 
 
 def read_baselines(
