@@ -36,7 +36,7 @@ _LEAVES = (  # small leaves need a penalty, large ones do not
     {"min_samples_leaf": 200, "l2_regularization": 1.0},
 )
 _SHAPES = tuple({"max_leaf_nodes": nodes, **leaves} for nodes, leaves in itertools.product(_LEAF_NODES, _LEAVES))
-_ROUNDS = ((40_000, 3), (100_000, 1))  # events that shapes are tried on, how many shapes stay
+_ROUNDS = ((25_000, 3), (75_000, 1))  # events that shapes are tried on, how many shapes stay
 _BOOSTING_FITTED = 500_000
 _VALIDATED = 100_000
 _RARE, _RARE_MORE = 1_000, 3  # events of the rarer outcome that suffice; for them, up to thrice as many are taken
@@ -163,10 +163,9 @@ class _Stopped(NamedTuple):
 
 
 def _fit_trees(train: Sample, validation: Sample, settings: Settings, categorical: Sequence[int]) -> _Stopped:
-    stopping: Settings = {"early_stopping": True, "n_iter_no_change": _PATIENCE, "tol": 0.0, "max_iter": _MOST_TREES}
-    model = HistGradientBoostingClassifier(
-        **settings | stopping | {"categorical_features": list(categorical)}, random_state=0
-    )
+    chosen: Settings = {**settings, "categorical_features": list(categorical), "max_iter": _MOST_TREES}
+    chosen |= {"early_stopping": True, "n_iter_no_change": _PATIENCE, "tol": 0.0}
+    model = HistGradientBoostingClassifier(**chosen, random_state=0)
     model.fit(
         train.inputs,
         train.labels,
