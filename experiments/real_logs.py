@@ -3,7 +3,7 @@
 Command: `siren-rope prepare deskdrop .../users_interactions.csv.zip --out runs/deskdrop-log`, then
 `python experiments/real_logs.py deskdrop runs/deskdrop-log/log.toml --out runs/deskdrop`; likewise for kuairand-pure.
 Cost: 6 runs of about 1 minute on one CPU core, for each log.
-Expected, test NE, mean over the seeds (the README has the whole table, with the baselines of experiments/baselines.py):
+Expected, test NE, mean over the seeds (the README has the whole table, with `siren-rope baselines`):
 
     Deskdrop        like             contribution     long_dwell
     ordinal         .8412            .8863            .9653

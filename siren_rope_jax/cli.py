@@ -3,24 +3,28 @@
 import dataclasses
 import logging
 import os
+import signal
 import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import jax
 import tyro
 from rich.console import Console
 
+from siren_rope_jax.data.encode import InputConfig
 from siren_rope_jax.data.event_log import EventLog, read_event_log
 from siren_rope_jax.data.schema import EventLogSpec, InputError
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
 from siren_rope_jax.data.sources import prepare_deskdrop, prepare_kuairand_pure
-from siren_rope_jax.report.tables import checkpoints_table, make_console, metrics_table, seeds_table
+from siren_rope_jax.report.tables import checkpoints_table, comparison_table, make_console, metrics_table, seeds_table
 from siren_rope_jax.settings import check_settings
+from siren_rope_jax.train.baselines import baselines_file, check_out, fit_baselines, read_baselines
 from siren_rope_jax.train.checkpoint_list import list_checkpoints
 from siren_rope_jax.train.config import TrainConfig
+from siren_rope_jax.train.durable import write_json
 from siren_rope_jax.train.evaluate import evaluate, score
 from siren_rope_jax.train.fit import NonFiniteError
 from siren_rope_jax.train.interrupt import Interrupted
@@ -62,9 +66,13 @@ class Train:
         _print_notes(console, log)
         options = {"console": console, "allow_drift": self.allow_drift}
         if self.seeds is None:
-            console.print(metrics_table(train(log, self.config, self.out, **options)))
+            metrics = [train(log, self.config, self.out, **options)]
+            console.print(metrics_table(*metrics))
         else:
-            console.print(seeds_table(train_seeds(log, self.config, self.out, self.seeds, **options)))
+            metrics = train_seeds(log, self.config, self.out, self.seeds, **options)
+            console.print(seeds_table(metrics))
+        if not console.quiet:
+            _print_baselines(console, log, self.config.inputs, metrics)
         console.print(f"metrics, predictions and checkpoints are in {self.out}")
 
 
@@ -77,10 +85,12 @@ class Evaluate:
 
     def __call__(self, console: Console) -> None:
         """Runs the command."""
-        spec, _, _ = read_run(self.run)
+        spec, config, _ = read_run(self.run)
         log = read_event_log(spec)
         _print_notes(console, log)
-        console.print(metrics_table(evaluate(log, self.run)))
+        metrics = evaluate(log, self.run)
+        console.print(metrics_table(metrics))
+        _print_baselines(console, log, config.inputs, [metrics])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +127,39 @@ class Score:
         options = {"as_history": self.as_history, "allow_changed": self.allow_changed_log, "say": console.print}
         write_scores(self.out, log, score(log, self.run, **options))
         console.print(f"{int(log.new.sum()):,} events scored in {self.out}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Baselines:
+    """Fit the base rate, logistic regression and gradient boosting to what the recommender reads of a log.
+
+    They are tuned on validation and reported on test; `train` and `evaluate` show them beside their own metrics from
+    then on, while the data stays the same.
+    """
+
+    log: tyro.conf.Positional[Path]
+    """TOML file that describes the log."""
+    out: Path | None = None
+    """Where the results are written; by default LOG.baselines.json, where `train` and `evaluate` look for them."""
+    inputs: InputConfig = dataclasses.field(default_factory=InputConfig)
+    """Encoding of the counters; give the recommender's."""
+
+    def __call__(self, console: Console) -> None:
+        """Runs the command."""
+        out = self.out or baselines_file(self.log)
+        spec = EventLogSpec.from_toml(self.log)
+        check_out(out)
+        log = read_event_log(spec)
+        _print_notes(console, log)
+        try:
+            results = fit_baselines(log, self.inputs, console=console)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                "interrupted before the baselines were done; nothing was written", signal.SIGINT
+            ) from None
+        console.print(comparison_table(results["baselines"]))
+        write_json(out, results)
+        console.print(f"metrics and chosen settings are in {out}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,6 +209,16 @@ def _print_notes(console: Console, log: EventLog) -> None:
         console.print(note)
 
 
+def _print_baselines(
+    console: Console, log: EventLog, inputs: InputConfig, metrics: list[dict[str, dict[str, Any]]]
+) -> None:
+    baselines, left_out = read_baselines(log.spec.description, log, inputs)
+    if left_out:
+        console.print(left_out)
+    if baselines:
+        console.print(comparison_table(baselines, metrics))
+
+
 def keep_memory() -> None:
     """Starts this process again with memory in huge pages that are kept, unless the user has set how it is allocated.
 
@@ -195,6 +248,7 @@ def main(arguments: list[str] | None = None) -> None:
         "train": Train,
         "evaluate": Evaluate,
         "score": Score,
+        "baselines": Baselines,
         "checkpoints": ListCheckpoints,
         "simulate": Simulate,
         "prepare": Prepare,

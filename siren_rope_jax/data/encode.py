@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float32, Int32, Int64, UInt64
 
-from siren_rope_jax.data.counters import history_counters
 from siren_rope_jax.data.event_log import TRAIN, EventLog
 from siren_rope_jax.data.event_order import event_order
+from siren_rope_jax.data.log_counters import known_seconds, log_counters
 from siren_rope_jax.data.schema import InputError
 from siren_rope_jax.data.stable_hash import stable_hash
 from siren_rope_jax.settings import check_settings
@@ -235,18 +235,7 @@ def _prepare(log: EventLog, config: InputConfig, *, as_history: bool) -> _Prepar
     if as_history:
         alone = alone & ~_first_of_kind(log, order)
         order = event_order(log, alone, item_hashes)
-    # In seconds: milliseconds would tell apart events that do not see each other.
-    counters, names = history_counters(
-        log.time // 1000,
-        log.user,
-        log.item,
-        log.actions,
-        _known_seconds(log),
-        log.action_pending,
-        action_names=log.action_names,
-        smoothing=config.counter_smoothing,
-        counted=~alone,
-    )
+    counters, names = log_counters(log, smoothing=config.counter_smoothing, counted=~alone)
     return _Prepared(alone, order, counters[order], names, item_hashes)
 
 
@@ -256,14 +245,6 @@ def _first_of_kind(log: EventLog, order: Int64[np.ndarray, " E"]) -> Bool[np.nda
     first = np.empty(len(order), bool)
     first[order] = kinds.select(pl.struct(pl.all()).is_first_distinct()).to_series().to_numpy()
     return first
-
-
-def _known_seconds(log: EventLog) -> Int64[np.ndarray, "E A"]:
-    """First whole second from which each action may be seen; that of the event itself if known at once."""
-    second = (log.time // 1000)[:, None]
-    if not np.any(log.action_known > log.time[:, None]):
-        return np.broadcast_to(second, log.actions.shape)  # of a long log, a quarter of its memory
-    return np.where(log.action_known > log.time[:, None], -(-log.action_known // 1000), second)
 
 
 def _actions(log: EventLog, order: np.ndarray) -> Float32[np.ndarray, "E A2"]:
@@ -276,7 +257,7 @@ def _actions(log: EventLog, order: np.ndarray) -> Float32[np.ndarray, "E A2"]:
 def _late_actions(log: EventLog, order: np.ndarray, start_second: int) -> LateActions | None:
     if not np.any(log.action_known > log.time[:, None]):
         return None
-    known = _known_seconds(log)[order] - start_second
+    known = known_seconds(log)[order] - start_second
     known = np.minimum(known, np.iinfo(np.int32).max).astype(np.int32)
     return LateActions(known, _with_flags(log.action_pending[None])[0])
 

@@ -78,6 +78,7 @@ class EventLogSpec:
       split: training, validation and test.
       contradictions: what becomes of rows that differ in nothing but the outcomes of one event: "mean" takes the mean
         of each outcome as its label, "first" the first row, "refuse" refuses the log.
+      description: the TOML file that all this was read from, if it was; it is no part of what the log is.
     """
 
     files: tuple[Path, ...]
@@ -97,6 +98,7 @@ class EventLogSpec:
     side_tables: tuple[SideTable, ...] = ()
     split: Split
     contradictions: Literal["mean", "first", "refuse"] = "mean"
+    description: Path | None = dataclasses.field(default=None, compare=False)
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str]) -> "EventLogSpec":
@@ -117,7 +119,7 @@ class EventLogSpec:
             raise InputError(f"{path}: expected a TOML file in UTF-8, found bytes that are not UTF-8") from None
         except tomllib.TOMLDecodeError as error:
             raise InputError(f"{path}: this is not valid TOML: {error}") from None
-        return cls.from_dict(mapping, path.parent, str(path))
+        return dataclasses.replace(cls.from_dict(mapping, path.parent, str(path)), description=path.absolute())
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any], folder: Path, source_name: str) -> "EventLogSpec":

@@ -37,6 +37,37 @@ def seeds_table(metrics_of_seeds: Sequence[dict[str, dict[str, dict[str, Any]]]]
     return table
 
 
+def comparison_table(baselines: dict[str, Any], metrics_of_seeds: Sequence[dict[str, dict[str, Any]]] = ()) -> Table:
+    """Lays out baselines, and the recommender beside them: one row for each task and model.
+
+    Args:
+      baselines: what `read_baselines` found, or the "baselines" of `fit_baselines`.
+      metrics_of_seeds: the content of the recommender's `metrics.json`, of one run or several; of these, the mean.
+    """
+    models = {name.replace("_", " "): [result] for name, result in baselines.items()}
+    if metrics_of_seeds:
+        count = len(metrics_of_seeds)
+        models["recommender" if count == 1 else f"recommender, mean of {count} seeds"] = list(metrics_of_seeds)
+    table = Table("task", "model", "validation NE / AUC", "test NE / AUC", "test NE - gradient boosting")
+    for task in baselines["gradient_boosting"]["test"]:
+        reference = baselines["gradient_boosting"]["test"][task]["ne"]
+        for model, results in models.items():
+            shown = [
+                " / ".join(four_decimals(_mean([r[period][task][name] for r in results])) for name in ("ne", "auc"))
+                for period in ("validation", "test")
+            ]
+            ne = _mean([result["test"][task]["ne"] for result in results])
+            difference = "" if ne is None or reference is None else f"{ne - reference:+.4f}"
+            table.add_row(task, model, *shown, "" if model == "gradient boosting" else difference)
+        table.add_section()
+    return table
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None
+
+
 def _mean_and_interval(values: Sequence[float | None]) -> str:
     defined = np.array([value for value in values if value is not None])
     if len(defined) < 2:

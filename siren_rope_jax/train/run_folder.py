@@ -82,6 +82,7 @@ def open_run(
     described = {
         "config": dataclasses.asdict(config),
         "log": log.spec.to_dict(),
+        "log_file": None if log.spec.description is None else str(log.spec.description),
         "data": _described_data(log),
     }
     described = json.loads(json.dumps(described))
@@ -124,7 +125,7 @@ def _check_described(run: Path, log: EventLog, described: dict[str, Any], allow_
     differences = {
         name: text
         for name, text in _differences(there, described).items()
-        if not name.startswith(("config.mesh.", "config.checkpoints."))
+        if not name.startswith(("config.mesh.", "config.checkpoints.")) and name != "log_file"
     }
     if all(name.startswith("data.") for name in differences):
         _check_same(run, there["data"], log, described["data"])
@@ -190,6 +191,8 @@ def read_run(run: Path) -> tuple[EventLogSpec, TrainConfig, Encoder]:
     described = _described(run)
     try:
         spec = EventLogSpec.from_dict(described["log"], run, str(run / "config.json"))
+        if described.get("log_file"):
+            spec = dataclasses.replace(spec, description=Path(described["log_file"]))
         config = from_dict(TrainConfig, described["config"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(

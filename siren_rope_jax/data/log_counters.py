@@ -1,0 +1,47 @@
+"""History counters of a log, in whole seconds: milliseconds would tell apart events that do not see each other."""
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int32, Int64
+
+from siren_rope_jax.data.counters import history_counters
+from siren_rope_jax.data.event_log import EventLog
+
+
+def log_counters(
+    log: EventLog,
+    *,
+    smoothing: float,
+    item: Int32[np.ndarray, " E"] | None = None,
+    counted: Bool[np.ndarray, " E"] | None = None,
+) -> tuple[Float32[np.ndarray, "E C"], tuple[str, ...]]:
+    """Counts with `history_counters`.
+
+    Args:
+      log: any log.
+      smoothing: weight, in events, of the running base rate.
+      item: what is counted as the item, such as the codes of another column; the log's items if not given.
+      counted: events that later ones count; all if not given.
+
+    Returns:
+      The counters of each event, in the order of the log, and their names.
+    """
+    return history_counters(
+        log.time // 1000,
+        log.user,
+        log.item if item is None else item,
+        log.actions,
+        known_seconds(log),
+        log.action_pending,
+        action_names=log.action_names,
+        smoothing=smoothing,
+        counted=counted,
+    )
+
+
+def known_seconds(log: EventLog) -> Int64[np.ndarray, "E A"]:
+    """First whole second from which each action may be seen; that of the event itself if known at once."""
+    second = (log.time // 1000)[:, None]
+    late = log.action_known > log.time[:, None]
+    if not np.any(late):
+        return np.broadcast_to(second, log.actions.shape)  # of a long log, a quarter of its memory
+    return np.where(late, -(-log.action_known // 1000), second)

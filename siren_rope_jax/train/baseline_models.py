@@ -1,0 +1,187 @@
+"""Logistic regression and gradient boosting for one task, tuned on validation within a bounded time.
+
+Settings are tried on a part of the training events, and the better half goes on to a larger part (successive halving);
+only the best is fitted to all, or to the most that it needs. Nothing is random.
+"""
+
+import itertools
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse
+from jaxtyping import Float32
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
+
+from siren_rope_jax.train.metrics import cross_entropy
+
+Settings = dict[str, Any]
+Table = np.ndarray | scipy.sparse.csr_matrix
+Advance = Callable[[float], None]
+"""Tells that events x fits of work are done."""
+
+_INVERSE_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+_LINEAR_TRIED, _LINEAR_FITTED = 40_000, 200_000  # events; of a model of some hundred weights, more change nothing
+
+# The shape of the trees is chosen at the first learning rate, then the other is tried with that shape.
+_LEARNING_RATES = (0.1, 0.03)
+_LEAF_NODES = (4, 8, 16, 32)
+_LEAVES = (  # small leaves need a penalty, large ones do not
+    {"min_samples_leaf": 20, "l2_regularization": 30.0},
+    {"min_samples_leaf": 200, "l2_regularization": 1.0},
+)
+_SHAPES = tuple({"max_leaf_nodes": nodes, **leaves} for nodes, leaves in itertools.product(_LEAF_NODES, _LEAVES))
+_ROUNDS = ((25_000, 3), (75_000, 1))  # events that shapes are tried on, how many shapes stay
+_BOOSTING_FITTED = 500_000
+_VALIDATED = 100_000
+_RARE, _RARE_MORE = 1_000, 3  # events of the rarer outcome that suffice; for them, up to thrice as many are taken
+_MOST_TREES = 500
+_PATIENCE = 15  # trees without a better validation loss
+
+
+class Sample(NamedTuple):
+    """Events whose outcome was observed."""
+
+    inputs: Table
+    labels: Float32[np.ndarray, " E"]
+
+    @classmethod
+    def of(cls, inputs: Table, labels: np.ndarray, chosen: np.ndarray) -> "Sample":
+        """The chosen events that have a label; one between 0 and 1, of repeated rows, is rounded."""
+        events = np.flatnonzero(chosen & ~np.isnan(labels))
+        return cls(inputs[events], (labels[events] >= 0.5).astype(np.float32))
+
+    def thinned(self, most: int) -> "Sample":
+        """So many of the events, evenly over time in each outcome; more if else too few had the rarer outcome."""
+        rare, common = sorted((np.flatnonzero(self.labels == outcome) for outcome in (0, 1)), key=len)
+        enough = min(_RARE * len(self.labels) / max(len(rare), 1), _RARE_MORE * most)
+        share = max(most, enough) / max(len(self.labels), 1)
+        if share >= 1:
+            return self
+        counts = (math.ceil(share * len(events)) for events in (rare, common))
+        kept = [e[np.arange(count) * len(e) // max(count, 1)] for e, count in zip((rare, common), counts, strict=True)]
+        chosen = np.sort(np.concatenate(kept))
+        return Sample(self.inputs[chosen], self.labels[chosen])
+
+
+class Fitted(NamedTuple):
+    """What was chosen on validation for one task, and the probabilities of all events."""
+
+    settings: Settings
+    probabilities: Float32[np.ndarray, " E"]
+
+
+def fit_base_rate(train: Sample, events: int) -> Fitted:
+    """The rate of the training period, for every event."""
+    return Fitted({}, np.full(events, train.labels.mean(), np.float32))
+
+
+def fit_logistic_regression(train: Sample, validation: Sample, inputs: Table, advance: Advance) -> Fitted:
+    """Fits on training; the penalty is the one with the lowest validation loss.
+
+    Args:
+      train: observed events of training.
+      validation: of validation.
+      inputs: of all events that are to be given a probability.
+      advance: called after each fit.
+    """
+    small, validation = train.thinned(_LINEAR_TRIED), validation.thinned(_VALIDATED)
+    model, candidates = LogisticRegression(max_iter=300, warm_start=True), []
+    for inverse_penalty in _INVERSE_PENALTIES:
+        model.set_params(C=inverse_penalty).fit(small.inputs, small.labels)
+        losses = cross_entropy(validation.labels, model.predict_proba(validation.inputs)[:, 1])
+        candidates.append((float(losses.mean()), inverse_penalty))
+        advance(min(_LINEAR_TRIED, len(train.labels)))
+    inverse_penalty = min(candidates)[1]
+    fitted = train.thinned(_LINEAR_FITTED)
+    model = LogisticRegression(C=inverse_penalty, max_iter=1000)
+    model.fit(fitted.inputs, fitted.labels)
+    advance(min(_LINEAR_FITTED, len(train.labels)))
+    return Fitted({"C": inverse_penalty}, model.predict_proba(inputs)[:, 1].astype(np.float32))
+
+
+def fit_gradient_boosting(
+    train: Sample, validation: Sample, inputs: np.ndarray, advance: Advance, *, categorical: Sequence[int] = ()
+) -> Fitted:
+    """Fits on training; shape of the trees, learning rate and number are those with the lowest validation loss.
+
+    Args:
+      train: observed events of training.
+      validation: of validation.
+      inputs: of all events that are to be given a probability.
+      advance: called after each fit.
+      categorical: columns that hold codes.
+    """
+    validation = validation.thinned(_VALIDATED)
+
+    def tried(events: int, settings: Settings) -> _Stopped:
+        stopped = _fit_trees(train.thinned(events), validation, settings, categorical)
+        advance(min(events, len(train.labels)))
+        return stopped
+
+    first, other = _LEARNING_RATES
+    shapes, best, events = list(_SHAPES), None, len(train.labels)
+    for events, stay in _ROUNDS:
+        stops = sorted((tried(events, {"learning_rate": first, **shape}) for shape in shapes), key=lambda s: s.loss)
+        shapes, best = [{k: v for k, v in s.settings.items() if k in _SHAPES[0]} for s in stops[:stay]], stops[0]
+        if len(train.labels) <= events:
+            break
+    assert best is not None
+    events = min(events, len(train.labels))
+    slower = tried(events, {**shapes[0], "learning_rate": other})
+    best = min(best, slower, key=lambda stop: stop.loss)
+    if len(train.labels) > events:
+        best = tried(_BOOSTING_FITTED, {k: v for k, v in best.settings.items() if k != "max_iter"})
+    stages = best.model.staged_predict_proba(inputs)
+    probabilities = next(itertools.islice(stages, best.settings["max_iter"] - 1, None))[:, 1]
+    return Fitted(best.settings, probabilities.astype(np.float32))
+
+
+def work(train: int) -> tuple[int, int]:
+    """Events x fits of logistic regression and of gradient boosting on so many training events."""
+    linear = len(_INVERSE_PENALTIES) * min(train, _LINEAR_TRIED) + min(train, _LINEAR_FITTED)
+    boosting, count, events = 0, len(_SHAPES), train
+    for events, stay in _ROUNDS:
+        boosting, count = boosting + count * min(train, events), stay
+        if train <= events:
+            break
+    boosting += min(train, events)
+    return linear, boosting + (min(train, _BOOSTING_FITTED) if train > events else 0)
+
+
+class _Stopped(NamedTuple):
+    """Trees up to some beyond the best number, which is among the settings, and the validation loss of those."""
+
+    loss: float
+    settings: Settings
+    model: HistGradientBoostingClassifier
+
+
+def _fit_trees(train: Sample, validation: Sample, settings: Settings, categorical: Sequence[int]) -> _Stopped:
+    chosen: Settings = {**settings, "categorical_features": list(categorical), "max_iter": _MOST_TREES}
+    chosen |= {"early_stopping": True, "n_iter_no_change": _PATIENCE, "tol": 0.0}
+    model = HistGradientBoostingClassifier(**chosen, random_state=0)
+    model.fit(
+        train.inputs,
+        train.labels,
+        X_val=validation.inputs,
+        y_val=validation.labels,
+    )
+    # The model runs on past its best; the score before the first tree, which comes first, is not a model.
+    losses = -np.asarray(model.validation_score_)[1:]
+    trees = int(losses.argmin()) + 1
+    return _Stopped(float(losses[trees - 1]), {**settings, "max_iter": trees}, model)
+
+
+@contextmanager
+def idle_cores() -> Iterator[None]:
+    """Uses the cores that nobody else is busy on: OpenMP's threads wait for the last of them, again and again."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    busy = round(os.getloadavg()[0]) if hasattr(os, "getloadavg") else 0
+    with threadpool_limits(max(1, cores - busy)):
+        yield

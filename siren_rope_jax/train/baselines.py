@@ -1,0 +1,191 @@
+"""What a practitioner would try first: base rate, logistic regression and gradient boosting on the recommender's data.
+
+Events, labels, split and counters are exactly those of the recommender with the same InputConfig. One model per task,
+fitted on the observed labels of the training period and tuned on validation alone.
+"""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from siren_rope_jax.data.encode import InputConfig
+from siren_rope_jax.data.event_log import TRAIN, VALIDATION, EventLog
+from siren_rope_jax.data.fingerprint import fingerprint
+from siren_rope_jax.data.toml_section import InputError
+from siren_rope_jax.train.baseline_inputs import BaselineInputs, baseline_inputs
+from siren_rope_jax.train.baseline_models import (
+    Fitted,
+    Sample,
+    fit_base_rate,
+    fit_gradient_boosting,
+    fit_logistic_regression,
+    idle_cores,
+    work,
+)
+from siren_rope_jax.train.predict import PERIODS, metrics_of
+
+BASELINES = ("base_rate", "logistic_regression", "gradient_boosting")
+_PARTS = {"data", "inputs", "features", "baselines"}
+_BOOSTING_WORK = 25.0  # times that of logistic regression, for an event and a fit
+
+
+def fit_baselines(log: EventLog, config: InputConfig, *, console: Console | None = None) -> dict[str, Any]:
+    """Fits every baseline to every task and evaluates them on the recommender's own events and labels.
+
+    Args:
+      log: the whole log.
+      config: how the recommender encodes it.
+      console: where progress is shown; nowhere if not given.
+
+    Returns:
+      "baselines": for each, "validation" and "test" as the recommender's metrics.json has them (task -> metrics), and
+      "settings", what was chosen on validation for each task; and what they were made from, which `read_baselines`
+      compares: "data", "inputs" and "features".
+
+    Raises:
+      InputError: if a task has no observed label in validation.
+    """
+    console = console or Console(quiet=True)
+    for k, task in enumerate(log.task_names):
+        if np.isnan(log.labels[log.period == VALIDATION, k]).all():
+            raise InputError(
+                f"the task {task} has no observed label in validation, expected some to choose settings on"
+            )
+    inputs = baseline_inputs(log, config)
+    probabilities = {name: np.full(log.labels.shape, np.nan, np.float32) for name in BASELINES}
+    settings: dict[str, dict[str, Any]] = {name: {} for name in BASELINES}
+    for task, fitted in _fit_all(log, inputs, console).items():
+        for name, (chosen, probability) in fitted.items():
+            settings[name][task] = chosen
+            probabilities[name][_evaluated(log), log.task_names.index(task)] = probability
+    return {
+        **_made_from(log, config),
+        "features": [*inputs.number_names, "hour", "weekday", *inputs.code_names],
+        "baselines": {
+            name: {
+                **{
+                    title: metrics_of(log, probabilities[name], log.period == period)
+                    for title, period in PERIODS.items()
+                },
+                "settings": settings[name],
+            }
+            for name in BASELINES
+        },
+    }
+
+
+def _fit_all(log: EventLog, inputs: BaselineInputs, console: Console) -> dict[str, dict[str, Fitted]]:
+    linear, trees = inputs.for_linear(), inputs.for_trees()
+    categorical = range(trees.shape[1] - inputs.codes.shape[1], trees.shape[1])
+    evaluated = _evaluated(log)
+    observed = (~np.isnan(log.labels[log.period == TRAIN])).sum(axis=0)
+    total = sum(a + _BOOSTING_WORK * b for a, b in map(work, observed.tolist()))
+    console.print(f"fitting {', '.join(log.task_names)} on {trees.shape[1]} columns")
+    fitted = {}
+    with idle_cores(), _progress_bar(console) as bar:
+        progress = bar.add_task("", total=total)
+        for k, task in enumerate(log.task_names):
+            started, labels = time.monotonic(), log.labels[:, k]
+            bar.update(progress, description=f"{task}: logistic regression")
+            train, validation = (Sample.of(linear, labels, log.period == p) for p in (TRAIN, VALIDATION))
+            base = fit_base_rate(train, int(evaluated.sum()))
+            regression = fit_logistic_regression(
+                train, validation, linear[evaluated], lambda done: bar.advance(progress, done)
+            )
+            bar.update(progress, description=f"{task}: gradient boosting")
+            train, validation = (Sample.of(trees, labels, log.period == p) for p in (TRAIN, VALIDATION))
+            boosting = fit_gradient_boosting(
+                train,
+                validation,
+                trees[evaluated],
+                lambda done: bar.advance(progress, done * _BOOSTING_WORK),
+                categorical=categorical,
+            )
+            fitted[task] = dict(zip(BASELINES, (base, regression, boosting), strict=True))
+            console.print(
+                f"{task}: {len(train.labels):,} training events, "
+                f"{boosting.settings['max_iter']} trees, {time.monotonic() - started:.0f} s"
+            )
+    return fitted
+
+
+def baselines_file(description: Path) -> Path:
+    """Where the baselines of a log are kept: beside its TOML file, LOG.toml -> LOG.baselines.json."""
+    return description.with_suffix(".baselines.json")
+
+
+def check_out(out: Path) -> None:
+    """Checks, before minutes of fitting, that a file is new or of earlier baselines, and makes its folder.
+
+    Raises:
+      InputError: if it is something else.
+    """
+    if out.is_dir() or (out.exists() and _read(out) is None):
+        raise InputError(f"{out} must be a new file or one of earlier baselines, but is something else")
+    out.parent.mkdir(parents=True, exist_ok=True)
+
+
+def read_baselines(
+    description: Path | None, log: EventLog, config: InputConfig
+) -> tuple[dict[str, Any] | None, str | None]:
+    """Looks for baselines of a log beside its description.
+
+    Args:
+      description: the log's TOML file, if it is known.
+      log: as it is now.
+      config: how the recommender encodes it.
+
+    Returns:
+      The "baselines" of `fit_baselines`, or None if there are none of this data; and a sentence for the user, if some
+      were found and left out.
+    """
+    file = None if description is None else baselines_file(description)
+    if file is None or not file.exists():
+        return None, None
+    found, again = _read(file), f"run `siren-rope baselines {description}` again"
+    if found is None:
+        return None, f"{file} is left out, as it is not what `siren-rope baselines` writes: {again}"
+    here = _made_from(log, config)
+    if found["data"] != here["data"]:
+        return None, f"the baselines in {file} are left out, as they are of other data: {again}"
+    if found["inputs"] != here["inputs"]:
+        options = " ".join(f"--inputs.{name.replace('_', '-')} {value}" for name, value in here["inputs"].items())
+        return None, f"the baselines in {file} are left out, as they had other inputs: {again} with {options}"
+    return found["baselines"], None
+
+
+def _made_from(log: EventLog, config: InputConfig) -> dict[str, Any]:
+    """What baselines depend on: events, labels and their split, and those of the settings that they feel."""
+    ends = {title: fingerprint(log, log.period == period) for title, period in {"training": TRAIN, **PERIODS}.items()}
+    counted = {name: value for name, value in dataclasses.asdict(config).items() if not name.endswith("_buckets")}
+    names = {"tasks": log.task_names, "actions": log.action_names, "dense": log.dense_names}
+    data = ends | {name: list(value) for name, value in names.items()} | {"categorical": list(log.categorical_names)}
+    return {"data": data, "inputs": counted}
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and found.keys() >= _PARTS else None
+
+
+def _evaluated(log: EventLog) -> np.ndarray:
+    return np.isin(log.period, list(PERIODS.values()))
+
+
+def _progress_bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
