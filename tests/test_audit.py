@@ -13,6 +13,7 @@ from siren_rope_jax.data.encode import Encoder
 from siren_rope_jax.data.event_log import TRAIN, read_event_log
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
+from siren_rope_jax.nn.config import ModelConfig, RotaryConfig
 from siren_rope_jax.train import cheats, probes
 from siren_rope_jax.train.audit import SmallModels, small
 from siren_rope_jax.train.config import TrainConfig
@@ -21,7 +22,7 @@ from siren_rope_jax.train.optimizer import OptimizerConfig
 from siren_rope_jax.train.probes import Audited, Finding
 
 CONFIG = dataclasses.replace(
-    small(TrainConfig(), steps=60),
+    small(TrainConfig(model=ModelConfig(rotary=RotaryConfig("ordinal"))), steps=60),
     batches=BatchConfig(window=16, row_length=32, batch_size=16),
     optimizer=OptimizerConfig(learning_rate=1e-2),
 )
@@ -31,7 +32,7 @@ CONFIG = dataclasses.replace(
 def feed(tmp_path_factory):
     """A simulated feed that is split by time, with a side table of which two columns were computed with hindsight."""
     folder = tmp_path_factory.mktemp("audit") / "feed"
-    described = write_simulated_log(simulate(SimulatorConfig(users=150)), folder)
+    described = write_simulated_log(simulate(SimulatorConfig(users=120)), folder)
     items = (
         pl.read_parquet(folder / "events.parquet").group_by("item_id").agg(final_rate=pl.mean("like"), views=pl.len())
     )
@@ -69,6 +70,13 @@ def place_in_second(log):
     return key.select(pl.col("one").cum_sum().over("user", "second")).to_series().to_numpy()
 
 
+def outcome_of_others(log):
+    """What the other events of a second, on the other side of the split, came to."""
+    key = pl.DataFrame({"user": log.user, "second": log.time // 1000, "outcome": log.labels[:, 0]})
+    others = (pl.col("outcome").sum() - pl.col("outcome")) / (pl.len() - 1).clip(1)
+    return key.select(others.over("user", "second")).to_series().to_numpy()
+
+
 KNOWN = {
     "clicks_first": place_in_second,
     "clicks_last": place_in_second,
@@ -76,6 +84,7 @@ KNOWN = {
     "by_milliseconds": lambda log: log.time % 1000,
     "by_item_ids": lambda log: log.item,
     "by_user_ids": lambda log: log.user,
+    "across_the_split": outcome_of_others,
 }
 
 
@@ -93,10 +102,9 @@ def test_a_model_that_knows_where_the_outcomes_are_planted_is_found_out(honest, 
 
 
 def test_a_model_that_sees_within_a_second_is_found_out(honest, log):
-    seeing = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, hide_ties=False))
+    seeing = dataclasses.replace(CONFIG, steps=120, model=dataclasses.replace(CONFIG.model, hide_ties=False))
     broken = dataclasses.replace(honest, learn=SmallModels(seeing).learn)
-    for plant in (cheats.clicks_first, cheats.across_the_split):
-        assert probes.find_one(broken, log, plant).verdict == "LEAK"
+    assert probes.find_one(broken, log, cheats.clicks_first).verdict == "LEAK"
 
 
 @pytest.mark.parametrize(
@@ -159,9 +167,11 @@ def test_the_shape_of_a_log_tells_the_share_of_shared_seconds(log):
 
 def test_the_command_audits_a_run_and_writes_its_findings(feed, tmp_path, capsys):
     run, out = tmp_path / "run", tmp_path / "findings.json"
-    sizes = ["--steps", "6", "--evaluations", "1", "--batches.window", "16", "--batches.row-length", "32"]
-    cli.main(["train", str(feed / "log.toml"), "--out", str(run), *sizes, "--model.width", "16", "--model.layers", "1"])
-    cli.main(["audit", str(run), "--events", "1000", "--steps", "5", "--out", str(out)])
+    flags = "--steps 6 --evaluations 1 --batches.window 16 --batches.row-length 32 --model.width 8 --model.heads 1"
+    flags += " --model.layers 1 --model.head-widths 8 --model.action-widths 8 --model.rotary.kind ordinal"
+    cli.main(["train", str(feed / "log.toml"), "--out", str(run), *flags.split()])
+    # So few that the outcomes planted say nothing: they train no models of the run.
+    cli.main(["audit", str(run), "--events", "200", "--out", str(out)])
     findings = json.loads(out.read_text())
     assert {finding["probe"] for finding in findings} >= {"shape", "planted", "future", "split", "ties", "scoring"}
     assert all(finding["verdict"] != "LEAK" for finding in findings)
