@@ -19,8 +19,16 @@ from siren_rope_jax.data.event_log import EventLog, read_event_log
 from siren_rope_jax.data.schema import EventLogSpec, InputError
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
 from siren_rope_jax.data.sources import prepare_deskdrop, prepare_kuairand_pure
-from siren_rope_jax.report.tables import checkpoints_table, comparison_table, make_console, metrics_table, seeds_table
+from siren_rope_jax.report.tables import (
+    audit_table,
+    checkpoints_table,
+    comparison_table,
+    make_console,
+    metrics_table,
+    seeds_table,
+)
 from siren_rope_jax.settings import check_settings
+from siren_rope_jax.train.audit import audit, read_subject
 from siren_rope_jax.train.baselines import baselines_file, check_out, fit_baselines, read_baselines
 from siren_rope_jax.train.checkpoint_list import list_checkpoints
 from siren_rope_jax.train.config import TrainConfig
@@ -175,6 +183,41 @@ class ListCheckpoints:
 
 
 @dataclasses.dataclass(frozen=True)
+class Audit:
+    """Try to cheat: look for leaks of outcomes, order and future in a log, or in the model of a run.
+
+    Small models are trained on planted outcomes that nothing honest can predict, outcomes and events after a moment are
+    changed, ties permuted, candidates scored beside others, and feature columns compared with what came later.
+    """
+
+    subject: tyro.conf.Positional[Path]
+    """TOML file that describes a log, or a folder that `train` wrote."""
+    out: Path | None = None
+    """JSON file for the findings."""
+    events: int = 30_000
+    """Models are asked of about so many events, of whole users; feature columns are looked at in all of them."""
+    steps: int = 200
+    """Steps that each small model is trained for."""
+
+    def __post_init__(self) -> None:
+        check_settings(self, events="[1, inf)", steps="[1, inf)")
+
+    def __call__(self, console: Console) -> None:
+        """Runs the command."""
+        log, run = read_subject(self.subject)
+        _print_notes(console, log)
+        findings = []
+        for finding in audit(log, run, events=self.events, steps=self.steps):
+            console.print(f"{finding.verdict}: {finding.probe}: {finding.tried}")
+            findings.append(finding)
+        console.print(audit_table(findings))
+        if self.out is not None:
+            write_json(self.out, [dataclasses.asdict(finding) for finding in findings])
+        if leaks := sum(finding.verdict == "LEAK" for finding in findings):
+            _fail(f"{leaks} of {len(findings)} probes of {self.subject} found a leak", 4)
+
+
+@dataclasses.dataclass(frozen=True)
 class Simulate:
     """Write the simulated news feed, its true probabilities and its description."""
 
@@ -237,8 +280,8 @@ def keep_memory() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Runs one command; its exit code tells a supervisor what to do.
 
-    2: bad input or settings, 3: diverged, neither to be tried again; 75: another process is gone, and 128 + signal:
-    interrupted after a checkpoint, both to be started again in order to go on.
+    2: bad input or settings, 3: diverged, 4: an audit found a leak, none of them to be tried again; 75: another process
+    is gone, and 128 + signal: interrupted after a checkpoint, both to be started again in order to go on.
     """
     if arguments is None:
         keep_memory()
@@ -249,6 +292,7 @@ def main(arguments: list[str] | None = None) -> None:
         "evaluate": Evaluate,
         "score": Score,
         "baselines": Baselines,
+        "audit": Audit,
         "checkpoints": ListCheckpoints,
         "simulate": Simulate,
         "prepare": Prepare,

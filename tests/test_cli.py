@@ -52,7 +52,9 @@ def test_a_field_could_not_be_overridden_by_name(run):
     assert config["batches"] == {"window": 16, "row_length": 32, "batch_size": 4}
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "score", "baselines", "checkpoints", "simulate", "prepare"])
+@pytest.mark.parametrize(
+    "command", ["train", "evaluate", "score", "baselines", "audit", "checkpoints", "simulate", "prepare"]
+)
 def test_help_would_leave_an_option_unexplained(command, capsys):
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])

@@ -12,6 +12,7 @@ from rich.table import Column, Table
 
 from siren_rope_jax.train.checkpoint_list import Checkpoint
 from siren_rope_jax.train.fit import four_decimals
+from siren_rope_jax.train.probes import Finding
 from siren_rope_jax.train.retention import best_step
 
 
@@ -93,6 +94,14 @@ def checkpoints_table(checkpoints: list[Checkpoint]) -> Table:
             filesize.decimal(checkpoint.bytes),
             checkpoint.problem or ("yes, the best" if checkpoint.step == best else "yes"),
         )
+    return table
+
+
+def audit_table(findings: Sequence[Finding]) -> Table:
+    """Lays out one row for each finding of an audit."""
+    table = Table("probe", Column("tried", overflow="fold"), Column("moved", overflow="fold"), "verdict")
+    for finding in findings:
+        table.add_row(finding.probe, finding.tried, finding.moved, finding.verdict)
     return table
 
 

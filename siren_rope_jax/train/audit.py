@@ -1,0 +1,146 @@
+"""Audits a log, or a trained run, for leaks: tries to cheat, and tells what moved."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+from jaxtyping import Bool, Float32
+
+from siren_rope_jax.data.batches import BatchConfig, batches, make_rows
+from siren_rope_jax.data.encode import Encoder
+from siren_rope_jax.data.event_log import TRAIN, EventLog, read_event_log
+from siren_rope_jax.data.schema import EventLogSpec
+from siren_rope_jax.nn.features import InputSpec
+from siren_rope_jax.train.cheats import some_of
+from siren_rope_jax.train.config import TrainConfig
+from siren_rope_jax.train.hindsight import look_at_columns, shape_of_ties
+from siren_rope_jax.train.predict import predict_events
+from siren_rope_jax.train.probes import PROBES, Audited, Finding, Predict
+from siren_rope_jax.train.run_folder import read_run
+from siren_rope_jax.train.session import Session, compile_run, input_spec, load_session
+from siren_rope_jax.train.sharding import Layout
+from siren_rope_jax.train.step import CompiledModel
+
+EVENTS = 30_000
+_STEPS = 200
+
+
+def audit(log: EventLog, run: Path | None = None, *, events: int = EVENTS, steps: int = _STEPS) -> Iterator[Finding]:
+    """Runs every probe: of the run's model, or of a small one of the default settings that is trained on the log.
+
+    Args:
+      log: the log, or that of the run.
+      run: a run's folder.
+      events: of about so many, of whole users, the models are asked; columns are looked at in the whole log.
+      steps: that each small model is trained for.
+
+    Yields:
+      Findings, as they are made.
+
+    Raises:
+      InputError: if the folder is not a run with a checkpoint.
+    """
+    some = some_of(log, events)
+    config, predict = TrainConfig(), None
+    if run is not None:
+        session, params = load_session(run)
+        config, predict = session.config, predict_of(session, params)
+    models = SmallModels(small(config, steps))
+    audited = Audited(
+        predict=predict or models.learn(some),
+        learn=models.learn,
+        fit_encode=lambda one: Encoder.fit_encode(one, config.inputs),
+    )
+    yield from shape_of_ties(log, config.batches.window)
+    for probe in PROBES:
+        yield from probe(audited, some)
+    yield from look_at_columns(log)
+
+
+def read_subject(subject: Path) -> tuple[EventLog, Path | None]:
+    """Reads a log from the TOML file that describes it, or that of a run from its folder, which is returned too.
+
+    Raises:
+      InputError: if it is neither, or the log is bad.
+    """
+    if subject.is_dir():
+        return read_event_log(read_run(subject)[0]), subject
+    return read_event_log(EventLogSpec.from_toml(subject)), None
+
+
+def small(config: TrainConfig, steps: int) -> TrainConfig:
+    """Returns a configuration that trains in seconds, and tells the model of time, position and actions as before."""
+    model = config.model
+    tiny = dataclasses.replace(
+        model,
+        width=min(model.width, 8 * model.heads),
+        layers=min(model.layers, 1),
+        embedding_dim=8,
+        action_widths=(16,),
+        head_widths=(16,),
+        feed_forward=2.0,
+        dropout=0.0,
+        attention="auto",
+        dtype="float32",
+        rotary=dataclasses.replace(model.rotary, width=16),
+    )
+    window = min(config.batches.window, 32)
+    return dataclasses.replace(
+        config,
+        epochs=None,
+        steps=steps,
+        task_weights=(),
+        model=tiny,
+        inputs=dataclasses.replace(
+            config.inputs,
+            item_buckets=min(config.inputs.item_buckets, 1024),
+            categorical_buckets=min(config.inputs.categorical_buckets, 256),
+        ),
+        batches=BatchConfig(window=window, row_length=2 * window, batch_size=32),
+    )
+
+
+def predict_of(session: Session, params: nnx.State) -> Predict:
+    """Returns what evaluates and scores with a run's model."""
+
+    def predict(
+        log: EventLog, wanted: Bool[np.ndarray, " E"], *, as_history: bool = False
+    ) -> Float32[np.ndarray, "E K"]:
+        return session.predict(params, session.encoder.encode(log, as_history=as_history), wanted)
+
+    return predict
+
+
+@dataclasses.dataclass
+class SmallModels:
+    """Trains one small model after the other, compiled but once for logs of one form."""
+
+    config: TrainConfig
+    _compiled: dict[InputSpec, tuple[Layout, CompiledModel]] = dataclasses.field(default_factory=dict)
+
+    def learn(self, log: EventLog) -> Predict:
+        """Trains on the training period."""
+        config = self.config
+        encoder, encoded = Encoder.fit_encode(log, config.inputs)
+        spec = input_spec(encoder, config)
+        if spec not in self._compiled:
+            start = (0.0,) * len(log.task_names)
+            devices = jax.local_devices()[:1]
+            self._compiled[spec] = compile_run(config, spec, start, steps=config.steps or 1, devices=devices)
+        layout, model = self._compiled[spec]
+        rows = make_rows(encoded, (log.period == TRAIN)[encoded.event], config.batches, seed=config.seed)
+        state = model.initial_state()
+        for batch in batches(encoded, rows, config.batches, seed=config.seed)[: config.steps]:
+            batch.pop("event")
+            state, _ = model.train_step(state, layout.put_batch(batch, config.batches.batch_size))
+
+        def predict(
+            log: EventLog, wanted: Bool[np.ndarray, " E"], *, as_history: bool = False
+        ) -> Float32[np.ndarray, "E K"]:
+            encoded = encoder.encode(log, as_history=as_history)
+            return predict_events(model.predict, state.params, encoded, wanted, config.batches, layout)
+
+        return predict

@@ -1,0 +1,217 @@
+"""What an audit asks of a model: that it learns nothing where there is nothing to learn, and that nothing moves a
+prediction but what was known before it."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float32
+from sklearn.metrics import roc_auc_score
+
+from siren_rope_jax.data.encode import Encoded, Encoder
+from siren_rope_jax.data.event_log import TEST, TRAIN, EventLog
+from siren_rope_jax.train.cheats import (
+    CHEATS,
+    Cheat,
+    as_new,
+    flipped,
+    gathered,
+    moved_within_seconds,
+    rows_of,
+    with_milliseconds,
+    with_new,
+)
+
+Verdict = Literal["ok", "LEAK", "look at it", "says nothing", "for information"]
+TOLERANCE = 1e-6  # sums in another order
+_STANDARD_ERRORS = 4
+_WANTED = 400
+_FEW = 100  # test events of the rarer outcome
+_SPREAD = 1e-4
+
+
+@runtime_checkable
+class Predict(Protocol):
+    """Probabilities of chosen events, as `Session.predict` gives them after `Encoder.encode`."""
+
+    def __call__(
+        self, log: EventLog, wanted: Bool[np.ndarray, " E"], *, as_history: bool = False
+    ) -> Float32[np.ndarray, "E K"]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Audited:
+    """The parts that are put to the test."""
+
+    predict: Predict
+    learn: Callable[[EventLog], Predict]
+    """Trains a small model anew."""
+    fit_encode: Callable[[EventLog], tuple[Encoder, Encoded]]
+    """All that training reads of a log."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One row of an audit."""
+
+    probe: str
+    tried: str
+    moved: str
+    verdict: Verdict
+
+
+def find_planted(audited: Audited, log: EventLog) -> Iterator[Finding]:
+    """Trains on planted outcomes that nothing honest can predict, and measures what is found of them in the test."""
+    for plant in CHEATS:
+        yield find_one(audited, log, plant)
+
+
+def find_one(audited: Audited, log: EventLog, plant: Callable[[EventLog, int], Cheat]) -> Finding:
+    """Trains on one planted outcome."""
+    cheat = plant(log, 0)
+    labels = cheat.log.labels[cheat.scored, 0]
+    positives, events = int(labels.sum()), len(labels)
+    finding = Finding("planted", (plant.__doc__ or "").splitlines()[0].rstrip("."), "", "says nothing")
+    if min(positives, events - positives) < _FEW:
+        return dataclasses.replace(finding, moved=f"only {events:,} test events, {positives:,} of them clicked")
+    predicted = audited.learn(cheat.log)(cheat.log, cheat.scored)[cheat.scored, 0]
+    auc = float(roc_auc_score(labels, predicted)) if np.isfinite(predicted).all() else np.nan
+    error = np.sqrt((events + 1) / (12 * positives * (events - positives)))
+    return dataclasses.replace(
+        finding,
+        moved=f"test AUC {auc:.4f} of {events:,} events, {(auc - 0.5) / error:+.1f} standard errors of {error:.4f}",
+        verdict="ok" if abs(auc - 0.5) <= _STANDARD_ERRORS * error else "LEAK",
+    )
+
+
+def change_the_future(audited: Audited, log: EventLog) -> Iterator[Finding]:
+    """Flips all that is not known yet at two moments, then removes all later events."""
+    log = gathered(log)
+    second, known = log.time // 1000, -(-log.action_known // 1000)
+    flips, removals, predictions = [], [], []
+    for share in (0.5, 0.9):
+        now = second[int(share * len(second))]
+        wanted = _last(second <= now)
+        before = audited.predict(log, wanted)[wanted]
+        late = second >= now
+        other = flipped(log, late, (known > now) | late[:, None])
+        flips.append(audited.predict(other, wanted)[wanted] - before)
+        kept = np.flatnonzero(second <= now)
+        removals.append(audited.predict(rows_of(log, kept), wanted[kept])[wanted[kept]] - before)
+        predictions.append(before)
+    yield _moved("future", "every outcome that is not known yet is flipped", flips, predictions)
+    yield _moved("future", "every later event is removed", removals, predictions)
+
+
+def change_what_training_must_not_see(audited: Audited, log: EventLog) -> Iterator[Finding]:
+    """Flips every outcome after the training period: not a bit of what training reads may change.
+
+    The log is split by time for it: with users apart, others' outcomes in between are known history.
+    """
+    second = log.time // 1000
+    later = second >= second[int(0.7 * len(second))]
+    log = dataclasses.replace(log, period=np.where(later, TEST, TRAIN).astype(np.int8))
+    actions = np.repeat(later[:, None], log.actions.shape[1], axis=1)
+    seen, other = (_training_inputs(one, *audited.fit_encode(one)) for one in (log, flipped(log, later, actions)))
+    changed = [name for name in seen if not _same(seen[name], other[name])]
+    yield Finding(
+        "split",
+        f"the outcomes of the last {later.mean():.0%} of the events are flipped",
+        f"{', '.join(changed) or 'nothing'} of what training reads: {len(seen)} arrays and settings",
+        "LEAK" if changed else "ok",
+    )
+
+
+def permute_ties(audited: Audited, log: EventLog) -> Iterator[Finding]:
+    """Puts the rows of each second in another order, then draws the time within each second anew."""
+    log = gathered(log)
+    milliseconds = np.random.default_rng(2).integers(0, 1000, len(log.time))
+    wanted = _last(np.ones(len(log.time), bool))
+    before = audited.predict(log, wanted)
+    for tried, moved, tolerance in (
+        ("the rows of each user and second stand in another order", moved_within_seconds(log, seed=1), 0),
+        ("the milliseconds of each event are drawn anew", with_milliseconds(log, milliseconds), TOLERANCE),
+    ):
+        after = audited.predict(moved, wanted[moved.row])
+        differences = (after - before[moved.row])[wanted[moved.row]]
+        yield _moved("ties", tried, [differences], [before[wanted]], tolerance=tolerance)
+
+
+def score_as_evaluated(audited: Audited, log: EventLog) -> Iterator[Finding]:
+    """Moves the last events into a file of new events; then scores copies of them as candidates."""
+    last = _last(np.ones(len(log.time), bool))
+    evaluated = audited.predict(log, last)
+    scored = audited.predict(as_new(log, last), last, as_history=True)
+    yield _moved(
+        "scoring", f"the last {last.sum()} events come from a file", [(scored - evaluated)[last]], [evaluated[last]]
+    )
+    beside, copied = with_new(log, np.flatnonzero(last))
+    alone = audited.predict(beside, beside.new)[beside.new]
+    yield _moved(
+        "scoring", "each of them is scored as if it were the only one", [alone - evaluated[copied]], [evaluated[last]]
+    )
+
+
+def score_candidates_apart(audited: Audited, log: EventLog) -> Iterator[Finding]:
+    """Scores candidates in one file, some of them twice, and then some in files of their own."""
+    drawn = np.random.default_rng(3).integers(0, len(log.time), _WANTED // 2)
+    beside, copied = with_new(log, np.concatenate([drawn, drawn[:20]]))
+    together = audited.predict(beside, beside.new)[beside.new]
+    differences = []
+    for index in range(0, len(copied), len(copied) // 5):
+        single, _ = with_new(log, copied[index : index + 1])
+        differences.append(audited.predict(single, single.new)[single.new] - together[index])
+    yield _moved("scoring", f"candidates stand beside {len(copied) - 1} others", differences, [together])
+
+
+PROBES: tuple[Callable[[Audited, EventLog], Iterator[Finding]], ...] = (
+    find_planted,
+    change_the_future,
+    change_what_training_must_not_see,
+    permute_ties,
+    score_as_evaluated,
+    score_candidates_apart,
+)
+
+
+def _last(chosen: Bool[np.ndarray, " E"]) -> Bool[np.ndarray, " E"]:
+    """Keeps the last of the chosen events, by time."""
+    return chosen & (np.cumsum(chosen[::-1])[::-1] <= _WANTED)
+
+
+def _moved(
+    probe: str,
+    tried: str,
+    differences: list[np.ndarray],
+    predictions: list[np.ndarray],
+    *,
+    tolerance: float = TOLERANCE,
+) -> Finding:
+    most = float(np.abs(np.concatenate(differences)).max())
+    spread = float(np.concatenate(predictions).std(axis=0).min())
+    verdict: Verdict = "ok" if most <= tolerance else "LEAK"  # NaN is neither
+    if verdict == "ok" and spread < _SPREAD:
+        verdict = "says nothing"  # a constant does not move
+    count = sum(map(len, differences))
+    limit = f"at most {tolerance:g}" if tolerance else "no bit"
+    return Finding(probe, tried, f"{count:,} predictions by {most:.2g} ({limit}); they spread by {spread:.2g}", verdict)
+
+
+def _training_inputs(log: EventLog, encoder: Encoder, encoded: Encoded) -> dict[str, np.ndarray]:
+    training = (log.period == TRAIN)[encoded.event]
+    inputs = {name: column[training] for name, column in encoded.columns.items()}
+    inputs |= {"event": encoded.event[training], "user": encoded.user[training]}
+    if encoded.late is not None:
+        inputs |= {"known": encoded.late.known[training], "pending": encoded.late.pending}
+    for field in dataclasses.fields(encoder):
+        value = getattr(encoder, field.name)
+        if field.name == "known_ids":
+            inputs |= {f"known_ids_{index}": ids for index, ids in enumerate(value)}
+        else:
+            inputs[field.name] = value if isinstance(value, np.ndarray) else np.array(repr(value), object)
+    return inputs
+
+
+def _same(first: np.ndarray, second: np.ndarray) -> bool:
+    return np.array_equal(first, second, equal_nan=first.dtype.kind == "f")
