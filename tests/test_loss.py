@@ -7,9 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_logs import SPEC, small_config, small_rotary
 
+from siren_rope_jax.nn.recommender import GenerativeRecommender
 from siren_rope_jax.train.loss import multitask_loss
 from siren_rope_jax.train.optimizer import OptimizerConfig, make_optimizer, make_schedule
 
@@ -114,6 +117,24 @@ def test_weight_decay_shrinks_matrices_and_leaves_vectors_and_scalars_alone():
     assert update["gate"] == 0
 
 
+def test_the_angle_network_and_the_id_tables_learn_at_their_share_of_the_rate_and_all_else_at_the_whole_one():
+    config = small_config(small_rotary("siren", separate_action_network=True))
+    model = nnx.eval_shape(lambda: GenerativeRecommender(config, SPEC, (0.0,), key=jax.random.key(0)))
+    ones = jax.tree.map(lambda x: np.ones(x.shape, np.float32), nnx.state(model))
+    rates = {"angle_rate": 0.5, "table_rate": 0.25}
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=0.1, warmup=0.0, weight_decay=0.0, **rates), 100)
+    steps, _ = jax.jit(lambda params: optimizer.update(params, optimizer.init(params), params))(ones)
+    rates = {}
+    for path, step in jax.tree_util.tree_leaves_with_path(steps):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        part = name.split("/")[1] if name.startswith(("rotary", "features")) else "all else"
+        rates.setdefault(part, []).append(np.ravel(step) / -0.1)
+    expected = {"networks": 0.5, "tables": 0.25, "scale": 1.0, "gate": 1.0, "all else": 1.0}
+    assert rates.keys() == expected.keys()
+    for part, rate in expected.items():
+        np.testing.assert_allclose(np.concatenate(rates[part]), rate, rtol=1e-5)
+
+
 def test_a_gradient_beyond_the_bound_acts_like_one_at_the_bound():
     params = {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}
     config = OptimizerConfig(clip_norm=1.0, learning_rate=0.1, warmup=0.0)
@@ -127,7 +148,7 @@ def test_a_gradient_beyond_the_bound_acts_like_one_at_the_bound():
 def test_a_gradient_within_the_bound_is_taken_as_it_is():
     params = {"bias": jnp.zeros(4)}
     gradient = {"bias": jnp.array([0.1, -0.2, 0.3, 0.0])}
-    config = OptimizerConfig(learning_rate=0.1, warmup=0.0)
+    config = OptimizerConfig(clip_norm=1.0, learning_rate=0.1, warmup=0.0)
     optimizer = make_optimizer(config, 100)
     _, state = optimizer.update(gradient, optimizer.init(params), params)
     np.testing.assert_allclose(
