@@ -117,22 +117,30 @@ def test_weight_decay_shrinks_matrices_and_leaves_vectors_and_scalars_alone():
     assert update["gate"] == 0
 
 
-def test_the_angle_network_and_the_id_tables_learn_at_their_share_of_the_rate_and_all_else_at_the_whole_one():
+def test_angle_network_id_tables_and_linear_skip_learn_at_rates_of_their_own_and_all_else_at_the_whole_one():
     config = small_config(small_rotary("siren", separate_action_network=True))
     model = nnx.eval_shape(lambda: GenerativeRecommender(config, SPEC, (0.0,), key=jax.random.key(0)))
     ones = jax.tree.map(lambda x: np.ones(x.shape, np.float32), nnx.state(model))
-    rates = {"angle_rate": 0.5, "table_rate": 0.25}
-    optimizer = make_optimizer(OptimizerConfig(learning_rate=0.1, warmup=0.0, weight_decay=0.0, **rates), 100)
+    own = {"angle_rate": 0.5, "table_rate": 0.25, "skip_rate": 3.0}
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-3, warmup=0.0, weight_decay=0.0, **own), 100)
     steps, _ = jax.jit(lambda params: optimizer.update(params, optimizer.init(params), params))(ones)
     rates = {}
     for path, step in jax.tree_util.tree_leaves_with_path(steps):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        part = name.split("/")[1] if name.startswith(("rotary", "features")) else "all else"
-        rates.setdefault(part, []).append(np.ravel(step) / -0.1)
-    expected = {"networks": 0.5, "tables": 0.25, "scale": 1.0, "gate": 1.0, "all else": 1.0}
+        part = next((part for part in ("networks", "tables", "context") if part in name.split("/")), "all else")
+        rates.setdefault(part, []).append(np.ravel(step) / -1e-3)
+    expected = {"networks": 0.5, "tables": 0.25, "context": 3.0, "all else": 1.0}
     assert rates.keys() == expected.keys()
     for part, rate in expected.items():
         np.testing.assert_allclose(np.concatenate(rates[part]), rate, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("rate", "of_skip"), [(1e-4, 1e-3), (5e-3, 1e-2), (0.1, 0.1)])
+def test_the_linear_skip_learns_ten_times_as_fast_up_to_a_hundredth_and_never_more_slowly(rate, of_skip):
+    params = {"context": jnp.zeros((2, 2)), "head": jnp.zeros((2, 2))}
+    steps = updates(params, jax.tree.map(jnp.ones_like, params), learning_rate=rate)
+    np.testing.assert_allclose(steps["context"], -of_skip, rtol=1e-5)
+    np.testing.assert_allclose(steps["head"], -rate, rtol=1e-5)
 
 
 def test_a_gradient_beyond_the_bound_acts_like_one_at_the_bound():

@@ -1,4 +1,4 @@
-"""AdamW with warmup, cosine decay and a bound on the gradient's norm; angles and id tables learn more slowly."""
+"""AdamW with warmup, cosine decay and a bound on the gradient's norm; some parts learn at a rate of their own."""
 
 import dataclasses
 
@@ -8,6 +8,8 @@ from jaxtyping import PyTree
 
 from siren_rope_jax.settings import check_settings
 
+_FASTEST_SKIP = 0.01
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
@@ -16,11 +18,14 @@ class OptimizerConfig:
     learning_rate: float = 3e-3
     """Peak of the schedule."""
     angle_rate: float = 0.3
-    """Learning rate of the angle network, as a fraction. Its gradient is most of the whole one: at the full rate it
-    turns keys and queries faster than these can follow, and some runs never recover."""
+    """Learning rate of the angle network, as a fraction. At the full rate it turns keys and queries faster than these
+    can follow: training goes through a bad stretch, from which some runs come back late."""
     table_rate: float = 0.1
     """Learning rate of the id tables, as a fraction: AdamW moves a rare id as far as a frequent one, so that at the
     full rate they are learned by heart within a few passes."""
+    skip_rate: float = 10.0
+    """Learning rate of the linear skip of counters and calendar, as a multiple, up to a rate of 0.01: on a small log
+    the rate that suits a network would take the skip nowhere."""
     warmup: float = 0.2
     """Fraction of the steps over which the learning rate rises from 0."""
     final: float = 0.0
@@ -28,7 +33,7 @@ class OptimizerConfig:
     weight_decay: float = 0.01
     """Decoupled decay of matrices and tables; vectors and scalars are left alone."""
     clip_norm: float = 0.3
-    """Largest global norm of the gradient."""
+    """Largest global norm of the gradient, nearly all of which is that of the angles while training is young."""
     b1: float = 0.9
     """Decay of the first moment."""
     b2: float = 0.99
@@ -40,6 +45,7 @@ class OptimizerConfig:
             learning_rate="(0, inf)",
             angle_rate="[0, 1]",
             table_rate="[0, 1]",
+            skip_rate="[1, inf)",
             warmup="[0, 1)",
             final="[0, 1]",
             weight_decay="[0, inf)",
@@ -62,7 +68,7 @@ def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Clips the gradient, then takes AdamW's step on the schedule over `steps`, shorter for angles and id tables."""
+    """Clips the gradient, then takes AdamW's step on the schedule over `steps`; some parts have a rate of their own."""
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
         optax.adamw(
@@ -72,16 +78,16 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
             weight_decay=config.weight_decay,
             mask=lambda params: jax.tree.map(lambda x: x.ndim >= 2, params),
         ),
-        optax.stateless(lambda updates, _: _slowed(updates, config)),
+        optax.stateless(lambda updates, _: _at_their_rates(updates, config)),
     )
 
 
-def _slowed(updates: PyTree, config: OptimizerConfig) -> PyTree:
-    rates = {"networks": config.angle_rate, "tables": config.table_rate}
+def _at_their_rates(updates: PyTree, config: OptimizerConfig) -> PyTree:
+    skip = max(1.0, min(config.skip_rate, _FASTEST_SKIP / config.learning_rate))
+    rates = {"networks": config.angle_rate, "tables": config.table_rate, "context": skip}
 
-    def slow(path: tuple, update: jax.Array) -> jax.Array:
-        names = {str(getattr(key, "key", getattr(key, "name", None))) for key in path}
-        (rate,) = [rates[name] for name in names & rates.keys()] or [1.0]
-        return rate * update
+    def scaled(path: tuple, update: jax.Array) -> jax.Array:
+        names = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+        return update * next((rates[name] for name in names if name in rates), 1.0)
 
-    return jax.tree_util.tree_map_with_path(slow, updates)
+    return jax.tree_util.tree_map_with_path(scaled, updates)
