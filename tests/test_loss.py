@@ -14,7 +14,7 @@ from small_logs import SPEC, small_config, small_rotary
 
 from siren_rope_jax.nn.recommender import GenerativeRecommender
 from siren_rope_jax.train.loss import multitask_loss
-from siren_rope_jax.train.optimizer import OptimizerConfig, make_optimizer, make_schedule
+from siren_rope_jax.train.optimizer import OptimizerConfig, averaged, make_optimizer, make_schedule
 
 compiled = jax.jit(jax.value_and_grad(multitask_loss, has_aux=True))
 
@@ -128,18 +128,46 @@ def test_angle_network_id_tables_and_linear_skip_learn_at_rates_of_their_own_and
     config = small_config(small_rotary("siren", separate_action_network=True))
     model = nnx.eval_shape(lambda: GenerativeRecommender(config, SPEC, (0.0,), key=jax.random.key(0)))
     ones = jax.tree.map(lambda x: np.ones(x.shape, np.float32), nnx.state(model))
-    own = {"angle_rate": 0.5, "table_rate": 0.25, "skip_rate": 0.3}
-    optimizer = make_optimizer(OptimizerConfig(learning_rate=0.1, warmup=0.0, weight_decay=0.0, **own), 100)
+    own = {"angle_rate": 0.5, "table_rate": 0.25, "skip_rate": 3.0}
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-3, warmup=0.0, weight_decay=0.0, **own), 100)
     steps, _ = jax.jit(lambda params: optimizer.update(params, optimizer.init(params), params))(ones)
     rates = {}
     for path, step in jax.tree_util.tree_leaves_with_path(steps):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         part = next((part for part in ("networks", "tables", "context") if part in name.split("/")), "all else")
-        rates.setdefault(part, []).append(np.ravel(step) / -0.1)
+        rates.setdefault(part, []).append(np.ravel(step) / -1e-3)
     expected = {"networks": 0.5, "tables": 0.25, "context": 3.0, "all else": 1.0}
     assert rates.keys() == expected.keys()
     for part, rate in expected.items():
         np.testing.assert_allclose(np.concatenate(rates[part]), rate, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("rate", "of_skip"), [(1e-4, 1e-3), (5e-3, 1e-2), (0.1, 0.1)])
+def test_the_linear_skip_learns_ten_times_as_fast_up_to_a_hundredth_and_never_more_slowly(rate, of_skip):
+    params = {"context": jnp.zeros((2, 2)), "head": jnp.zeros((2, 2))}
+    steps = updates(params, jax.tree.map(jnp.ones_like, params), learning_rate=rate)
+    np.testing.assert_allclose(steps["context"], -of_skip, rtol=1e-5)
+    np.testing.assert_allclose(steps["head"], -rate, rtol=1e-5)
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.9])
+def test_the_average_follows_the_parameters_and_forgets_faster_while_it_is_young(decay):
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=0.1, warmup=0.0, average_decay=decay), 20)
+    params = {"head": jnp.ones((2, 2))}
+    state, expected = optimizer.init(params), np.ones((2, 2))
+    for step in range(20):
+        changes, state = optimizer.update(jax.tree.map(jnp.ones_like, params), state, params)
+        params = optax.apply_updates(params, changes)
+        kept = min(decay, (step + 1) / (step + 10))
+        expected = kept * expected + (1 - kept) * np.asarray(params["head"])
+    np.testing.assert_allclose(averaged(params, state)["head"], expected, rtol=1e-5)
+    assert not np.allclose(params["head"], expected)
+
+
+def test_without_a_decay_the_parameters_themselves_are_evaluated():
+    optimizer = make_optimizer(OptimizerConfig(average_decay=0.0), 20)
+    params = {"head": jnp.ones((2, 2))}
+    assert averaged(params, optimizer.init(params)) is params
 
 
 def test_a_gradient_beyond_the_bound_acts_like_one_at_the_bound():

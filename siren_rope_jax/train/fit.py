@@ -264,7 +264,7 @@ class Training:
 
     def _validate(self, member: Member, state: TrainState, step: int) -> tuple[dict[str, Any], float | None]:
         """Evaluates on validation, tells the progress, and returns the metrics and their mean NE."""
-        probabilities = self.session.predict(state.params, self.encoded, self._validated)
+        probabilities = self.session.predict(state.evaluated, self.encoded, self._validated)
         if np.isnan(probabilities[self._validated]).any():
             raise self._not_finite(self.members.index(member), f"step {step}: predictions on validation are NaN")
         metrics = metrics_of(self.log, probabilities, self._validated)

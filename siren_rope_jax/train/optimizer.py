@@ -1,14 +1,17 @@
-"""AdamW with warmup, cosine decay and a bound on the gradient's norm; some parts learn at a rate of their own."""
+"""AdamW with warmup, cosine decay, a bound on the gradient's norm and an average; some parts have their own rate."""
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
-from jaxtyping import PyTree
+from jaxtyping import Array, Int32, PyTree
 
 from siren_rope_jax.settings import check_settings
 
 MOST_RATE = 3e-3  # if not given
+_FASTEST_SKIP = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,14 +21,14 @@ class OptimizerConfig:
     learning_rate: float | None = None
     """Peak of the schedule; `train` chooses by the size of the log if not given."""
     angle_rate: float = 0.3
-    """Learning rate of the angle network, as a fraction. Its gradient is most of the whole one: at the full rate it
-    turns keys and queries faster than these can follow, and some runs never recover."""
+    """Learning rate of the angle network, as a fraction. At the full rate it turns keys and queries faster than these
+    can follow: training goes through a bad stretch, from which some runs come back late."""
     table_rate: float = 0.1
     """Learning rate of the id tables, as a fraction: AdamW moves a rare id as far as a frequent one, so that at the
     full rate they are learned by heart within a few passes."""
-    skip_rate: float | None = 1e-2
-    """Peak for the linear skip of counters and calendar, by itself: the rate that suits a network on a small log would
-    take the skip nowhere. None: that of all else."""
+    skip_rate: float = 10.0
+    """Learning rate of the linear skip of counters and calendar, as a multiple, up to a rate of 0.01: on a small log
+    the rate that suits a network would take the skip nowhere."""
     warmup: float = 0.2
     """Fraction of the steps over which the learning rate rises from 0."""
     final: float = 0.0
@@ -33,7 +36,10 @@ class OptimizerConfig:
     weight_decay: float = 0.01
     """Decoupled decay of matrices and tables; vectors and scalars are left alone."""
     clip_norm: float = 0.3
-    """Largest global norm of the gradient."""
+    """Largest global norm of the gradient, nearly all of which is that of the angles while training is young."""
+    average_decay: float = 0.98
+    """Decay of the moving average of the parameters, which is what is evaluated and scored with: a run that stops early
+    has not come to rest. 0 keeps none."""
     b1: float = 0.9
     """Decay of the first moment."""
     b2: float = 0.99
@@ -45,11 +51,12 @@ class OptimizerConfig:
             learning_rate="(0, inf)",
             angle_rate="[0, 1]",
             table_rate="[0, 1]",
-            skip_rate="(0, inf)",
+            skip_rate="[1, inf)",
             warmup="[0, 1)",
             final="[0, 1]",
             weight_decay="[0, inf)",
             clip_norm="(0, inf]",
+            average_decay="[0, 1)",
             b1="[0, 1)",
             b2="[0, 1)",
         )
@@ -89,11 +96,38 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
             mask=lambda params: jax.tree.map(lambda x: x.ndim >= 2, params),
         ),
         optax.stateless(lambda updates, _: _at_their_rates(updates, config)),
+        _averaging(config.average_decay) if config.average_decay else optax.identity(),
     )
 
 
+class AverageState(NamedTuple):
+    """A moving average of the parameters."""
+
+    updates: Int32[Array, ""]
+    average: PyTree
+
+
+def _averaging(decay: float) -> optax.GradientTransformation:
+    """Leaves the updates alone and averages the parameters that they lead to; a young average forgets faster."""
+
+    def update(updates: PyTree, state: AverageState, params: PyTree = None) -> tuple[PyTree, AverageState]:
+        kept = jnp.minimum(decay, (state.updates + 1) / (state.updates + 10))
+        average = optax.incremental_update(optax.apply_updates(params, updates), state.average, 1 - kept)
+        return updates, AverageState(state.updates + 1, average)
+
+    return optax.GradientTransformation(
+        lambda params: AverageState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.array, params)),
+        update,  # type: ignore[arg-type]
+    )
+
+
+def averaged(params: PyTree, optimizer: PyTree) -> PyTree:
+    """Reads the average of the parameters from the optimizer's state; the parameters themselves if it keeps none."""
+    return optax.tree.get(optimizer, "average", params)
+
+
 def _at_their_rates(updates: PyTree, config: OptimizerConfig) -> PyTree:
-    skip = 1.0 if config.skip_rate is None else config.skip_rate / config.peak
+    skip = max(1.0, min(config.skip_rate, _FASTEST_SKIP / config.peak))
     rates = {"networks": config.angle_rate, "tables": config.table_rate, "context": skip}
 
     def scaled(path: tuple, update: jax.Array) -> jax.Array:

@@ -55,7 +55,7 @@ class Session:
             raise InputError(
                 f"{checkpoints.run} must hold a checkpoint, but its training has not reached the first one"
             )
-        return restored[0].params
+        return restored[0].evaluated
 
 
 def make_session(

@@ -15,6 +15,7 @@ from siren_rope_jax.nn.features import Events, InputSpec
 from siren_rope_jax.nn.recommender import GenerativeRecommender
 from siren_rope_jax.nn.rotary import SirenRotary
 from siren_rope_jax.train.loss import multitask_loss
+from siren_rope_jax.train.optimizer import averaged
 from siren_rope_jax.train.sharding import Layout
 
 Batch = dict[str, jax.Array]
@@ -27,6 +28,11 @@ class TrainState(NamedTuple):
     optimizer: PyTree
     step: Int32[Array, "*seeds"]
     key: UInt32[Array, "*seeds 2"]  # of dropout, with the step's number
+
+    @property
+    def evaluated(self) -> nnx.State:
+        """The parameters to predict with: their moving average, if the optimizer keeps one."""
+        return averaged(self.params, self.optimizer)
 
 
 class CompiledModel(NamedTuple):
