@@ -1,0 +1,267 @@
+"""The commands of `siren-rope`: each a dataclass of its flags that calls one function."""
+
+import dataclasses
+import signal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax
+import tyro
+from rich.console import Console
+
+from siren_rope_jax.data.encode import InputConfig
+from siren_rope_jax.data.event_log import EventLog, read_event_log
+from siren_rope_jax.data.schema import EventLogSpec, InputError
+from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
+from siren_rope_jax.data.sources import prepare_deskdrop, prepare_kuairand_pure
+from siren_rope_jax.report.tables import (
+    audit_table,
+    checkpoints_table,
+    comparison_table,
+    metrics_table,
+    seeds_table,
+)
+from siren_rope_jax.settings import check_settings
+from siren_rope_jax.train.audit import audit, read_subject
+from siren_rope_jax.train.baselines import baselines_file, check_out, fit_baselines, read_baselines
+from siren_rope_jax.train.checkpoint_list import list_checkpoints
+from siren_rope_jax.train.config import TrainConfig
+from siren_rope_jax.train.durable import write_json
+from siren_rope_jax.train.evaluate import evaluate, score
+from siren_rope_jax.train.interrupt import Interrupted
+from siren_rope_jax.train.loop import train, train_seeds
+from siren_rope_jax.train.processes import ProcessConfig, join
+from siren_rope_jax.train.run_folder import read_run
+from siren_rope_jax.train.scores import write_scores
+
+
+class LeakError(RuntimeError):
+    """An audit found a leak."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Train a recommender on an event log; the same command resumes an interrupted run."""
+
+    log: tyro.conf.Positional[Path]
+    """TOML file that describes the log."""
+    out: Path
+    """Folder of the run: new, or that of an interrupted run of the same settings."""
+    seeds: int | None = None
+    """Train so many seeds as one job, from `--seed` on, each in a folder seed-N of its own under `--out`."""
+    allow_drift: bool = False
+    """Go on with a run though settings of its training have changed; the change is said and kept. Never with another
+    model or other data. After another batch size, --epochs counts as if all steps had had it."""
+    processes: ProcessConfig = dataclasses.field(default_factory=ProcessConfig)
+    """The same command runs on every host of a pod."""
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        check_settings(self, seeds="[1, inf)")
+
+    def __call__(self, console: Console) -> None:
+        """Runs the command."""
+        join(self.processes)
+        console.quiet = jax.process_index() > 0
+        log = read_event_log(EventLogSpec.from_toml(self.log))
+        _print_notes(console, log)
+        options = {"console": console, "allow_drift": self.allow_drift}
+        if self.seeds is None:
+            metrics = [train(log, self.config, self.out, **options)]
+            console.print(metrics_table(*metrics))
+        else:
+            metrics = train_seeds(log, self.config, self.out, self.seeds, **options)
+            console.print(seeds_table(metrics))
+        if not console.quiet:
+            _print_baselines(console, log, self.config.inputs, metrics)
+        console.print(f"metrics, predictions and checkpoints are in {self.out}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Evaluate the best checkpoint of a run on validation and test, and rewrite its metrics and predictions."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder that `train` wrote."""
+
+    def __call__(self, console: Console) -> None:
+        """Runs the command."""
+        spec, config, _ = read_run(self.run)
+        log = read_event_log(spec)
+        _print_notes(console, log)
+        metrics = evaluate(log, self.run)
+        console.print(metrics_table(metrics))
+        _print_baselines(console, log, config.inputs, [metrics])
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """Give every row of a file of new events one probability per task, in the order of the rows.
+
+    Each event is scored as if it were the only one, from what the log that the run was trained on knows at its time:
+    the file may hold candidates of which at most one will happen. Users and items may be unknown; the columns of tasks
+    and actions may be missing.
+    """
+
+    run: tyro.conf.Positional[Path]
+    """Folder that `train` wrote."""
+    events: Path
+    """New events, a table with the columns of the log."""
+    out: Path
+    """Where the scores are written, as CSV."""
+    allow_unmatched: bool = False
+    """Score them though the log knows none of their users, of their items or of the values of a column."""
+    as_history: bool = False
+    """The file's rows have happened: later rows see earlier ones, with their outcomes where the file has them."""
+    allow_changed_log: bool = False
+    """Score though events that the run was trained on have changed since; new events need no permission."""
+
+    def __call__(self, console: Console) -> None:
+        """Runs the command."""
+        spec, _, _ = read_run(self.run)
+        kept = {file.resolve() for file in (self.events, *spec.files, *(side.file for side in spec.side_tables))}
+        out = self.out.resolve()
+        if out in kept or out.is_dir() or out.is_relative_to(self.run.resolve()):
+            raise InputError(f"{self.out} must be a new file or earlier scores, but is data, a folder or in the run")
+        log = read_event_log(spec, new_events=self.events, allow_unmatched=self.allow_unmatched)
+        _print_notes(console, log)
+        options = {"as_history": self.as_history, "allow_changed": self.allow_changed_log, "say": console.print}
+        write_scores(self.out, log, score(log, self.run, **options))
+        console.print(f"{int(log.new.sum()):,} events scored in {self.out}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Baselines:
+    """Fit the base rate, logistic regression and gradient boosting to what the recommender reads of a log.
+
+    They are tuned on validation and reported on test; `train` and `evaluate` show them beside their own metrics from
+    then on, while the data stays the same.
+    """
+
+    log: tyro.conf.Positional[Path]
+    """TOML file that describes the log."""
+    out: Path | None = None
+    """Where the results are written; by default LOG.baselines.json, where `train` and `evaluate` look for them."""
+    inputs: InputConfig = dataclasses.field(default_factory=InputConfig)
+    """Encoding of the counters; give the recommender's."""
+
+    def __call__(self, console: Console) -> None:
+        """Runs the command."""
+        out = self.out or baselines_file(self.log)
+        spec = EventLogSpec.from_toml(self.log)
+        check_out(out)
+        log = read_event_log(spec)
+        _print_notes(console, log)
+        try:
+            results = fit_baselines(log, self.inputs, console=console)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                "interrupted before the baselines were done; nothing was written", signal.SIGINT
+            ) from None
+        console.print(comparison_table(results["baselines"]))
+        write_json(out, results)
+        console.print(f"metrics and chosen settings are in {out}")
+
+
+@dataclasses.dataclass(frozen=True)
+class ListCheckpoints:
+    """List the checkpoints of a run: step, metrics, size, and whether every bit is as it was written."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder that `train` wrote."""
+
+    def __call__(self, console: Console) -> None:
+        """Runs the command."""
+        console.print(checkpoints_table(list_checkpoints(self.run)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Audit:
+    """Try to cheat: look for leaks of outcomes, order and future in a log, or in the model of a run.
+
+    Small models are trained on planted outcomes that nothing honest can predict, outcomes and events after a moment are
+    changed, ties permuted, candidates scored beside others, and feature columns compared with what came later.
+    """
+
+    subject: tyro.conf.Positional[Path]
+    """TOML file that describes a log, or a folder that `train` wrote."""
+    out: Path | None = None
+    """JSON file for the findings."""
+    events: int = 30_000
+    """Models are asked of about so many events, of whole users; feature columns are looked at in all of them."""
+    steps: int = 200
+    """Steps that each small model is trained for."""
+
+    def __post_init__(self) -> None:
+        check_settings(self, events="[1, inf)", steps="[1, inf)")
+
+    def __call__(self, console: Console) -> None:
+        """Runs the command."""
+        log, run = read_subject(self.subject)
+        _print_notes(console, log)
+        findings = []
+        for finding in audit(log, run, events=self.events, steps=self.steps):
+            console.print(f"{finding.verdict}: {finding.probe}: {finding.tried}")
+            findings.append(finding)
+        console.print(audit_table(findings))
+        if self.out is not None:
+            write_json(self.out, [dataclasses.asdict(finding) for finding in findings])
+        if leaks := sum(finding.verdict == "LEAK" for finding in findings):
+            raise LeakError(f"{leaks} of {len(findings)} probes of {self.subject} found a leak")
+
+
+@dataclasses.dataclass(frozen=True)
+class Simulate:
+    """Write the simulated news feed, its true probabilities and its description."""
+
+    out: Path
+    """Folder for events.parquet, truth.parquet and log.toml."""
+    config: Annotated[SimulatorConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=SimulatorConfig)
+
+    def __call__(self, console: Console) -> None:
+        """Runs the command."""
+        console.print(f"described in {write_simulated_log(simulate(self.config), self.out)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepare:
+    """Describe a published event log, Deskdrop or KuaiRand-Pure, so that `train` can read it."""
+
+    source: tyro.conf.Positional[Literal["deskdrop", "kuairand-pure"]]
+    """Which log."""
+    data: tyro.conf.Positional[Path]
+    """Deskdrop: the archive with users_interactions.csv. KuaiRand-Pure: the published folder `data`."""
+    out: Path
+    """Folder for log.toml and what is derived from the data."""
+
+    def __call__(self, console: Console) -> None:
+        """Runs the command."""
+        prepare = prepare_deskdrop if self.source == "deskdrop" else prepare_kuairand_pure
+        console.print(f"described in {prepare(self.data, self.out)}")
+
+
+def _print_notes(console: Console, log: EventLog) -> None:
+    for note in log.notes:
+        console.print(note)
+
+
+def _print_baselines(
+    console: Console, log: EventLog, inputs: InputConfig, metrics: list[dict[str, dict[str, Any]]]
+) -> None:
+    baselines, left_out = read_baselines(log.spec.description, log, inputs)
+    if left_out:
+        console.print(left_out)
+    if baselines:
+        console.print(comparison_table(baselines, metrics))
+
+
+COMMANDS = {
+    "train": Train,
+    "evaluate": Evaluate,
+    "score": Score,
+    "baselines": Baselines,
+    "audit": Audit,
+    "checkpoints": ListCheckpoints,
+    "simulate": Simulate,
+    "prepare": Prepare,
+}
