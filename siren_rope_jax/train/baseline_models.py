@@ -133,8 +133,10 @@ def fit_gradient_boosting(
             break
     assert best is not None
     events = min(events, len(train.labels))
-    slower = tried(events, {**shapes[0], "learning_rate": other})
-    best = min(best, slower, key=lambda stop: stop.loss)
+    if best.settings["max_iter"] * first / other <= _MOST_TREES:  # else too few trees are left to learn slowly
+        best = min(best, tried(events, {**shapes[0], "learning_rate": other}), key=lambda stop: stop.loss)
+    else:
+        advance(events)
     if len(train.labels) > events:
         best = tried(_BOOSTING_FITTED, {k: v for k, v in best.settings.items() if k != "max_iter"})
     stages = best.model.staged_predict_proba(inputs)
