@@ -1,0 +1,114 @@
+"""Do the defaults suit a log of any size? `train` without flags against gradient boosting, on six logs.
+
+Command: `python experiments/defaults.py --deskdrop ARCHIVE --kuairand DATA_FOLDER --out runs/defaults`;
+finished runs and baselines are read back.
+Cost: about 40 minutes on 2 CPU cores, half of it for the feed of a million events.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import polars as pl
+import tyro
+from rich.table import Table
+
+from siren_rope_jax.data.event_log import read_event_log
+from siren_rope_jax.data.schema import EventLogSpec
+from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
+from siren_rope_jax.data.sources import prepare_deskdrop, prepare_kuairand_pure
+from siren_rope_jax.report.tables import make_console
+from siren_rope_jax.train.baselines import baselines_file, fit_baselines, read_baselines
+from siren_rope_jax.train.config import TrainConfig
+from siren_rope_jax.train.durable import write_json
+from siren_rope_jax.train.loop import train
+
+_EVENTS_FILE = "log_standard_4_22_to_5_08_pure.csv"
+_SIDE_FILES = ("user_features_pure.csv", "video_features_basic_pure.csv")
+
+
+@dataclasses.dataclass(frozen=True)
+class Defaults:
+    """Train with the defaults on six logs, and compare with gradient boosting on the same events."""
+
+    deskdrop: Path
+    """The archive with users_interactions.csv."""
+    kuairand: Path
+    """The published folder `data` of KuaiRand-Pure."""
+    out: Path = Path("runs/defaults")
+    """Folder of the logs, the runs and results.json."""
+    only: tuple[str, ...] = ()
+    """Logs to take; all if none is given."""
+    seed: int = 0
+    """Of the training."""
+
+
+def describe(name: str, experiment: Defaults) -> Path:
+    """Writes the log of that name, if it is not there, and returns its description."""
+    folder = experiment.out / name / "log"
+    if (folder / "log.toml").exists():
+        return folder / "log.toml"
+    kind, _, size = name.partition("-")
+    if kind == "feed":
+        return write_simulated_log(simulate(SimulatorConfig(users=int(size), seed=1)), folder)
+    if kind == "deskdrop":
+        return prepare_deskdrop(experiment.deskdrop, folder)
+    return prepare_kuairand_pure(_users_of_kuairand(experiment.kuairand, int(size), folder / "data"), folder)
+
+
+def _users_of_kuairand(data: Path, percent: int, folder: Path) -> Path:
+    """Copies the events of so many percent of the users."""
+    if percent == 100:
+        return data
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in (_EVENTS_FILE, *_SIDE_FILES):
+        path = data / file if (data / file).exists() else data / f"{file}.gz"
+        table = pl.read_csv(path, infer_schema=False)
+        if file == _EVENTS_FILE:
+            users = table["user_id"].unique().sort().sample(fraction=percent / 100, seed=0)
+            table = table.filter(pl.col("user_id").is_in(users.implode()))
+        table.write_csv(folder / file)
+    return folder
+
+
+LOGS = ("feed-34", "kuairand-5", "kuairand-20", "deskdrop", "kuairand-100", "feed-20000")
+
+
+def main(experiment: Defaults) -> None:
+    """Trains, compares and prints."""
+    console = make_console()
+    table = Table("log", "training events", "steps", "task", "boosting", "SIREN-RoPE, defaults", "difference")
+    results = {}
+    for name in experiment.only or LOGS:
+        console.print(f"\n{name}")
+        description = describe(name, experiment)
+        log = read_event_log(EventLogSpec.from_toml(description))
+        config = TrainConfig(seed=experiment.seed)
+        baselines, _ = read_baselines(description, log, config.inputs)
+        if baselines is None:
+            fitted = fit_baselines(log, config.inputs, console=console)
+            write_json(baselines_file(description), fitted)
+            baselines = fitted["baselines"]
+        run = experiment.out / name / f"run-{experiment.seed}"
+        ours = train(log, config, run, console=console)["test"]
+        training = json.loads((run / "training.json").read_text())
+        events = int((log.period == 0).sum())
+        results[name] = {
+            "training_events": events,
+            "steps": training["steps"],
+            "seconds": training["seconds"],
+            "ne": {},
+        }
+        for task in log.task_names:
+            boosting = baselines["gradient_boosting"]["test"][task]["ne"]
+            results[name]["ne"][task] = {"boosting": boosting, "defaults": ours[task]["ne"]}
+            shown = [f"{value:.4f}" for value in (boosting, ours[task]["ne"])]
+            table.add_row(
+                name, f"{events:,}", f"{training['steps']:,}", task, *shown, f"{ours[task]['ne'] - boosting:+.4f}"
+            )
+        write_json(experiment.out / "results.json", results)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Defaults))
