@@ -194,17 +194,6 @@ def slate_log(users: int, slates: int, size: int, *, clicked: str = "any", seed:
     )
 
 
-def rows_of(log: EventLog, order: np.ndarray) -> EventLog:
-    """The log that the rows of a file in the given order make: sorted by time, those of one time as they stand."""
-    order = order[np.argsort(log.time[order], kind="stable")]
-    columns = {
-        field.name: value[order]
-        for field in dataclasses.fields(log)
-        if isinstance(value := getattr(log, field.name), np.ndarray) and len(value) == len(log.time)
-    }
-    return dataclasses.replace(log, **columns)
-
-
 def encode(log: EventLog) -> tuple[Encoder, Encoded]:
     """Fits an encoder with tiny tables on the log and encodes the log with it."""
     return Encoder.fit_encode(log, INPUTS)

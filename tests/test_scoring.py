@@ -5,10 +5,11 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from small_logs import compile_small, encode, rows_of, slate_log, small_log
+from small_logs import compile_small, encode, slate_log, small_log
 
 from siren_rope_jax.data.batches import BatchConfig
-from siren_rope_jax.data.event_log import NEW, EventLog
+from siren_rope_jax.data.event_log import EventLog
+from siren_rope_jax.train.cheats import as_new, rows_of, with_new
 from siren_rope_jax.train.predict import predict_events
 from siren_rope_jax.train.sharding import MeshConfig, make_layout
 
@@ -41,21 +42,8 @@ def predict():
     return run
 
 
-def as_new(log: EventLog, chosen: np.ndarray) -> EventLog:
-    """The log, with the chosen events in a file of new events instead."""
-    return dataclasses.replace(log, period=np.where(chosen, NEW, log.period).astype(np.int8))
-
-
 def among(log: EventLog, chosen: np.ndarray) -> EventLog:
     return rows_of(log, np.flatnonzero(chosen))
-
-
-def with_new(log: EventLog, events: np.ndarray) -> tuple[EventLog, np.ndarray]:
-    """The log beside a file that holds the given of its events, and which of them each new event is, in order."""
-    rows = np.concatenate([np.arange(len(log.time)), events])
-    in_time = np.argsort(log.time[rows], kind="stable")
-    new = in_time >= len(log.time)
-    return as_new(rows_of(log, rows), new), in_time[new] - len(log.time)
 
 
 def scored_alone(predict, log: EventLog, event: int, history: np.ndarray) -> np.ndarray:
@@ -91,8 +79,8 @@ def test_each_candidate_of_a_file_is_scored_as_if_it_were_the_only_one(predict, 
     rng = np.random.default_rng(0)
     drawn = rng.integers(0, len(log.time), 12)
     file = np.concatenate([drawn, drawn[:4], np.arange(len(log.time) - 6, len(log.time))])
-    together, rows = with_new(log, file)
-    for score, event in zip(predict(together, together.new), file[rows], strict=True):
+    together, events = with_new(log, file)
+    for score, event in zip(predict(together, together.new), events, strict=True):
         alone, _ = with_new(log, np.array([event]))
         np.testing.assert_allclose(score, predict(alone, alone.new)[0], **CLOSE)
 

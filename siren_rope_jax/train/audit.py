@@ -72,11 +72,13 @@ def read_subject(subject: Path) -> tuple[EventLog, Path | None]:
 
 
 def small(config: TrainConfig, steps: int) -> TrainConfig:
-    """Returns a configuration that trains in seconds, and tells the model of time, position and actions as before."""
+    """Returns a configuration that trains in seconds, and tells the model of time, position and actions as before.
+
+    Width and heads stay: what turns by time or position must go into them.
+    """
     model = config.model
     tiny = dataclasses.replace(
         model,
-        width=min(model.width, 8 * model.heads),
         layers=min(model.layers, 1),
         embedding_dim=8,
         action_widths=(16,),

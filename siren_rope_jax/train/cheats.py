@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Int64, Integer
 
-from siren_rope_jax.data.event_log import NEW, TEST, VALIDATION, EventLog
+from siren_rope_jax.data.event_log import NEW, TEST, TRAIN, VALIDATION, EventLog
 from siren_rope_jax.data.stable_hash import stable_hash
 
 _PER_EVENT = ("time", "day", "second", "row", "user", "item", "period", "labels", "actions", "action_known")
@@ -35,16 +35,23 @@ def rows_of(log: EventLog, order: Integer[np.ndarray, " N"]) -> EventLog:
 
 
 def some_of(log: EventLog, events: int) -> EventLog:
-    """Returns about so many events, of whole users drawn by a hash; of events alike in user, item and time, the first.
+    """Returns about so many events, of whole users drawn by a hash, with one at least for each period.
 
-    The others are left out because a file of new events may not repeat an event as history.
+    Of events alike in user, item and time it keeps the first, since a file of new events cannot repeat one as history.
     """
     by_user = np.bincount(log.user, minlength=len(log.user_ids))
     drawn = np.argsort(stable_hash(log.user_ids, "audit"))
     users = drawn[np.cumsum(by_user[drawn]) - by_user[drawn] < events]
-    kinds = pl.DataFrame({"user": log.user, "item": log.item, "time": log.time})
+    one_each = [drawn[np.isin(drawn, log.user[log.period == period])][:1] for period in (TRAIN, VALIDATION, TEST)]
+    kept = rows_of(log, np.flatnonzero(np.isin(log.user, np.concatenate([users, *one_each]))))
+    return without_repeats(kept, kept.time)
+
+
+def without_repeats(log: EventLog, time: Int64[np.ndarray, " E"]) -> EventLog:
+    """Returns the first of the events alike in user, item and the given time."""
+    kinds = pl.DataFrame({"user": log.user, "item": log.item, "time": time})
     first = kinds.select(pl.struct(pl.all()).is_first_distinct()).to_series().to_numpy()
-    return rows_of(log, np.flatnonzero(first & np.isin(log.user, users)))
+    return rows_of(log, np.flatnonzero(first))
 
 
 def gathered(log: EventLog) -> EventLog:
@@ -57,7 +64,9 @@ def gathered(log: EventLog) -> EventLog:
     leader = np.empty_like(order)
     leader[order] = order[np.arange(len(order)) - rank % _IN_A_SECOND]
     moved = at_time(log, log.time[leader] // 1000 * 1000)
-    moved = dataclasses.replace(moved, day=log.day[leader], second=log.second[leader])
+    # With a second on both sides of the split, what training remembers of the one half would tell of the other.
+    like_leader = {name: getattr(log, name)[leader] for name in ("day", "second", "period")}
+    moved = dataclasses.replace(moved, **like_leader)
     return dataclasses.replace(rows_of(moved, np.arange(len(order))), row=np.arange(len(order)))
 
 
