@@ -6,9 +6,12 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from sklearn.metrics import roc_auc_score
 from small_logs import compile_small, encode, small_config, small_log, small_rotary
 
 from siren_rope_jax.data.batches import BatchConfig, batches, make_rows
+from siren_rope_jax.data.event_log import TEST, TRAIN
+from siren_rope_jax.train.predict import predict_events
 from siren_rope_jax.train.sharding import MeshConfig, make_layout
 from siren_rope_jax.train.step import CompiledModel
 
@@ -44,6 +47,27 @@ def test_the_loss_falls_by_a_fifth_on_a_log_that_can_be_learned(training):
     _, history = training
     losses = [metrics["loss"] for metrics in history]
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+
+
+@pytest.mark.parametrize("kind", ["none", "siren"])
+def test_a_label_that_depends_on_the_hour_alone_is_learned_with_any_rotation(kind):
+    log = small_log([40] * 40)  # a like follows the hour
+    encoder, encoded = encode(log)
+    rows = make_rows(encoded, (log.period == TRAIN)[encoded.event], CONFIG)
+    found = {}
+    for told in (True, False):
+        config = small_config(small_rotary(kind), head_calendar=told)
+        model = compile_small(encoder, LAYOUT, config=config)
+        state = model.initial_state()
+        for batch in batches(encoded, rows, CONFIG, seed=0)[:150]:
+            batch.pop("event")
+            state, _ = model.train_step(state, LAYOUT.put_batch(batch, CONFIG.batch_size))
+        wanted = (log.period == TEST) & ~np.isnan(log.labels[:, 1])
+        predicted = predict_events(model.predict, state.evaluated, encoded, wanted, CONFIG, LAYOUT)
+        found[told] = roc_auc_score(log.labels[wanted, 1], predicted[wanted, 1])
+    assert found[True] > 0.7
+    if kind == "none":
+        assert found[False] < 0.65
 
 
 def test_every_parameter_that_matters_is_trained(model, training):

@@ -4,9 +4,11 @@ import dataclasses
 
 import jax
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from log_files import START, event_table, read, write
 from sklearn.metrics import roc_auc_score
 from small_logs import NO_ROTATION, compile_small, encode, slate_log, small_config, small_rotary
 
@@ -112,3 +114,13 @@ def test_a_label_placed_by_the_order_of_rows_cannot_be_predicted(config):
         predicted = predict_events(model.predict, state.params, encoded, wanted, CONFIG, LAYOUT)
         # 1,200 events of which a fifth are clicks: four standard errors are .08.
         assert abs(roc_auc_score(log.labels[wanted, 0], predicted[wanted, 0]) - 0.5) < 0.08
+
+
+def test_events_of_one_second_never_part_at_the_edge_of_a_period(tmp_path):
+    table = event_table(["a", "b"], ["x", "y"])
+    # Two events a second, 500 ms apart, but one in the first: each period would begin with the second of a pair.
+    number = pl.int_range(20) + 1
+    table = table.with_columns(time=START * 1000 + number // 2 * 60_000 + number % 2 * 500)
+    log = read([write(table, tmp_path / "log.csv")], log={"timestamp_unit": "ms"})
+    for second in np.unique(log.time // 1000):
+        assert len(set(log.period[log.time // 1000 == second])) == 1

@@ -258,8 +258,8 @@ def _periods(
 
 
 def _split_time(spec: EventLogSpec, start: float | str, time: np.ndarray) -> int:
-    """Returns the time at which a period starts; events at the same time never part."""
-    return spec.split_time(start) if isinstance(start, str) else int(time[int(start * len(time))])
+    """Returns the time at which a period starts, a whole second: events that do not see each other never part."""
+    return spec.split_time(start) if isinstance(start, str) else int(time[int(start * len(time))]) // 1000 * 1000
 
 
 def _describe(spec: EventLogSpec) -> str:
