@@ -2,8 +2,21 @@
 
 Command: `siren-rope simulate --out runs/feed --users 2000`, `siren-rope prepare ...` as in the README, then
 `python experiments/leaks.py runs/feed/log.toml runs/deskdrop-log/log.toml runs/kuairand-log/log.toml --out runs/leaks`.
-Cost: COST
-Expected: FOUND
+Cost: 2 minutes of CPU time for each log, 8 small models of 200 steps among it.
+Expected: no leak, and no column to look at. (jax 0.10.2, 2 cores of an x86-64 server, 2026-11-26.)
+
+                                            feed             Deskdrop         KuaiRand-Pure
+    events that share user and second       .00 %            .66 %            1.89 %
+    planted outcomes, test AUC              .486 to .506     .494 to .506     .479 to .524
+      the farthest, in standard errors      -1.3             -0.7             +2.3
+    the future flipped; removed             0; 0             0; 0             0; 0
+    training inputs after the same          unchanged        unchanged        unchanged
+    rows permuted; milliseconds             0; 0             0; 0             0; 0
+    from a file; alone; candidates          0; 8e-8; 0       0; 1e-7; 1e-8    0; 2e-7; 2e-8
+    column that knows most of the future    quality, .35     device, .13      tag, .17
+
+A column of whole-log rates or counts, planted, correlates by .60 to .94 on these logs: .4 is where one is to be looked
+at. Deskdrop's views that share a second have a long dwell in 21 % of the cases, the others in 74 %.
 """
 
 import dataclasses
