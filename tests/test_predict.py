@@ -99,9 +99,14 @@ def test_metrics_are_those_of_the_periods_events(everything):
     assert metrics["like"]["events"] < metrics["click"]["events"] == chosen.sum()
 
 
-def test_tasks_without_both_classes_have_no_part_in_the_mean():
-    assert mean_ne({"a": {"ne": 0.5}, "b": {"ne": None}, "c": {"ne": 0.7}}) == pytest.approx(0.6)
-    assert mean_ne({"a": {"ne": None}}) is None
+def test_tasks_without_enough_of_both_classes_have_no_part_in_the_mean():
+    def task(ne, positives=100):
+        return {"ne": ne, "positives": positives, "events": 200}
+
+    assert mean_ne({"a": task(0.5), "b": task(None), "c": task(0.7)}) == pytest.approx(0.6)
+    assert mean_ne({"a": task(0.5), "b": task(9.0, 19), "c": task(9.0, 181)}) == pytest.approx(0.5)
+    assert mean_ne({"a": task(0.5, 3), "b": task(0.7, 199)}) == pytest.approx(0.6)  # better than nothing
+    assert mean_ne({"a": task(None)}) is None
 
 
 def test_the_file_of_predictions_names_each_predicted_event_and_nothing_else(tmp_path, predict):

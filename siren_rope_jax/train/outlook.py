@@ -4,10 +4,9 @@ import numpy as np
 
 from siren_rope_jax.data.encode import Encoded, Encoder
 from siren_rope_jax.data.event_log import EventLog
-from siren_rope_jax.train.predict import PERIODS
+from siren_rope_jax.train.predict import FEW, PERIODS
 
 _FEW_STEPS = 100
-_FEW_POSITIVES = 20
 _MOSTLY = 0.5
 
 
@@ -27,14 +26,14 @@ def outlook(log: EventLog, encoder: Encoder, encoded: Encoded, *, steps: int) ->
         chosen = log.period == period
         for task, labels in zip(log.task_names, log.labels[chosen].T, strict=True):
             observed, positives = int((~np.isnan(labels)).sum()), int(np.nansum(labels))
+            unused = ", and the best checkpoint is chosen without it" if name == "validation" else ""
             if not 0 < positives < observed:
                 found = "positives" if observed and not positives else "negatives" if observed else "observed labels"
-                unused = ", and the best checkpoint is chosen without it" if name == "validation" else ""
                 said.append(f"{name} has no {found} of {task} ({observed:,} observed): its NE is not defined{unused}")
-            elif min(positives, observed - positives) < _FEW_POSITIVES:
+            elif min(positives, observed - positives) < FEW:
                 rarer = "positives" if positives <= observed - positives else "negatives"
                 count = min(positives, observed - positives)
-                said.append(f"{name} has only {count} {rarer} of {task}: its metrics are mostly chance")
+                said.append(f"{name} has only {count} {rarer} of {task}: its metrics are mostly chance{unused}")
         in_period = chosen[encoded.event]
         if encoder.id_buckets[0] > 1:
             unknown = float(np.mean(encoded.columns["ids"][in_period, 0] == 0))

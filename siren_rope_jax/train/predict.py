@@ -1,6 +1,6 @@
 """Probabilities of chosen events, and their metrics and table."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from siren_rope_jax.data.event_log import TEST, VALIDATION, EventLog
 from siren_rope_jax.train.metrics import task_metrics
 from siren_rope_jax.train.sharding import Layout
 
+FEW = 20  # positives or negatives with which a metric is mostly chance
 PERIODS = {"validation": VALIDATION, "test": TEST}
 _EVENTS_AT_ONCE = 100_000  # each may need a window of its own: bounds the memory
 Predict = Callable[[nnx.State, dict[str, jax.Array]], jax.Array]
@@ -71,9 +72,16 @@ def metrics_of(
 
 
 def mean_ne(metrics: dict[str, dict[str, Any]]) -> float | None:
-    """Mean NE over the tasks that have both classes; None if none has."""
-    values = [task["ne"] for task in metrics.values() if task["ne"] is not None]
+    """Mean NE over the tasks that have both classes, often enough to mean something if any has; None if none has."""
+    defined = {task: values for task, values in metrics.items() if values["ne"] is not None}
+    telling = {task: values for task, values in defined.items() if rarer_class(values) >= FEW}
+    values = [task["ne"] for task in (telling or defined).values()]
     return float(np.mean(values)) if values else None
+
+
+def rarer_class(metrics: Mapping[str, Any]) -> float:
+    """Events of the rarer of a task's two classes."""
+    return min(metrics["positives"], metrics["events"] - metrics["positives"])
 
 
 def write_predictions(path: Path, log: EventLog, probabilities: Float32[np.ndarray, "E K"]) -> None:
