@@ -15,7 +15,7 @@ from siren_rope_jax.train.optimizer import OptimizerConfig
 from siren_rope_jax.train.run_folder import lock_run, open_run, read_run
 from siren_rope_jax.train.sharding import MeshConfig
 
-CONFIG = TrainConfig(steps=4)
+CONFIG = TrainConfig(steps=4, optimizer=OptimizerConfig(learning_rate=3e-3))
 DRIFTED = dataclasses.replace(CONFIG, steps=9, optimizer=OptimizerConfig(learning_rate=0.5))
 
 
