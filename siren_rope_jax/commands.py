@@ -1,5 +1,6 @@
 """The commands of `siren-rope`: each a dataclass of its flags that calls one function."""
 
+import contextlib
 import dataclasses
 import signal
 from pathlib import Path
@@ -32,7 +33,7 @@ from siren_rope_jax.train.interrupt import Interrupted
 from siren_rope_jax.train.loop import train, train_seeds
 from siren_rope_jax.train.processes import ProcessConfig, join
 from siren_rope_jax.train.run_folder import read_run
-from siren_rope_jax.train.scores import write_scores
+from siren_rope_jax.train.scores import check_scores_file, write_scores
 
 
 class LeakError(RuntimeError):
@@ -119,10 +120,10 @@ class Score:
     def __call__(self, console: Console) -> None:
         """Runs the command."""
         spec, _, _ = read_run(self.run)
-        kept = {file.resolve() for file in (self.events, *spec.files, *(side.file for side in spec.side_tables))}
-        out = self.out.resolve()
-        if out in kept or out.is_dir() or out.is_relative_to(self.run.resolve()):
-            raise InputError(f"{self.out} must be a new file or earlier scores, but is data, a folder or in the run")
+        check_scores_file(self.out, spec)
+        if self.out.resolve().is_relative_to(self.run.resolve()):
+            raise InputError(f"{self.out} must be a new file or earlier scores, but is in the run")
+        _say_if_described_anew(console, spec)
         log = read_event_log(spec, new_events=self.events, allow_unmatched=self.allow_unmatched)
         _print_notes(console, log)
         options = {"as_history": self.as_history, "allow_changed": self.allow_changed_log, "say": console.print}
@@ -238,6 +239,17 @@ class Prepare:
         """Runs the command."""
         prepare = prepare_deskdrop if self.source == "deskdrop" else prepare_kuairand_pure
         console.print(f"described in {prepare(self.data, self.out)}")
+
+
+def _say_if_described_anew(console: Console, spec: EventLogSpec) -> None:
+    if spec.description is not None and spec.description.exists():
+        with contextlib.suppress(InputError):
+            if EventLogSpec.from_toml(spec.description) == spec:
+                return
+        console.print(
+            f"{spec.description} has changed since the run was trained: its files are read as it described them then, "
+            f"{', '.join(map(str, spec.files))}"
+        )
 
 
 def _print_notes(console: Console, log: EventLog) -> None:

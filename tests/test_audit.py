@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from siren_rope_jax import cli
+from siren_rope_jax import cli, commands
 from siren_rope_jax.data.batches import BatchConfig
 from siren_rope_jax.data.encode import Encoder
 from siren_rope_jax.data.event_log import TRAIN, read_event_log
@@ -180,7 +180,7 @@ def test_the_command_audits_a_run_and_writes_its_findings(feed, tmp_path, capsys
 
 
 def test_the_command_ends_with_4_where_something_leaks(feed, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "audit", lambda *_, **__: iter([Finding("ties", "a trick", "everything", "LEAK")]))
+    monkeypatch.setattr(commands, "audit", lambda *_, **__: iter([Finding("ties", "a trick", "everything", "LEAK")]))
     with pytest.raises(SystemExit) as caught:
         cli.main(["audit", str(feed / "log.toml")])
     assert caught.value.code == 4

@@ -379,3 +379,12 @@ def test_ctrl_c_writes_nothing_and_says_so(tmp_path):
     assert "nothing was written" in error
     assert "Traceback" not in error
     assert set(os.listdir(tmp_path)) == names
+
+
+def test_a_label_between_0_and_1_counts_as_both_in_its_proportion():
+    labels = np.repeat(np.array([0.25, 0.0, 1.0, np.nan], np.float32), 2_000)
+    sample = Sample.of(np.zeros((8_000, 1), np.float32), labels, np.ones(8_000, bool))
+    assert len(sample.labels) == 6_000
+    assert sample.labels[:2_000].mean() == pytest.approx(0.25, abs=0.04)  # four standard errors
+    assert set(sample.labels[2_000:4_000]) == {0.0}
+    assert set(sample.labels[4_000:]) == {1.0}

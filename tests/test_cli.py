@@ -155,6 +155,20 @@ def test_events_that_came_after_training_are_history_and_said(run, feed, tmp_pat
     )
 
 
+def test_scores_are_written_over_earlier_scores_and_nothing_else(run, feed, tmp_path, capsys):
+    events = pl.read_parquet(feed / "events.parquet").filter(pl.col("user_id") == 7).tail(2)
+    events.write_csv(tmp_path / "new.csv")
+    command = ["score", str(run), "--events", str(tmp_path / "new.csv"), "--out"]
+    scores, notes = tmp_path / "scores.csv", tmp_path / "notes.txt"
+    for _ in range(2):
+        main([*command, str(scores)])
+    notes.write_text("precious")
+    for kept in (notes, feed / "log.toml", feed / "truth.parquet"):
+        before = kept.read_bytes()
+        _refused(capsys, [*command, kept], "must be a new file or earlier scores")
+        assert kept.read_bytes() == before
+
+
 def test_later_rows_of_a_file_see_earlier_ones_only_as_history(run, feed, tmp_path):
     events = pl.read_parquet(feed / "events.parquet")
     new = events.filter(pl.col("user_id") == 7).tail(4)

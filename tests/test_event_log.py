@@ -1,4 +1,5 @@
 import gzip
+import re
 import zipfile
 from pathlib import Path
 
@@ -196,11 +197,12 @@ def test_exact_duplicates_are_dropped_counted_and_only_those(tmp_path_factory, c
 
 
 def test_millisecond_and_fractional_times_are_exact(tmp_path):
-    lines = [f"u{i % 2},i,{START}{i:03d},{i % 2},0,0" for i in range(0, 1000, 37)]
+    times = range(1000 * START, 1000 * START + 10_000, 371)
+    lines = [f"u{i % 2},i,{time},{i % 2},0,0" for i, time in enumerate(times)]
     write(tmp_path / "log.csv", lines)
     milliseconds = read(tmp_path, log={"timestamp_unit": "ms"})
-    assert milliseconds.time.tolist() == [START * 1000 + i for i in range(0, 1000, 37)]
-    write(tmp_path / "log.csv", [line.replace(f"{START}", f"{START}.") for line in lines])
+    assert milliseconds.time.tolist() == list(times)
+    write(tmp_path / "log.csv", [re.sub(r"(\d{10})(\d{3}),", r"\1.\2,", line) for line in lines])
     assert read(tmp_path).time.tolist() == milliseconds.time.tolist()
 
 

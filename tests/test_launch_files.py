@@ -13,7 +13,7 @@ import yaml
 from launch_checks import RETRIED, ROOT, read_yaml
 from topologies import find_topology
 
-from siren_rope_jax.cli import Train
+from siren_rope_jax.commands import Train
 
 TPU = ROOT / "tpu"
 SHELL = ("supervise.sh", "queued_resource.sh", "slurm.sbatch")

@@ -1,6 +1,7 @@
 """Training end to end on small logs: the run folder, exact resumption, and stopping on what must not go on."""
 
 import dataclasses
+import io
 import json
 import os
 import shutil
@@ -112,7 +113,9 @@ def test_training_stops_after_as_many_vain_validations_as_patience_and_keeps_the
     (chosen,) = [found.step for found in list_checkpoints(run) if found.mean_ne == best[0] and found.step == best[1]]
     assert chosen == best[1]
     before = _parameters(run)
-    train(log, config, run, console=_silent())  # no further validation: the script is at its end
+    with io.StringIO() as said:
+        train(log, config, run, console=Console(file=said))  # no further validation: the script is at its end
+        assert ("give a larger --patience" in said.getvalue()) == (steps < STEPS)
     chex.assert_trees_all_equal(before, _parameters(run))
 
 

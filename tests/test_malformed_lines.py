@@ -14,6 +14,7 @@ from siren_rope_jax.data import csv_lines
 from siren_rope_jax.data.csv_lines import Dialect, count_lines
 from siren_rope_jax.data.event_log import EventLog, read_event_log
 from siren_rope_jax.data.malformed_lines import malformed_lines
+from siren_rope_jax.data.read_table import open_table
 from siren_rope_jax.data.schema import EventLogSpec, InputError
 
 START = START_DAY * 86_400
@@ -188,3 +189,9 @@ def test_stray_quotes_anywhere_cost_no_row_without_a_refusal(tmp_path_factory, p
         assert "line" in str(error)  # noqa: PT017
     else:
         assert len(log.time) == 40
+
+
+def test_a_header_that_names_a_column_twice_is_refused(tmp_path):
+    (tmp_path / "log.csv").write_text("user,item,time,click,click\n" + "a,x,1650000000,0,1\n" * 3)
+    with pytest.raises(InputError, match='the header names the column "click" twice'), open_table(tmp_path / "log.csv"):
+        pass

@@ -4,6 +4,8 @@ import polars as pl
 import pytest
 from log_files import START, event_table, read, refusal, write
 
+from siren_rope_jax.data.matching import spelling_note
+
 EVENTS = event_table(["15", "16"], ["i1", "i2", "i3"], tab=["a", "b"])
 TAB = {"features": {"categorical": ["tab"]}}
 
@@ -111,3 +113,10 @@ def test_a_side_table_that_knows_the_log_but_none_of_the_new_items_is_refused(tm
 
 def test_a_log_alone_has_nothing_to_match(tmp_path, log_file):
     assert not said(read([log_file], **TAB), "knows")
+
+
+def test_ids_of_one_log_that_differ_in_spelling_alone_are_named():
+    said = spelling_note(pl.Series(["118", " 118", "0118", "7", "8", "8.0"]), "user", "log.csv")
+    assert said is not None
+    assert said.startswith("log.csv: 5 users would be 2 without leading zeros")
+    assert spelling_note(pl.Series(["118", "a118", "7"]), "user", "log.csv") is None

@@ -58,3 +58,10 @@ def test_a_period_of_items_that_training_does_not_know_is_named():
     )
     (sentence,) = said(log)
     assert sentence.startswith("90% of the test events are of items that training has fewer than 2 times")
+
+
+def test_a_fraction_of_a_positive_is_one_where_none_is_certain():
+    log = with_clicks(0.0)
+    log.labels[np.flatnonzero(LATE)[:1], 0] = 0.5
+    (sentence,) = said(log)
+    assert "only 0.5 positives of click" in sentence

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from siren_rope_jax.data.event_log import EventLog, read_event_log
+from siren_rope_jax.data.precision import coarse_note
 from siren_rope_jax.data.schema import EventLogSpec, InputError
 
 START = 1_650_000_050
@@ -117,7 +118,7 @@ def test_dates_are_read_and_it_is_said_that_they_are_dates(tmp_path, offset):
         assert "every time is at 03:00:00 of its day, as dates are" in read(tmp_path, frame).notes[-1]
 
 
-@pytest.mark.parametrize("step", [1, 60, 3_600, 28_800, 1_000])
+@pytest.mark.parametrize("step", [1, 60, 3_600, 28_800])
 def test_times_rounded_to_units_of_the_clock_are_read_without_a_word(tmp_path, step):
     log = read(tmp_path, table(time=1_649_980_800 + step * np.arange(EVENTS)))
     assert len(log.notes) == 1
@@ -126,3 +127,12 @@ def test_times_rounded_to_units_of_the_clock_are_read_without_a_word(tmp_path, s
 def test_a_few_times_that_are_multiples_by_chance_are_read(tmp_path):
     times = 1_650_000_000 + 128 * np.arange(EVENTS) // 10 // 128 * 128
     assert len(read(tmp_path, table(time=times)).time) == EVENTS
+
+
+def test_times_in_coarse_steps_are_said_and_times_in_minutes_or_hours_are_not():
+    number = np.arange(50, dtype=np.int64)
+    start = 1_650_000_000_000
+    for step in (64, 100, 1_000):
+        assert f"multiples of {step:,} s" in str(coarse_note(start + 1_000 * step * (number // 2)))
+    for step in (1, 60, 3_600, 86_400):
+        assert coarse_note(start + 1_000 * step * (number // 2)) is None

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 from flax import nnx
+from rich.table import Table
 from small_logs import small_log
 
 from experiments.demo import ORDINAL, VARIANTS, compare, get_config, read_probabilities
@@ -16,7 +17,7 @@ from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.nn.rotary import make_rotary
 from siren_rope_jax.report.pictures import draw_mean_cosine, draw_week
 from siren_rope_jax.report.rotation import mean_cosine, time_angles
-from siren_rope_jax.report.tables import metrics_table
+from siren_rope_jax.report.tables import make_console, metrics_table
 from siren_rope_jax.train.predict import write_predictions
 
 SPEC = InputSpec(dense_names=("quality",), start_day=19_723, span_days=28.0)
@@ -114,3 +115,15 @@ def test_the_interval_of_a_difference_is_students_over_paired_seeds():
     assert mean - low == pytest.approx(high - mean)
     with pytest.raises(ValueError, match="at least 2 seeds"):
         difference(first[:1], second[:1])
+
+
+def test_brackets_in_names_of_files_and_columns_are_printed_as_they_are(capsys):
+    table = Table("[/task]")
+    table.add_row("[log] ratings[v2].csv")
+    console = make_console()
+    console.print("[log] contradictions in ratings[v2].csv of [/tab]")
+    console.print(table)
+    printed = capsys.readouterr().out
+    assert "[log] contradictions in ratings[v2].csv of [/tab]" in printed
+    assert "[/task]" in printed
+    assert "[log] ratings[v2].csv" in printed

@@ -107,3 +107,9 @@ def test_processes_would_train_on_different_data(opened, monkeypatch):
     monkeypatch.setattr(processes, "decided_by_first", lambda decide: decide() | {"digest": "of process 0"})
     with pytest.raises(InputError, match="process 0 reads other events than process 0: give all"):
         opened(CONFIG)
+
+
+def test_old_rows_that_moved_within_their_files_are_no_change(opened):
+    log = small_log([5, 4])
+    moved = dataclasses.replace(log, row=log.row + 5)  # behind five rows that were dropped as duplicates
+    assert opened(CONFIG, log=moved) == []

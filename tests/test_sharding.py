@@ -35,10 +35,10 @@ def specs(layout, state=MODEL.abstract_one):
 
 
 def spec_of(found, name):
-    """The spec of a parameter, which its moments must share."""
+    """The spec of a parameter, which its moments and its average must share."""
     matching = {tuple(spec) for path, spec in found.items() if name in path}
     assert len(matching) == 1, (name, matching)
-    assert sum(name in path for path in found) == 3, "parameter and two moments"
+    assert sum(name in path for path in found) == 4, "parameter, two moments and average"
     return P(*matching.pop())
 
 
@@ -58,7 +58,7 @@ def spec_of(found, name):
         ("blocks.0.attention_norm.scale", P()),
     ],
 )
-def test_each_kind_of_parameter_lies_where_its_rule_says_and_its_moments_with_it(name, spec):
+def test_each_kind_of_parameter_lies_where_its_rule_says_and_its_moments_and_average_with_it(name, spec):
     assert spec_of(specs(layout_of(2, 2, 2)), name) == spec
 
 

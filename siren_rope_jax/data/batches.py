@@ -18,7 +18,7 @@ class BatchConfig:
     """Shape of the batches."""
 
     window: int = 64
-    """An event sees at most so many of its user, itself among them; even. Those of one second count as one."""
+    """An event sees at most one less of its user's earlier events, those of its own second aside; even."""
     row_length: int = 128
     """Slots of a row, into which whole windows are packed."""
     batch_size: int | None = None

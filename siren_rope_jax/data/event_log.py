@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float32, Int8, Int32, Int64, UInt64
 
 from siren_rope_jax.data.event_columns import outcomes
 from siren_rope_jax.data.event_rows import IF_NEW, read_event_rows
-from siren_rope_jax.data.matching import match_note
-from siren_rope_jax.data.precision import midnight_note
+from siren_rope_jax.data.matching import match_note, spelling_note
+from siren_rope_jax.data.precision import coarse_note, midnight_note
 from siren_rope_jax.data.schema import EventLogSpec, SideTable, Signal
 from siren_rope_jax.data.side_table import SideFeatures, read_side_table
 from siren_rope_jax.data.stable_hash import stable_hash
@@ -123,7 +123,10 @@ def read_event_log(spec: EventLogSpec, *, new_events: Path | None = None, allow_
     _check_periods(spec, period)
     _check_labels(spec, labels[period == TRAIN])
     day, second = split_unix_time(time, unit="ms", utc_offset=_utc_offset(events, spec), time_zone=spec.time_zone)
-    notes += filter(None, [midnight_note(second[~events["new"].to_numpy()])])
+    known = ~events["new"].to_numpy()
+    own_notes = [midnight_note(second[known]), coarse_note(time[known])]
+    own_notes += [spelling_note(user_ids, "user", _describe(spec)), spelling_note(item_ids, "item", _describe(spec))]
+    notes += filter(None, own_notes)
     sides, position = [], len(spec.categorical)
     for side in spec.side_tables:
         hashed = categorical_names[position : position + len(side.categorical)]

@@ -74,6 +74,27 @@ def _respelt(strangers: pl.DataFrame, known: pl.Series) -> pl.DataFrame:
     return strangers.join(table, on="spelling", maintain_order="left")
 
 
+def spelling_note(ids: pl.Series, noun: str, whose: str) -> str | None:
+    """Says which distinct ids of a log differ in their spelling alone, and so count as several users or items.
+
+    Args:
+      ids: distinct ids.
+      noun: what they are, such as "user".
+      whose: the log's files.
+
+    Returns:
+      One sentence, or None if there are none.
+    """
+    table = pl.DataFrame({"id": ids}).with_columns(spelling=_spelling(ids))
+    alike = table.filter(table["spelling"].is_duplicated()).sort("spelling", "id")
+    if alike.is_empty():
+        return None
+    return (
+        f"{whose}: {alike.height:,} {noun}s would be {alike['spelling'].n_unique():,} {_SPELLING}, such as "
+        f"{_examples(alike['id'])}: each counts as a {noun} of its own"
+    )
+
+
 def _spelling(texts: pl.Series) -> pl.Series:
     return as_whole_numbers(texts.str.strip_chars()).str.replace(r"^0+(\d)", "${1}")
 

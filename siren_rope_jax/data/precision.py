@@ -76,6 +76,25 @@ def check_times(path: Path, column: str, time: Int64[np.ndarray, " E"]) -> None:
         )
 
 
+def coarse_note(time: Int64[np.ndarray, " E"]) -> str | None:
+    """Returns a sentence for the user if all times are multiples of more than a minute, short of whole hours.
+
+    Args:
+      time: Unix milliseconds of each event, ascending.
+    """
+    gaps = np.diff(time)
+    sample = gaps[: 10 * _SAMPLE]  # most logs need no more
+    if len(np.unique(time[: len(sample)])) < _FEWEST_TIMES or np.gcd.reduce(sample) <= 60_000:
+        return None
+    step = int(np.gcd.reduce(gaps)) // 1000
+    if not 60 < step < 3_600:
+        return None
+    return (
+        f"all times are multiples of {step:,} s apart: were they rounded on their way, export them anew; events of "
+        "one time do not see each other"
+    )
+
+
 def midnight_note(second: Int32[np.ndarray, " E"]) -> str | None:
     """Returns a sentence for the user if every event has the same time of day, as dates have.
 

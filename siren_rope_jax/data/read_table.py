@@ -18,7 +18,9 @@ from siren_rope_jax.data.toml_section import InputError, did_you_mean
 
 _ROW, _BAD = "__row", "__bad"  # beside the user's columns
 # Cells that programs write for "no value"; pandas, R, SQL dumps and spreadsheets have one each.
-MISSING_WORDS = ("", "NULL", "null", "NaN", "nan", "NA", "N/A", "n/a", "#N/A", "<NA>", "None", r"\N")
+# In the spellings that programs write; "none", "nil" or "Na" may as well be somebody's name.
+MISSING_WORDS = ("", "NULL", "Null", "null", "NaN", "NAN", "nan", "-nan", "NaT", "NA", "N/A", "n/a", "#N/A", "<NA>")
+MISSING_WORDS += ("None", r"\N")
 _STRIPPED, _LOWER_CASE, _NUMBER = "__stripped ", "__lower_case ", "__number "  # of each column of text
 
 
@@ -202,6 +204,10 @@ def open_table(path: Path, *, quote: str = '"') -> Iterator[Table]:
         if local.suffix in SEPARATORS:
             if any("\N{REPLACEMENT CHARACTER}" in name for name in types):
                 raise InputError(_not_utf8(path, local))
+            for name in types:
+                twice, renamed, _ = name.partition("_duplicated_")  # so polars calls a second column of one name
+                if renamed and twice in types:
+                    raise InputError(f'{path}: the header names the column "{twice}" twice, expected it once')
             frame = frame.filter(~pl.all_horizontal(pl.col(list(types)).is_null()))  # blank lines
             enclosing = None if quote == "none" else quote.encode()
             dialect = Dialect(local, SEPARATORS[local.suffix].encode(), enclosing, len(types))

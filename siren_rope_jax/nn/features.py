@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 
 
 class Events(NamedTuple):
-    """Packed rows of events, oldest first within each segment; positions ascend from 0 in each segment."""
+    """Packed rows of events, oldest first within each segment; events of one second share a position."""
 
     segment: Int[Array, "B S"]  # 0 is padding
     position: Int[Array, "B S"]

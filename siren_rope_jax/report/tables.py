@@ -107,4 +107,5 @@ def audit_table(findings: Sequence[Finding]) -> Table:
 
 def make_console() -> Console:
     """Standard output; into a file or a pipe, where no terminal tells a width, wide enough for every table."""
-    return Console(soft_wrap=True, width=None if sys.stdout.isatty() else 140)
+    # What is printed names files and columns, which may hold brackets.
+    return Console(markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)

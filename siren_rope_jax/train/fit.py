@@ -86,6 +86,7 @@ class Training:
         if step > steps:
             raise InputError(f"steps must be at least {step}, which {self.members[0].run} has reached, but are {steps}")
         if step == steps or self._exhausted:
+            self._say_finished(step)
             return
         for member in self.members:
             if said := member.describe():
@@ -206,6 +207,10 @@ class Training:
             "no better mean NE (--patience)"
         )
 
+    def _say_finished(self, step: int) -> None:
+        early = f" of {self.steps:,}, early: give a larger --patience to go on" if step < self.steps else ""
+        self.console.print(f"{self.members[0].run} has been trained to its end before, step {step:,}{early}")
+
     def _wait(self) -> None:
         for member in self.members:
             member.checkpoints.wait()
@@ -241,11 +246,14 @@ class Training:
         config = self.session.config
         every = "never early" if config.patience is None else f"{config.patience} without a better one stop it"
         validated = int(self._validated.sum())
+        decay = config.optimizer.average_decay
+        averaged = f"an average of the parameters that decays by {decay:g} a step" if decay else "the latest parameters"
         return (
             f"{self.steps:,} steps (--steps) of {config.batches.rows} rows (--batches.batch-size), "
             f"{self.steps * config.batches.rows / rows:.3g} epochs; learning rate "
             f"{config.optimizer.peak:g} (--optimizer.learning-rate); {config.evaluations} validations "
-            f"(--evaluations) on {validated:,} events, {every} (--patience)"
+            f"(--evaluations) on {validated:,} events (--validation-events), {every} (--patience); evaluated is "
+            f"{averaged} (--optimizer.average-decay)"
         )
 
     def _check_finite(self, metrics: dict[str, Any], step: int) -> None:

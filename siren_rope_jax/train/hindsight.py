@@ -112,7 +112,7 @@ def _futures(log: EventLog, kind: str, key: Integer[np.ndarray, " E"]) -> list[_
     growth = _beyond(np.log1p(counts(middle)), past)
     futures = [_Future(f"events of the {kind}", last[here], (past,), growth)]
     for name, task in zip(log.task_names, log.labels.T, strict=True):
-        observed, positive = ~np.isnan(task), task == 1
+        observed, positive = ~np.isnan(task), task >= 0.5
         base = positive.sum() / max(observed.sum(), 1)
         before = (counts(~middle & positive) + _SMOOTHING * base) / (counts(~middle & observed) + _SMOOTHING)
         later = counts(middle & observed)

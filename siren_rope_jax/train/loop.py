@@ -90,7 +90,7 @@ def _train(
     console: Console | None,
     allow_drift: bool,
 ) -> list[dict[str, Any]]:
-    console = console or Console()
+    console = console or Console(markup=False)
     if jax.process_index():
         console = Console(quiet=True)
     settings = json.loads(json.dumps([dataclasses.asdict(config), seeds, [str(run) for run in runs]]))

@@ -25,7 +25,7 @@ def outlook(log: EventLog, encoder: Encoder, encoded: Encoded, *, steps: int) ->
     for name, period in PERIODS.items():
         chosen = log.period == period
         for task, labels in zip(log.task_names, log.labels[chosen].T, strict=True):
-            observed, positives = int((~np.isnan(labels)).sum()), int(np.nansum(labels))
+            observed, positives = int((~np.isnan(labels)).sum()), float(np.nansum(labels))
             unused = ", and the best checkpoint is chosen without it" if name == "validation" else ""
             if not 0 < positives < observed:
                 found = "positives" if observed and not positives else "negatives" if observed else "observed labels"
@@ -33,7 +33,7 @@ def outlook(log: EventLog, encoder: Encoder, encoded: Encoded, *, steps: int) ->
             elif min(positives, observed - positives) < FEW:
                 rarer = "positives" if positives <= observed - positives else "negatives"
                 count = min(positives, observed - positives)
-                said.append(f"{name} has only {count} {rarer} of {task}: its metrics are mostly chance{unused}")
+                said.append(f"{name} has only {count:.3g} {rarer} of {task}: its metrics are mostly chance{unused}")
         in_period = chosen[encoded.event]
         if encoder.id_buckets[0] > 1:
             unknown = float(np.mean(encoded.columns["ids"][in_period, 0] == 0))

@@ -27,6 +27,7 @@ from siren_rope_jax.train.durable import write_json
 from siren_rope_jax.train.processes import check_all_same, decided_by_first, greatest
 
 _SEEN_SECONDS = 20
+_PLACES = ("log_file", "data.rows", "data.last_time_ms")  # where the log's events stand, not what they are
 _PACKAGES = (
     "siren-rope-jax",
     "jax",
@@ -125,7 +126,7 @@ def _check_described(run: Path, log: EventLog, described: dict[str, Any], allow_
     differences = {
         name: text
         for name, text in _differences(there, described).items()
-        if not name.startswith(("config.mesh.", "config.checkpoints.")) and name != "log_file"
+        if not name.startswith(("config.mesh.", "config.checkpoints.")) and name not in _PLACES
     }
     if all(name.startswith("data.") for name in differences):
         _check_same(run, there["data"], log, described["data"])
@@ -241,12 +242,11 @@ def check_history(run: Path, log: EventLog, *, allow_changed: bool = False) -> s
       InputError: if events of then went or changed.
     """
     there, here = _described(run)["data"], _described_data(log)
-    if there == here:
+    if _events_of(there) == _events_of(here):
         return None
     # Rows come at the end of the last file, or at later times; either tells which are old.
     old = (log.row < there["rows"], log.time <= there["last_time_ms"])
-    events = {"events": there["events"], "digest": there["digest"]}
-    if any(fingerprint(log, ~log.new & chosen) == events for chosen in old):
+    if any(fingerprint(log, ~log.new & chosen) == _events_of(there) for chosen in old):
         return (
             f"the log has grown by {here['events'] - there['events']:,} events since {run} was trained on "
             f"{there['events']:,}: they are history too"
@@ -266,11 +266,15 @@ def _described_data(log: EventLog) -> dict[str, Any]:
     return fingerprint(log, old) | extent
 
 
+def _events_of(data: dict[str, Any]) -> dict[str, Any]:
+    return {"events": data["events"], "digest": data["digest"]}
+
+
 def _check_same(run: Path, there: dict[str, Any], log: EventLog, here: dict[str, Any]) -> None:
-    if there != here:
+    if _events_of(there) != _events_of(here):
         raise InputError(
             f"{run} was trained on {there['events']} events of {', '.join(map(str, log.spec.files))}, but these files "
-            f"have changed since and hold {here['events']} events now"
+            f"have changed since and hold {here['events']} events now: put them back, or train anew"
         )
 
 

@@ -7,6 +7,23 @@ import polars as pl
 from jaxtyping import Float32
 
 from siren_rope_jax.data.event_log import EventLog
+from siren_rope_jax.data.schema import EventLogSpec, InputError
+
+
+def check_scores_file(path: Path, spec: EventLogSpec) -> None:
+    """Checks that a file is new or holds earlier scores, which alone may be written over.
+
+    Raises:
+      InputError: if it is anything else.
+    """
+    header = ",".join(task.name for task in spec.tasks)
+    if not path.exists():
+        return
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.readline(len(header) + 3).decode("utf-8", "replace").strip() == header:
+                return
+    raise InputError(f"{path} must be a new file or earlier scores of the tasks {header}, but is something else")
 
 
 def write_scores(path: Path, log: EventLog, probabilities: Float32[np.ndarray, "N K"]) -> None:
