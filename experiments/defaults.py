@@ -3,6 +3,14 @@
 Command: `python experiments/defaults.py --deskdrop ARCHIVE --kuairand DATA_FOLDER --out runs/defaults`;
 finished runs and baselines are read back.
 Cost: about 40 minutes on 2 CPU cores, half of it for the feed of a million events.
+Found, test NE minus that of boosting, seed 0 (2026-11-26; KuaiRand at 20 and 100 % and the feed of a million not yet):
+
+    log            training events   steps
+    feed-34                  1,223     135   like -.0105, contribution -.0185, long_dwell +.0047
+    kuairand-5               8,147     210   click +.0586, long_view +.0457, like +.0388, contribution +.0047
+    deskdrop                33,024     418   like +.0150, contribution -.0155, long_dwell +.0159
+
+(kuairand-5 before tasks with fewer than 20 positives ceased to choose the checkpoint.)
 """
 
 import dataclasses

@@ -6,12 +6,12 @@ Cost: 6 runs of about 1 minute on one CPU core, for each log.
 Expected, test NE, mean over the seeds (the README has the whole table, with `siren-rope baselines`):
 
     Deskdrop        like             contribution     long_dwell
-    ordinal         .8412            .8863            .9653
-    siren           .8439            .8870            .9686
+    ordinal         .8476            .8832            .9637
+    siren           .8507            .8852            .9681
 
     KuaiRand-Pure   click            long_view        like             contribution
-    ordinal         .8587            .8671            .7510            .9335
-    siren           .8589            .8672            .7514            .9340
+    ordinal         .8595            .8677            .7478            .9378
+    siren           .8597            .8679            .7470            .9377
 
 Settings were chosen on validation, and are the same for both rotations. The same seeds start alike
 and see the same batches, so the difference is taken seed by seed: its interval is Student's t over the seeds. Users
