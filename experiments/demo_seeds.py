@@ -2,6 +2,7 @@
 
 Command: `make demo`, then `python experiments/demo_seeds.py [--out runs/demo] [--seeds 5]`; finished runs are reused.
 Cost: 6 minutes on 2 CPU cores.
+Expected: .777, .794, .782, .799, .777 captured, a spread of .022 (2026-11-26).
 """
 
 import dataclasses
