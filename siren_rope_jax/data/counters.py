@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64, Integer
 
+from siren_rope_jax.data.runs import run_starts
 from siren_rope_jax.data.stable_order import stable_order
 
 # The running base rate starts at 1/20 and is soon carried by the data.
@@ -127,9 +128,9 @@ class _Timeline:
         self.order = order
         self._time_rank = time_rank
         new_key = _changes(order, *keys)
-        self._start = _run_starts(new_key)
+        self._start = run_starts(new_key)
         # Where the events at the same time as an event begin: it sees what stands before.
-        self._now = _run_starts(new_key | _changes(order, time_rank))
+        self._now = run_starts(new_key | _changes(order, time_rank))
 
     def events(self, counted: np.ndarray) -> Int32[np.ndarray, " E"]:
         """Number of the key's strictly earlier events that are counted, in the order of the timeline."""
@@ -198,12 +199,6 @@ def _changes(order: np.ndarray, *values: np.ndarray) -> Bool[np.ndarray, " E"]:
         ordered = value[order]
         changes[1:] |= ordered[1:] != ordered[:-1]
     return changes
-
-
-def _run_starts(new: Bool[np.ndarray, " E"]) -> Int32[np.ndarray, " E"]:
-    """Where the run of each place begins."""
-    starts = np.flatnonzero(new).astype(np.int32)
-    return np.repeat(starts, np.diff(starts, append=np.int32(len(new))))
 
 
 def _logit(rate: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt64
 
 from siren_rope_jax.data.event_log import EventLog
+from siren_rope_jax.data.mixed_bits import float_bits, mixed
 from siren_rope_jax.data.stable_order import stable_order
 
 
@@ -36,19 +37,7 @@ def event_order(
     return order
 
 
-def _mixed(*columns: np.ndarray) -> UInt64[np.ndarray, " E"]:
-    """One hash a row, equal for equal bits."""
-    mixed = np.zeros(len(columns[0]), np.uint64)
-    for column in np.concatenate([_bits(column) for column in columns], axis=1).T:
-        # The finaliser of splitmix64, over the sum of the hash so far and the next number.
-        mixed = mixed * np.uint64(0x9E3779B97F4A7C15) + column + np.uint64(1)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        mixed ^= mixed >> np.uint64(31)
-    return mixed
-
-
-def _bits(column: np.ndarray) -> UInt64[np.ndarray, "E F"]:
-    if column.dtype == np.float32:
-        return np.where(np.isnan(column), np.float32(np.nan), column).view(np.uint32).astype(np.uint64)
-    return column.astype(np.uint64)
+def _mixed(*tables: np.ndarray) -> UInt64[np.ndarray, " E"]:
+    columns = (column for table in tables for column in table.T)
+    bits = (float_bits(x) if x.dtype == np.float32 else x.astype(np.uint64) for x in columns)
+    return mixed(bits, len(tables[0]))

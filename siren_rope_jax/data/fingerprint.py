@@ -6,10 +6,10 @@ import numpy as np
 from jaxtyping import Bool, UInt64
 
 from siren_rope_jax.data.event_log import EventLog
+from siren_rope_jax.data.mixed_bits import float_bits, mixed, splitmix64
 from siren_rope_jax.data.stable_hash import stable_hash
 
 _AT_ONCE = 1 << 20  # events; bounds the memory
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def fingerprint(log: EventLog, rows: Bool[np.ndarray, " E"] | None = None) -> dict[str, int | str]:
@@ -31,11 +31,9 @@ def fingerprint(log: EventLog, rows: Bool[np.ndarray, " E"] | None = None) -> di
     first = second = 0
     for start in range(0, len(chosen), _AT_ONCE):
         part = chosen[start : start + _AT_ONCE]
-        mixed = np.zeros(len(part), np.uint64)
-        for cells in _cells(log, part, users, items):
-            mixed = _mix(mixed + cells)
-        first += int(mixed.sum(dtype=np.uint64))
-        second += int(_mix(mixed).sum(dtype=np.uint64))
+        bits = mixed(_cells(log, part, users, items), len(part))
+        first += int(bits.sum(dtype=np.uint64))
+        second += int(splitmix64(bits).sum(dtype=np.uint64))
     return {"events": len(chosen), "digest": f"{first % 2**64:016x}{second % 2**64:016x}"}
 
 
@@ -48,22 +46,8 @@ def _cells(
     yield log.time[part].astype(np.uint64)
     yield (log.day[part].astype(np.int64) * 86_400 + log.second[part]).astype(np.uint64)  # local time
     for numbers in (*log.labels.T, *log.actions.T, *log.dense.T):
-        yield _bits(numbers[part])
+        yield float_bits(numbers[part])
     for known in log.action_known.T:
         yield known[part].astype(np.uint64)
     for hashes in log.categorical.T:
         yield hashes[part]
-
-
-def _bits(numbers: np.ndarray) -> UInt64[np.ndarray, " P"]:
-    """Bits of float32 numbers: one pattern for every NaN, and one for both zeros."""
-    plain = np.where(np.isnan(numbers), np.float32(np.nan), numbers.astype(np.float32) + np.float32(0))
-    return plain.view(np.uint32).astype(np.uint64)
-
-
-def _mix(values: UInt64[np.ndarray, " P"]) -> UInt64[np.ndarray, " P"]:
-    """Takes one step of SplitMix64 (Steele, Lea and Flood 2014): a bijection that spreads every bit over all 64."""
-    values = values + _GOLDEN
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))

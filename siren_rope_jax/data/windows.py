@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int32
 
 from siren_rope_jax.data.encode import Encoded
+from siren_rope_jax.data.runs import run_starts
 
 
 class Windows(NamedTuple):
@@ -79,12 +80,12 @@ def plan_windows(
 
 def first_of_second(encoded: Encoded) -> Int32[np.ndarray, " E"]:
     """Index of the first event of each event's user and second, which all of that second see up to."""
-    return _run_starts(_changes(encoded.user, encoded.alone, encoded.columns["elapsed"]))
+    return run_starts(_changes(encoded.user, encoded.alone, encoded.columns["elapsed"]))
 
 
 def _histories(encoded: Encoded) -> tuple[Int32[np.ndarray, " E"], Int32[np.ndarray, " E"]]:
     """Where the history of each event's user begins, and where the part of it that the event sees ends."""
-    first_of_user, seen_end = _run_starts(_changes(encoded.user)), first_of_second(encoded)
+    first_of_user, seen_end = run_starts(_changes(encoded.user)), first_of_second(encoded)
     alone = np.flatnonzero(encoded.alone)
     if len(alone):
         # User and second in one number, by which a user's history is sorted.
@@ -103,8 +104,3 @@ def _changes(*columns: np.ndarray) -> Bool[np.ndarray, " E"]:
     for column in columns:
         changes[1:] |= column[1:] != column[:-1]
     return changes
-
-
-def _run_starts(new: Bool[np.ndarray, " E"]) -> Int32[np.ndarray, " E"]:
-    starts = np.flatnonzero(new).astype(np.int32)
-    return np.repeat(starts, np.diff(starts, append=np.int32(len(new))))
