@@ -80,7 +80,7 @@ class Dialect:
 
 @dataclasses.dataclass
 class LineCount:
-    """What the bytes of a file say about its rows.
+    """Rows of a file, as its bytes tell them.
 
     Attributes:
       rows: without the header and blank lines.
@@ -100,7 +100,7 @@ class LineCount:
 
     @property
     def remarks(self) -> str:
-        """What is unusual about the lines, to follow the number of rows."""
+        """Names the unusual about the lines, to follow the number of rows."""
         found = [
             f"{number_of(self.blank, 'blank line')} skipped" * bool(self.blank),
             f"line breaks inside {number_of(self.split_cells, 'row')}, the first from line {self.first_split} on"

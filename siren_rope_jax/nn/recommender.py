@@ -145,7 +145,7 @@ class GenerativeRecommender(nnx.Module):
         return logits if self.context is None else logits + self.context(context)
 
     def _context(self, events: Events) -> Float[Array, "B S E"]:
-        """What the head is told of each event directly: history counters, then the calendar."""
+        """Joins what the head is told of each event directly: history counters, then the calendar."""
         if not self.config.head_calendar:
             return events.context
         spec = self.spec
