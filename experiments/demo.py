@@ -69,8 +69,8 @@ def get_config(variant: str, *, seed: int, steps: int) -> TrainConfig:
         model=ModelConfig(width=32, heads=2, dropout=0.0, id_dropout=0.0, **VARIANTS[variant]),
         inputs=InputConfig(item_buckets=1),
         batches=BatchConfig(batch_size=16),
-        # The id tables hold a format and a topic alone, and the counters are few: they need no rates of their own.
-        optimizer=OptimizerConfig(learning_rate=6e-3, table_rate=1.0, skip_rate=1.0),
+        # The id tables hold a format and a topic alone: they need no rate of their own.
+        optimizer=OptimizerConfig(learning_rate=6e-3, table_rate=1.0),
     )
 
 

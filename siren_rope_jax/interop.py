@@ -123,6 +123,7 @@ def _empty_model(kind: str, arguments: dict[str, Any]) -> GenerativeRecommender:
         attention_scale=arguments["attn_scale"],
         residual_scale=arguments["skip_scale"],
         context_skip=False,
+        head_features=False,
         head_calendar=False,
         hide_ties=False,
         rotary=rotary,

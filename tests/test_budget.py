@@ -26,8 +26,16 @@ def test_a_log_of_any_size_gets_the_steps_that_a_model_needs_and_a_long_one_is_r
     config = fit_to_log(TrainConfig(), packed(rows))
     assert config.steps >= 300
     assert config.steps * config.batches.batch_size >= rows
-    assert 8 <= config.batches.batch_size <= 32
-    assert 1e-4 <= config.optimizer.learning_rate <= 3e-3
+    assert 4 <= config.batches.batch_size <= 32
+    assert 1e-6 <= config.optimizer.learning_rate <= 3e-3
+
+
+@settings(max_examples=20, deadline=None)
+@given(rows=st.integers(1, 10_000), shares=st.integers(1, 300))
+def test_the_devices_share_the_rows_of_a_step_evenly_however_small_the_log(rows, shares):
+    alone, shared = (fit_to_log(TrainConfig(), packed(rows), shares=n).batches.batch_size for n in (1, shares))
+    assert shared % shares == 0
+    assert alone <= shared < alone + shares
 
 
 def test_a_longer_log_never_gets_a_smaller_step_rate_or_batch():

@@ -155,7 +155,7 @@ def test_ids_are_buckets_within_the_table_and_rare_or_new_ones_are_unknown(
     config = InputConfig(item_buckets, categorical_buckets, min_count)
     encoder = Encoder.fit(log, config)
     ids = by_event(encoder.encode(log))["ids"]
-    assert encoder.id_buckets == (item_buckets, categorical_buckets)
+    assert encoder.id_buckets == (item_buckets, min(categorical_buckets, 1 + len(encoder.known_ids[1])))
     for column, values in enumerate((log.item, log.categorical[:, 0])):
         buckets = ids[:, column]
         assert np.all((buckets >= 0) & (buckets < encoder.id_buckets[column]))
@@ -163,6 +163,27 @@ def test_ids_are_buckets_within_the_table_and_rare_or_new_ones_are_unknown(
         known = np.isin(values, distinct[counts >= min_count])
         np.testing.assert_array_equal(buckets != 0, known & (encoder.id_buckets[column] > 1))
         assert all(len(set(buckets[values == value])) == 1 for value in np.unique(values))
+
+
+def test_a_column_of_few_values_has_a_bucket_for_each_and_one_of_many_has_counters_too():
+    few = Encoder.fit(LOG, InputConfig(min_count=1))
+    buckets = by_event(few.encode(LOG))["ids"][:, 1]
+    tabs = set(LOG.categorical[TRAINING, 0].tolist())
+    assert few.id_buckets[1] == 1 + len(tabs)
+    assert set(buckets[TRAINING]) == set(range(1, 1 + len(tabs)))
+    assert not [name for name in few.context_names if name.startswith("tab_")]
+    many = Encoder.fit(LOG, InputConfig(min_count=1, counters_above=len(tabs) - 1))
+    assert many.id_buckets[1] == 1_024
+    columns = [name for name in many.context_names if name.startswith("tab_")]
+    assert columns == ["tab_events", "tab_rate_click", "tab_rate_like"]
+    # Counted as items are: a log whose items are its tabs has them as counters of the item.
+    codes = np.unique(LOG.categorical[:, 0], return_inverse=True)[1].astype(np.int32)
+    by_tab = replace(LOG, item=codes, item_ids=pl.Series([str(code) for code in range(codes.max() + 1)]))
+    of_items = Encoder.fit(by_tab, InputConfig(min_count=1))
+    context, expected = (by_event(e.encode(log))["context"] for e, log in ((many, LOG), (of_items, by_tab)))
+    found = [many.context_names.index(name) for name in columns]
+    wanted = [of_items.context_names.index(name.replace("tab", "item")) for name in columns]
+    np.testing.assert_array_equal(context[:, found], expected[:, wanted])
 
 
 def test_a_large_table_keeps_items_apart_and_the_bucket_follows_the_id_not_its_index():

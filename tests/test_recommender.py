@@ -40,6 +40,13 @@ def awake(model: GenerativeRecommender) -> GenerativeRecommender:
     return model
 
 
+def heard(model: GenerativeRecommender) -> GenerativeRecommender:
+    """Lets the head, whose last layer starts at zero, say what reaches it."""
+    last = model.head.layers[-1].kernel
+    last[...] = jnp.asarray(np.random.default_rng(12).normal(size=last.shape), jnp.float32)
+    return model
+
+
 @functools.cache
 def compiled(config: ModelConfig):
     """Logits of the awake model, and gradients of the logits chosen by `weights`: of parameters and numbers."""
@@ -291,8 +298,9 @@ def test_everything_but_the_rotation_starts_alike_for_one_seed(variant):
 
 def test_everything_that_is_drawn_starts_differently_for_another_seed():
     first, second = parameters(VARIANTS["siren"]), parameters(VARIANTS["siren"], seed=1)
+    start_at_zero = {"head/layers/1/kernel", "context/linear/kernel", "context/network/layers/2/kernel"}
     drawn = {name for name, value in first.items() if np.ptp(value) > 0 and not name.startswith("head/layers/1/b")}
-    assert {name for name in first if name.endswith(("kernel", "embedding"))} - {"context/kernel"} == drawn
+    assert {name for name in first if name.endswith(("kernel", "embedding"))} - start_at_zero == drawn
     for name in drawn:
         assert np.mean(first[name] == second[name]) < 0.01, name
 
@@ -308,7 +316,7 @@ def test_the_dropout_stream_is_the_same_for_every_rotation():
     inert = small_config(small_rotary("siren", initial_scale=0.0), dropout=0.5, id_dropout=0.5)
     ordinal = small_config(small_rotary("ordinal"), dropout=0.5, id_dropout=0.5)
     a, b, other_key = (
-        np.asarray(make(config)(events, dropout_key=jax.random.key(key)))
+        np.asarray(heard(make(config))(events, dropout_key=jax.random.key(key)))
         for config, key in ((inert, 3), (ordinal, 3), (ordinal, 4))
     )
     chex.assert_trees_all_close(a, b, **CLOSE)
@@ -320,24 +328,34 @@ def test_each_dropout_acts_in_training_only(which):
     config = small_config(**({"dropout": 0.0, "id_dropout": 0.0} | {which: 0.5}))
     without = small_config(dropout=0.0, id_dropout=0.0)
     events, key = one_user(), jax.random.key(0)
-    chex.assert_trees_all_equal(make(config)(events), make(without)(events), strict=True)
-    chex.assert_trees_all_close(make(without)(events, dropout_key=key), make(without)(events), **CLOSE)
-    assert np.abs(make(config)(events, dropout_key=key) - make(config)(events)).max() > 1e-2
+    model, unchanged = heard(make(config)), heard(make(without))
+    chex.assert_trees_all_equal(model(events), unchanged(events), strict=True)
+    chex.assert_trees_all_close(unchanged(events, dropout_key=key), unchanged(events), **CLOSE)
+    assert np.abs(model(events, dropout_key=key) - model(events)).max() > 1e-2
+
+
+@pytest.mark.parametrize("features", [True, False])
+def test_dense_and_narrow_columns_of_the_event_itself_act_through_the_skip_unless_the_setting_is_off(features):
+    model, events = make(small_config(head_features=features)), one_user()
+    model.context.linear.kernel[...] = jnp.ones_like(model.context.linear.kernel[...])
+    model.context.linear.kernel[:3] = jnp.zeros((3, 2))  # counters
+    model.context.linear.kernel[-4:] = jnp.zeros((4, 2))  # calendar
+    start = np.broadcast_to(np.log(RATES) - np.log1p(-np.asarray(RATES)), (*events.segment.shape, 2))
+    told = events.dense.sum(-1) + (events.ids[..., 1] > 0)  # an unknown value is none of those that training knew
+    chex.assert_trees_all_close(model(events), start + (told[..., None] if features else 0), **CLOSE)
 
 
 def test_predictions_start_at_the_base_rates():
     model, events = make(small_config()), one_user()
     start = np.asarray(jax.nn.sigmoid(model(events)))
-    assert np.all(np.abs(start.mean((0, 1)) - RATES) < 0.1)
-    model.head.layers[-1].kernel[...] *= 0
-    chex.assert_trees_all_close(jax.nn.sigmoid(model(events)), np.broadcast_to(RATES, start.shape), rtol=1e-6)
+    chex.assert_trees_all_close(start, np.broadcast_to(RATES, start.shape), rtol=1e-6)
 
 
 def test_history_counters_act_linearly_unless_the_skip_is_off():
     model, events = make(small_config()), one_user()
     model.head.layers[0].kernel[...] *= 0
     before = np.asarray(model(events))
-    model.context.kernel[:2] = jnp.array([[1.0, 0], [0, 2]])
+    model.context.linear.kernel[:2] = jnp.array([[1.0, 0], [0, 2]])
     expected = before + np.asarray(events.context)[..., :2] * [1, 2]
     chex.assert_trees_all_close(model(events), expected, **CLOSE)
     assert make(small_config(context_skip=False)).context is None
@@ -356,8 +374,10 @@ def test_the_hour_of_the_event_itself_reaches_its_score_with_any_rotation_unless
 
 def test_without_the_head_calendar_all_else_starts_alike():
     with_it, without = (parameters(small_config(head_calendar=on)) for on in (True, False))
-    for name in ("head/layers/0/kernel", "context/kernel"):
+    for name in ("head/layers/0/kernel", "context/linear/kernel"):
         with_it[name] = with_it[name][:-4]
+    for parameters_ in (with_it, without):
+        del parameters_["context/network/layers/0/kernel"]  # of other inputs
     chex.assert_trees_all_close(with_it, without, rtol=0, atol=0)
 
 

@@ -1,4 +1,4 @@
-"""History counters: what is known of a user, an item and both strictly before each event, without leakage.
+"""History counters: what is known of a user, an item, both and other codes strictly before each event, without leakage.
 
 Every event changes a running count at two moments: when it has happened, and when its outcome becomes known.
 A counter seen from time t is the sum of the changes whose moment has come, so one primitive serves all of
@@ -7,7 +7,7 @@ them: sort by (key, time), drop each change before the first row that may see it
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64, Integer
@@ -30,6 +30,7 @@ def history_counters(
     action_names: Sequence[str] | None = None,
     smoothing: float = 10.0,
     counted: Bool[np.ndarray, " E"] | None = None,
+    others: Mapping[str, Integer[np.ndarray, " E"]] | None = None,
 ) -> tuple[Float32[np.ndarray, "E C"], tuple[str, ...]]:
     """Counts and smoothed action rates of each event's user, item, and user with item, from the known past.
 
@@ -48,9 +49,10 @@ def history_counters(
       smoothing: weight, in events, of the running base rate in the rate of a user, an item or a pair.
       counted: whether later events count each event; all do if not given. The others read counters all the same, such
         as candidates that are to be scored and may never happen.
+      others: further codes by name, such as the item's author, each counted as the item is.
 
     Returns:
-      The counters and their names: for the user, then the item, then the pair of both, log(1 + events) and the
+      The counters and their names: for the user, the item, the pair of both, then the others, log(1 + events) and the
       logit of each action's rate, (positives + smoothing * base rate) / (observed + smoothing). The running base
       rate carries drift into every rate; it is no counter itself, being a clock that a model would overfit to.
 
@@ -59,14 +61,15 @@ def history_counters(
         not 0, 1 or NaN, a pending value is not 0 or NaN, or `smoothing` is not positive.
     """
     counted = np.ones(len(time), bool) if counted is None else counted
-    _check(time, user, item, actions, action_known, action_pending, smoothing, counted)
+    others = others or {}
+    _check(time, user, item, actions, action_known, action_pending, smoothing, counted, others)
     number_of_actions = actions.shape[1]
     if action_names is None:
         action_names = [str(index) for index in range(number_of_actions)]
     elif len(action_names) != number_of_actions:
         raise ValueError(f"action_names must have {number_of_actions} entries, got {len(action_names)}")
 
-    counters = np.empty((len(time), 3 + 3 * number_of_actions), np.float32)
+    counters = np.empty((len(time), (3 + len(others)) * (1 + number_of_actions)), np.float32)
     names: list[str] = []
 
     def add(name: str, order: np.ndarray, values: np.ndarray) -> None:
@@ -84,7 +87,7 @@ def history_counters(
     for outcome, base_rate in zip(outcomes, base_rates, strict=True):
         positives, observed = timeline.totals(outcome)
         base_rate[by_time] = (positives + _BASE_POSITIVES) / (observed + _BASE_EVENTS)
-    for kind, timeline in _timelines(by_time, user, item, time_rank):
+    for kind, timeline in _timelines(by_time, user, item, others, time_rank):
         add(f"{kind}_events", timeline.order, np.log1p(timeline.events(counted)))
         for name, outcome, base_rate in zip(action_names, outcomes, base_rates, strict=True):
             positives, observed = timeline.totals(outcome)
@@ -174,13 +177,15 @@ class _Timeline:
 
 
 def _timelines(
-    by_time: np.ndarray, user: np.ndarray, item: np.ndarray, time_rank: np.ndarray
+    by_time: np.ndarray, user: np.ndarray, item: np.ndarray, others: Mapping[str, np.ndarray], time_rank: np.ndarray
 ) -> Iterator[tuple[str, _Timeline]]:
     """One after the other, since together they take more memory than all counters."""
     yield "user", _Timeline(by_time[stable_order(user[by_time])], (user,), time_rank)
     by_item = by_time[stable_order(item[by_time])]
     yield "item", _Timeline(by_item, (item,), time_rank)
     yield "user_item", _Timeline(by_item[stable_order(user[by_item])], (user, item), time_rank)
+    for name, codes in others.items():
+        yield name, _Timeline(by_time[stable_order(codes[by_time])], (codes,), time_rank)
 
 
 def _ranks(time: np.ndarray, by_time: np.ndarray) -> tuple[Int32[np.ndarray, " E"], Int64[np.ndarray, " T"]]:
@@ -214,6 +219,7 @@ def _check(
     action_pending: np.ndarray,
     smoothing: float,
     counted: np.ndarray,
+    others: Mapping[str, np.ndarray],
 ) -> None:
     if actions.ndim != 2:
         raise ValueError(f"actions must have two axes, events and actions, got shape {actions.shape}")
@@ -223,12 +229,13 @@ def _check(
         ("user", user, (events,)),
         ("item", item, (events,)),
         ("counted", counted, (events,)),
+        *((name, codes, (events,)) for name, codes in others.items()),
         ("action_known", action_known, actions.shape),
         ("action_pending", action_pending, (number_of_actions,)),
     ):
         if array.shape != shape:
             raise ValueError(f"{name} must have shape {shape} to match actions, got {array.shape}")
-    for name, array in (("time", time), ("user", user), ("item", item), ("action_known", action_known)):
+    for name, array in {"time": time, "user": user, "item": item, "action_known": action_known, **others}.items():
         if not np.issubdtype(array.dtype, np.integer):
             raise ValueError(f"{name} must hold integers, got dtype {array.dtype}")
     if not np.all(np.isnan(actions) | (actions == 0) | (actions == 1)):

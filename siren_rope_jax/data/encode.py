@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +32,8 @@ class InputConfig:
     """An id seen less often than this in training is unknown."""
     counter_smoothing: float = 10.0
     """Weight, in events, of the running base rate in a user's or an item's rates."""
+    counters_above: int = 16
+    """A categorical column with more known values than this has counters, as the item has."""
 
     def __post_init__(self) -> None:
         check_settings(
@@ -39,6 +42,7 @@ class InputConfig:
             categorical_buckets="[1, 2147483647]",
             min_count="[1, inf)",
             counter_smoothing="(0, inf)",
+            counters_above="[0, inf)",
         )
 
 
@@ -89,13 +93,12 @@ class Encoder:
           log: the whole log.
           config: tables and smoothing.
         """
-        return cls._fit(log, config, _prepare(log, config, as_history=False))
+        return cls._fit(log, config)[0]
 
     @classmethod
     def fit_encode(cls, log: EventLog, config: InputConfig) -> tuple["Encoder", Encoded]:
         """Fits on a log and encodes it; `fit`, then `encode`, would count its history twice."""
-        prepared = _prepare(log, config, as_history=False)
-        encoder = cls._fit(log, config, prepared)
+        encoder, prepared = cls._fit(log, config)
         return encoder, encoder._encode(log, prepared)
 
     def encode(self, log: EventLog, *, as_history: bool = False) -> Encoded:
@@ -113,19 +116,20 @@ class Encoder:
         for what, names in (fitted | {"categorical_names": self.id_names[1:]}).items():
             if names != getattr(log, what):
                 raise InputError(f"the log must have the {what} {names}, but has {getattr(log, what)}")
-        return self._encode(log, _prepare(log, self.config, as_history=as_history))
+        return self._encode(log, _prepare(log, self.config, self.counted, as_history=as_history))
 
     @classmethod
-    def _fit(cls, log: EventLog, config: InputConfig, prepared: "_Prepared") -> "Encoder":
+    def _fit(cls, log: EventLog, config: InputConfig) -> tuple["Encoder", "_Prepared"]:
         train = log.period == TRAIN
         known = []
-        for hashes in (prepared.item_hashes[log.item], *log.categorical.T):
+        for hashes in (stable_hash(log.item_ids, "item")[log.item], *log.categorical.T):
             values, counts = np.unique(hashes[train], return_counts=True)
             known.append(values[counts >= config.min_count])
+        prepared = _prepare(log, config, _counted(known, config), as_history=False)
         dense_mean, dense_std = _mean_and_scale(log.dense, train)
         context_mean, context_std = _mean_and_scale(prepared.context, train[prepared.order])
         start_day = int(log.day[train].min())
-        return cls(
+        encoder = cls(
             config=config,
             id_names=("item", *log.categorical_names),
             known_ids=tuple(known),
@@ -143,6 +147,7 @@ class Encoder:
             span_days=int(log.day[train].max()) - start_day + 1,
             start_second=int(log.time[train].min()) // 1000,
         )
+        return encoder, prepared
 
     def _encode(self, log: EventLog, prepared: "_Prepared") -> Encoded:
         elapsed = log.time // 1000 - self.start_second
@@ -177,14 +182,23 @@ class Encoder:
         return (*self.dense_names, *(f"{self.dense_names[column]}_missing" for column in self.missing))
 
     @property
+    def counted(self) -> tuple[int, ...]:
+        """Categorical columns of the log whose values have counters."""
+        return _counted(self.known_ids, self.config)
+
+    @property
     def action_features(self) -> int:
         """Columns of the encoded "actions": value and observed flag of each action; one of zeros without any."""
         return max(1, 2 * len(self.action_names))
 
     @property
     def id_buckets(self) -> tuple[int, ...]:
-        """Rows of each id table."""
-        return (self.config.item_buckets, *(self.config.categorical_buckets,) * (len(self.id_names) - 1))
+        """Rows of each id table; a categorical column that is not counted has one for each known value, if they fit."""
+        rows, counted = self.config.categorical_buckets, self.counted
+        of_categorical = (
+            rows if k in counted else min(rows, 1 + len(known)) for k, known in enumerate(self.known_ids[1:])
+        )
+        return (self.config.item_buckets, *of_categorical)
 
     def _buckets(self, column: int, hashes: UInt64[np.ndarray, " E"]) -> Int32[np.ndarray, " E"]:
         rows = self.id_buckets[column]
@@ -194,8 +208,9 @@ class Encoder:
         if not len(known):
             return np.zeros(len(hashes), np.int32)
         # Several times faster than np.isin, which sorts all the hashes.
-        nearest = known[np.minimum(np.searchsorted(known, hashes), len(known) - 1)]
-        return np.where(nearest == hashes, 1 + hashes % np.uint64(rows - 1), 0).astype(np.int32)
+        place = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
+        bucket = 1 + (place if len(known) == rows - 1 else hashes % np.uint64(rows - 1))
+        return np.where(known[place] == hashes, bucket, 0).astype(np.int32)
 
     def save(self, path: Path) -> None:
         """Writes the encoder as one .npz file."""
@@ -228,14 +243,18 @@ class _Prepared(NamedTuple):
     item_hashes: UInt64[np.ndarray, " I"]
 
 
-def _prepare(log: EventLog, config: InputConfig, *, as_history: bool) -> _Prepared:
+def _counted(known_ids: Sequence[np.ndarray], config: InputConfig) -> tuple[int, ...]:
+    return tuple(k for k, known in enumerate(known_ids[1:]) if len(known) > config.counters_above)
+
+
+def _prepare(log: EventLog, config: InputConfig, counted: tuple[int, ...], *, as_history: bool) -> _Prepared:
     item_hashes = stable_hash(log.item_ids, "item")
     alone = log.new
     order = event_order(log, alone, item_hashes)
     if as_history:
         alone = alone & ~_first_of_kind(log, order)
         order = event_order(log, alone, item_hashes)
-    counters, names = log_counters(log, smoothing=config.counter_smoothing, counted=~alone)
+    counters, names = log_counters(log, smoothing=config.counter_smoothing, counted=~alone, columns=counted)
     return _Prepared(alone, order, counters[order], names, item_hashes)
 
 

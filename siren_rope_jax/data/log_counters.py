@@ -1,7 +1,9 @@
 """History counters of a log, in whole seconds: milliseconds would tell apart events that do not see each other."""
 
+from collections.abc import Sequence
+
 import numpy as np
-from jaxtyping import Bool, Float32, Int32, Int64
+from jaxtyping import Bool, Float32, Int32, Int64, UInt64
 
 from siren_rope_jax.data.counters import history_counters
 from siren_rope_jax.data.event_log import EventLog
@@ -11,7 +13,7 @@ def log_counters(
     log: EventLog,
     *,
     smoothing: float,
-    item: Int32[np.ndarray, " E"] | None = None,
+    columns: Sequence[int] = (),
     counted: Bool[np.ndarray, " E"] | None = None,
 ) -> tuple[Float32[np.ndarray, "E C"], tuple[str, ...]]:
     """Counts with `history_counters`.
@@ -19,7 +21,7 @@ def log_counters(
     Args:
       log: any log.
       smoothing: weight, in events, of the running base rate.
-      item: what is counted as the item, such as the codes of another column; the log's items if not given.
+      columns: categorical columns whose values are counted as items are.
       counted: events that later ones count; all if not given.
 
     Returns:
@@ -28,14 +30,19 @@ def log_counters(
     return history_counters(
         log.time // 1000,
         log.user,
-        log.item if item is None else item,
+        log.item,
         log.actions,
         known_seconds(log),
         log.action_pending,
         action_names=log.action_names,
         smoothing=smoothing,
         counted=counted,
+        others={log.categorical_names[k]: _codes(log.categorical[:, k]) for k in columns},
     )
+
+
+def _codes(hashes: UInt64[np.ndarray, " E"]) -> Int32[np.ndarray, " E"]:
+    return np.unique(hashes, return_inverse=True)[1].astype(np.int32)
 
 
 def known_seconds(log: EventLog) -> Int64[np.ndarray, "E A"]:

@@ -249,7 +249,12 @@ class ModelConfig:
     residual_scale: float = 1.0
     """Factor of each residual branch (the authors: 0.1)."""
     context_skip: bool = True
-    """Lets the history counters, and the head's calendar, act on the logits linearly too, beside the head's network."""
+    """Lets what the head is told directly (history counters, features, calendar) act on the logits beside it too."""
+    context_widths: tuple[int, ...] = (256, 128)
+    """Hidden widths of the skip's network; () leaves the skip linear."""
+    head_features: bool = True
+    """Tells the head the dense columns of the event that is scored, and its id columns of few values (16, the item's
+    aside) as indicators: embeddings of them, and what attention makes of these, take a long log to learn."""
     head_calendar: bool = True
     """Tells the head the hour and the weekday of the event that is scored, with any rotation: a rotation tells how two
     events relate, never when the one that is scored happens."""
@@ -278,6 +283,7 @@ class ModelConfig:
             embedding_dim="[1, inf)",
             action_widths="[1, inf)",
             head_widths="[1, inf)",
+            context_widths="[1, inf)",
             feed_forward="(0, inf)",
             dropout="[0, 1)",
             id_dropout="[0, 1)",

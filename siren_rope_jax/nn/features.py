@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
+_FEW_VALUES = 16
+
 
 class Events(NamedTuple):
     """Packed rows of events, oldest first within each segment; events of one second share a position."""
@@ -43,6 +45,11 @@ class InputSpec:
             raise ValueError(f"id_buckets must each be at least 1, but are {self.id_buckets}")
         if not self.id_names and not self.dense_names:
             raise ValueError("an event needs at least one id or dense column, but has none")
+
+    @property
+    def narrow(self) -> tuple[int, ...]:
+        """Id columns of few values, the item's aside."""
+        return tuple(k for k, rows in enumerate(self.id_buckets) if k and 1 < rows <= 1 + _FEW_VALUES)
 
 
 class InputFeatures(nnx.Module):

@@ -4,18 +4,15 @@ import jax
 import jax.core
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Float32, Integer, Key
+from jaxtyping import Array, Float32, Integer, Key
 
 from siren_rope_jax.nn.block import Block, Mlp, RotaryAttention, dense_rows, drop, widen
 from siren_rope_jax.nn.config import ModelConfig
+from siren_rope_jax.nn.context import ContextSkip, event_context, told_features
 from siren_rope_jax.nn.encodings import CalendarEncoding, LearnedEncoding, SinusoidalEncoding, Time2VecEncoding
 from siren_rope_jax.nn.features import Events, InputFeatures, InputSpec
-from siren_rope_jax.nn.rotary import CALENDAR_COLUMNS, make_rotary
+from siren_rope_jax.nn.rotary import make_rotary
 from siren_rope_jax.nn.trained_range import TrainedRange
-from siren_rope_jax.ops.calendar import calendar_features
-
-# Not the place in the training span: where the test period lies after it, it is drift and no signal.
-_HEAD_CALENDAR = [*CALENDAR_COLUMNS["day"], *CALENDAR_COLUMNS["week"]]
 
 
 class GenerativeRecommender(nnx.Module):
@@ -23,7 +20,8 @@ class GenerativeRecommender(nnx.Module):
 
     Source: Cheng, Sun, Lu 2026 and the authors' code: mixed-value action fusion in every block, one attention over
     the actions after them, and a head on [representation, attended actions, context]; `action_fusion` has the others.
-    Ours, unless `head_calendar` is off: the context ends with the hour and the weekday.
+    Ours, unless `head_features` and `head_calendar` are off: the context goes on with the event's dense columns, the
+    id columns of few values as indicators, the hour and the weekday.
     """
 
     def __init__(self, config: ModelConfig, spec: InputSpec, task_logits: tuple[float, ...], *, key: Key[Array, ""]):
@@ -60,19 +58,18 @@ class GenerativeRecommender(nnx.Module):
         self.action_attention = None if interleaved else RotaryAttention(**layer, time_rngs=bias_rngs)
         tasks, inputs = len(task_logits), config.width * (1 if interleaved else 2) + spec.context_features
         self.head = Mlp((inputs, *config.head_widths, tasks), dtype=dtype, rngs=rngs)
-        context_features = spec.context_features
-        if config.head_calendar:
-            context_features += len(_HEAD_CALENDAR)
-            widen(self.head.layers[0], len(_HEAD_CALENDAR), key=jax.random.fold_in(key, 3))
-        start = self.head.layers[-1].bias
+        told = told_features(config, spec)
+        for stream, more in zip((4, 3), told, strict=True):
+            if more:
+                widen(self.head.layers[0], more, key=jax.random.fold_in(key, stream))
+        last, start = self.head.layers[-1].kernel, self.head.layers[-1].bias
         assert start is not None
+        last[...] = jnp.zeros_like(last[...])
         start[...] = jnp.asarray(task_logits, jnp.float32)
         self.head_dropout = nnx.Dropout(config.dropout)
-        self.context = (
-            nnx.Linear(context_features, tasks, use_bias=False, kernel_init=nnx.initializers.zeros, rngs=rngs)
-            if config.context_skip and context_features
-            else None
-        )
+        features, skip_rngs = spec.context_features + sum(told), nnx.Rngs(params=jax.random.fold_in(key, 5))
+        has_skip = config.context_skip and features
+        self.context = ContextSkip(config, features, tasks, rngs=skip_rngs) if has_skip else None
         self.metadata_columns = tuple(self.features.columns(config.rotary.metadata))
         self.rotary = make_rotary(
             config.rotary,
@@ -109,9 +106,9 @@ class GenerativeRecommender(nnx.Module):
             self.trained_range.check_positions(events.position)
             self.trained_range.check_times(events.elapsed)
         keys = (
-            [None] * (len(self.blocks) + 2)
+            [None] * (len(self.blocks) + 3)
             if dropout_key is None
-            else jax.random.split(dropout_key, len(self.blocks) + 2)
+            else jax.random.split(dropout_key, len(self.blocks) + 3)
         )
         features = self.features(events, dropout_key=keys[0])
         token, actions = self.token(features), self.actions(events.actions)
@@ -133,24 +130,16 @@ class GenerativeRecommender(nnx.Module):
             x = jnp.stack([x, actions], axis=2).reshape(x.shape[0], -1, x.shape[2])
         elif self.config.action_fusion == "mixed_value":
             on_values = actions
-        for block, key in zip(self.blocks, keys[2:], strict=True):
+        for block, key in zip(self.blocks, keys[3:], strict=True):
             x = block(x, on_values, tokens, times, block_rotation, dropout_key=key)
         if self.action_attention is None:
             seen = [x[:, 0::2]]
         else:
             seen = [x, self.action_attention(x, actions, events, times, action_rotation)]
-        context = self._context(events)
+        context = event_context(events, self.config, self.spec)
         inputs = jnp.concatenate([*seen, context.astype(x.dtype)], axis=-1)
         logits = self.head(drop(self.head_dropout, inputs, keys[1])).astype(jnp.float32)
-        return logits if self.context is None else logits + self.context(context)
-
-    def _context(self, events: Events) -> Float[Array, "B S E"]:
-        """Joins what the head is told of each event directly: history counters, then the calendar."""
-        if not self.config.head_calendar:
-            return events.context
-        spec = self.spec
-        calendar = calendar_features(events.day, events.second, start_day=spec.start_day, span_days=spec.span_days)
-        return jnp.concatenate([events.context, calendar[..., _HEAD_CALENDAR]], axis=-1)
+        return logits if self.context is None else logits + self.context(context, dropout_key=keys[2])
 
 
 def interleave(events: Events, *, hide_ties: bool) -> tuple[Events, Integer[Array, "B T"] | None]:

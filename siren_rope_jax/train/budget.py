@@ -9,28 +9,31 @@ from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.optimizer import MOST_RATE
 
 # Chosen on validation, on seven logs of 1,700 to a million events; `experiments/defaults.py` shows where they lead.
-_LEAST_ROWS, _STEPS_OF_AN_EPOCH = 8, 40
-_LEAST_RATE, _RATE_OF_AN_EVENT = 1e-4, 3e-8
-_LEAST_STEPS, _MOST_STEPS, _EPOCHS = 300, 3_000, 10.0
+_LEAST_ROWS, _STEPS_OF_AN_EPOCH = 4, 40
+_LEAST_RATE, _LONG_LOG = 1e-6, 170_000  # events from which on attention may learn at the full rate
+_LEAST_STEPS, _MOST_STEPS, _EPOCHS = 300, 3_000, 20.0
 
 
-def fit_to_log(config: TrainConfig, rows: PackedRows) -> TrainConfig:
+def fit_to_log(config: TrainConfig, rows: PackedRows, *, shares: int = 1) -> TrainConfig:
     """Fills in what the configuration leaves open.
 
-    A small log is read in small steps, many times, and slowly: it has little to teach and is soon learned by heart. A
-    long one is read at least once. Early stopping ends what goes on for too long.
+    A small log is read in small steps, many times. Its sequences are soon learned by heart, so that there the network
+    learns slowly, and leaves the word to the context's skip, whose rate is its own (`context_rate`). A long log is
+    read at least once. Early stopping ends what goes on for too long.
 
     Args:
       config: batch size, learning rate, steps and epochs may be open.
       rows: packed rows of the training events.
+      shares: devices that must share a batch evenly.
 
     Returns:
       The configuration with batch size, learning rate and steps, and without epochs.
     """
     count, events = len(rows.event), int(rows.scored.sum())
     power = round(np.log2(max(count / _STEPS_OF_AN_EPOCH, 1)))
-    batch_size = config.batches.batch_size or int(np.clip(2**power, _LEAST_ROWS, MOST_ROWS))
-    rate = config.optimizer.learning_rate or float(np.clip(_RATE_OF_AN_EVENT * events, _LEAST_RATE, MOST_RATE))
+    chosen = int(np.clip(2**power, _LEAST_ROWS, MOST_ROWS))
+    batch_size = config.batches.batch_size or -(-chosen // shares) * shares
+    rate = config.optimizer.learning_rate or max(_LEAST_RATE, MOST_RATE * min(1.0, events / _LONG_LOG) ** 2)
     an_epoch = count / batch_size
     if config.steps is not None:
         steps = config.steps

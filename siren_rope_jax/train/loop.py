@@ -23,6 +23,7 @@ from siren_rope_jax.train.outlook import outlook
 from siren_rope_jax.train.processes import ProcessLostError, check_all_same
 from siren_rope_jax.train.run_folder import lock_run, open_run
 from siren_rope_jax.train.session import make_session
+from siren_rope_jax.train.sharding import make_layout
 
 
 def train(
@@ -102,12 +103,12 @@ def _train(
         members = []
         for run, seed in runs.items():
             try:
-                of_seed = dataclasses.replace(config, seed=seed)
+                of_seed, shares = dataclasses.replace(config, seed=seed), make_layout(config.mesh).row_shares
             except ValueError as error:
                 raise InputError(str(error)) from error
             rows = make_rows(encoded, in_training, config.batches, seed=seed)
             # Of every seed alike: it chooses among windows of one length.
-            of_seed = fit_to_log(of_seed, rows)
+            of_seed = fit_to_log(of_seed, rows, shares=shares)
             members.append(Member(run, rows, of_seed, Checkpoints(run, config.checkpoints, say=console.print)))
         config = members[0].config
         steps = config.steps or 1

@@ -11,7 +11,6 @@ from jaxtyping import Array, Int32, PyTree
 from siren_rope_jax.settings import check_settings
 
 MOST_RATE = 3e-3  # if not given
-_FASTEST_SKIP = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +25,9 @@ class OptimizerConfig:
     table_rate: float = 0.1
     """Learning rate of the id tables, as a fraction: AdamW moves a rare id as far as a frequent one, so that at the
     full rate they are learned by heart within a few passes."""
-    skip_rate: float = 10.0
-    """Learning rate of the linear skip of counters and calendar, as a multiple, up to a rate of 0.01: on a small log
-    the rate that suits a network would take the skip nowhere."""
+    context_rate: float = 1e-3
+    """Learning rate of what counters, features and calendar of an event add to its logits, beside the sequence: these
+    are few and the same for a log of any size."""
     warmup: float = 0.2
     """Fraction of the steps over which the learning rate rises from 0."""
     final: float = 0.0
@@ -51,7 +50,7 @@ class OptimizerConfig:
             learning_rate="(0, inf)",
             angle_rate="[0, 1]",
             table_rate="[0, 1]",
-            skip_rate="[1, inf)",
+            context_rate="[0, inf)",
             warmup="[0, 1)",
             final="[0, 1]",
             weight_decay="[0, inf)",
@@ -127,8 +126,7 @@ def averaged(params: PyTree, optimizer: PyTree) -> PyTree:
 
 
 def _at_their_rates(updates: PyTree, config: OptimizerConfig) -> PyTree:
-    skip = max(1.0, min(config.skip_rate, _FASTEST_SKIP / config.peak))
-    rates = {"networks": config.angle_rate, "tables": config.table_rate, "context": skip}
+    rates = {"networks": config.angle_rate, "tables": config.table_rate, "context": config.context_rate / config.peak}
 
     def scaled(path: tuple, update: jax.Array) -> jax.Array:
         names = jax.tree_util.keystr(path, simple=True, separator="/").split("/")

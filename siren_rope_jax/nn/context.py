@@ -1,0 +1,64 @@
+"""What the head is told of an event directly, beside what attention made of it, and how that acts on the logits."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Float32, Key
+
+from siren_rope_jax.nn.block import Mlp, drop
+from siren_rope_jax.nn.config import ModelConfig
+from siren_rope_jax.nn.features import Events, InputSpec
+from siren_rope_jax.nn.rotary import CALENDAR_COLUMNS
+from siren_rope_jax.ops.calendar import calendar_features
+
+# Not the place in the training span: where the test period lies after it, it is drift and no signal.
+_CALENDAR = [*CALENDAR_COLUMNS["day"], *CALENDAR_COLUMNS["week"]]
+
+
+def told_features(config: ModelConfig, spec: InputSpec) -> tuple[int, int]:
+    """Returns how many columns `event_context` adds to the counters: for the event's features, and for its calendar."""
+    features = len(spec.dense_names) + sum(spec.id_buckets[k] - 1 for k in spec.narrow)
+    return features * config.head_features, len(_CALENDAR) * config.head_calendar
+
+
+def event_context(events: Events, config: ModelConfig, spec: InputSpec) -> Float[Array, "B S E"]:
+    """Joins what the head is told of each event: history counters, features, hour and weekday.
+
+    Args:
+      events: packed rows.
+      config: says which of features and calendar are told.
+      spec: the columns of the events.
+    """
+    parts = [events.context]
+    if config.head_features:
+        # Without the first row: an unknown value is none of those that training knew.
+        indicators = (jax.nn.one_hot(events.ids[..., k] - 1, spec.id_buckets[k] - 1) for k in spec.narrow)
+        parts += [events.dense, *indicators]
+    if config.head_calendar:
+        calendar = calendar_features(events.day, events.second, start_day=spec.start_day, span_days=spec.span_days)
+        parts.append(calendar[..., _CALENDAR])
+    return jnp.concatenate(parts, axis=-1)
+
+
+class ContextSkip(nnx.Module):
+    """Adds to the logits what the context alone says, linearly and by a network; both start at nothing.
+
+    On a small log most of what can be learned is there, long before attention has anything to say.
+    """
+
+    def __init__(self, config: ModelConfig, features: int, tasks: int, *, rngs: nnx.Rngs):
+        """Draws the hidden layers, if there are any, from the stream "params"."""
+        self.linear = nnx.Linear(features, tasks, use_bias=False, kernel_init=nnx.initializers.zeros, rngs=rngs)
+        sizes = (features, *config.context_widths, tasks)
+        self.network = Mlp(sizes, dtype=jnp.dtype(jnp.float32), rngs=rngs) if config.context_widths else None
+        if self.network is not None:
+            last = self.network.layers[-1].kernel
+            last[...] = jnp.zeros_like(last[...])
+        self.dropout = nnx.Dropout(config.dropout)
+
+    def __call__(
+        self, context: Float[Array, "B S E"], *, dropout_key: Key[Array, ""] | None = None
+    ) -> Float32[Array, "B S K"]:
+        """Returns what is to be added to the logits."""
+        logits = self.linear(context)
+        return logits if self.network is None else logits + self.network(drop(self.dropout, context, dropout_key))
