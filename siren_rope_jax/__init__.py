@@ -3,4 +3,4 @@
 Importing the package pulls in nothing; `siren_rope_jax.ops` needs jax and numpy alone.
 """
 
-__version__ = "0.5.0"
+__version__ = "0.6.0"
