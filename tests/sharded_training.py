@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import PartitionSpec as P
-from small_logs import compile_small, encode, small_config, small_log, small_rotary
+from small_logs import compile_small, encode, heard_start, small_config, small_log, small_rotary
 
 from siren_rope_jax.data.batches import BatchConfig, batches, make_rows
 from siren_rope_jax.nn.features import Events
@@ -39,7 +39,7 @@ def train_on(meshes: Meshes) -> dict[str, np.ndarray]:
     for name, mesh in meshes.items():
         layout = make_layout(MeshConfig(**mesh))
         model = compile_small(encoder, layout, make_optimizer(OptimizerConfig(), 200), config=CONFIG)
-        state, losses = model.initial_state(), []
+        state, losses = model.initial_state()._replace(params=heard_start(model)), []
         dataset = batches(encoded, rows, SHAPE, seed=0, rows_here=layout.rows_here(SHAPE.batch_size))
         for index in range(STEPS):
             batch = dataset[index]
@@ -61,7 +61,7 @@ def gradients() -> dict[str, np.ndarray]:
     batch["labels"] = np.nan_to_num(batch["labels"])  # every device's mean then counts the same
     layout = make_layout(MeshConfig())
     model = compile_small(encoder, layout, config=CONFIG)
-    params = jax.tree.map(np.asarray, model.initial_state().params)
+    params = jax.tree.map(np.asarray, heard_start(model))
 
     def loss_of(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
         logits = model.merge(params)(Events(**{name: batch[name] for name in Events._fields}))

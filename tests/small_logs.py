@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import polars as pl
+from flax import nnx
 
 from siren_rope_jax.data.encode import Encoded, Encoder, InputConfig
 from siren_rope_jax.data.event_log import EventLog
@@ -16,6 +17,7 @@ from siren_rope_jax.data.schema import EventLogSpec, Signal, Split
 from siren_rope_jax.data.stable_hash import stable_hash
 from siren_rope_jax.nn.config import BiasConfig, ModelConfig, RotaryConfig
 from siren_rope_jax.nn.features import Events, InputSpec
+from siren_rope_jax.nn.recommender import GenerativeRecommender
 from siren_rope_jax.ops.calendar import split_unix_time
 from siren_rope_jax.train.optimizer import OptimizerConfig, make_optimizer
 from siren_rope_jax.train.sharding import Layout
@@ -210,6 +212,22 @@ def input_spec(encoder: Encoder) -> InputSpec:
         start_day=encoder.start_day,
         span_days=float(encoder.span_days),
     )
+
+
+def heard(model: GenerativeRecommender) -> GenerativeRecommender:
+    """Lets the head, whose last layer starts at zero, say what reaches it."""
+    last = model.head.layers[-1].kernel
+    last[...] = jnp.asarray(np.random.default_rng(12).normal(size=last.shape), jnp.float32)
+    return model
+
+
+def heard_start(model: CompiledModel) -> nnx.State:
+    """The parameters that a compiled model starts with, but heard."""
+
+    def start() -> nnx.State:
+        return nnx.state(heard(model.merge(model.initial_state().params)))
+
+    return jax.jit(start, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, model.abstract_state.params))()
 
 
 def sequences(lengths: Sequence[int]) -> Encoded:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from small_logs import SPEC, random_events, small_config, small_rotary
+from small_logs import SPEC, heard, random_events, small_config, small_rotary
 
 from siren_rope_jax.nn.recommender import GenerativeRecommender
 from siren_rope_jax.nn.rotary import SirenRotary
@@ -37,7 +37,7 @@ def config_of(row):
 
 
 def logits_and_gradients(config):
-    graph, params = nnx.split(GenerativeRecommender(config, SPEC, (-1.0, 0.5), key=jax.random.key(0)))
+    graph, params = nnx.split(heard(GenerativeRecommender(config, SPEC, (-1.0, 0.5), key=jax.random.key(0))))
 
     @jax.jit
     def run(params):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from small_logs import NO_ROTATION, SPEC, random_events, small_config, small_rotary
+from small_logs import NO_ROTATION, SPEC, heard, random_events, small_config, small_rotary
 
 from siren_rope_jax.nn.bias import make_bias
 from siren_rope_jax.nn.config import BiasConfig
@@ -25,7 +25,8 @@ def rngs():
 
 
 def logits(**changes):
-    model = GenerativeRecommender(small_config(NO_ROTATION, **changes), SPEC, (0.0, 0.0), key=jax.random.key(0))
+    config = small_config(NO_ROTATION, **changes)
+    model = heard(GenerativeRecommender(config, SPEC, (0.0, 0.0), key=jax.random.key(0)))
     return np.asarray(jax.jit(lambda events: model(events))(EVENTS))
 
 
@@ -69,9 +70,8 @@ def test_hstu_adds_its_numbers_for_distance_and_log_time_to_every_head_alike():
 
 
 def test_intervals_without_content_leave_the_attention_alone():
-    model = GenerativeRecommender(
-        small_config(NO_ROTATION, bias=BiasConfig("tisasrec")), SPEC, (0.0, 0.0), key=jax.random.key(0)
-    )
+    config = small_config(NO_ROTATION, bias=BiasConfig("tisasrec"))
+    model = heard(GenerativeRecommender(config, SPEC, (0.0, 0.0), key=jax.random.key(0)))
     drawn = np.asarray(model(EVENTS))
     for attention in (model.blocks[0].attention, model.action_attention):
         attention.bias.key[...] *= 0

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import polars as pl
 import pytest
-from small_logs import INPUTS, compile_small, encode, small_config, small_log, small_rotary
+from small_logs import INPUTS, compile_small, encode, heard_start, small_config, small_log, small_rotary
 
 from siren_rope_jax.data.batches import BatchConfig
 from siren_rope_jax.data.event_log import TEST, VALIDATION
@@ -29,7 +29,7 @@ CLOSE = {"rtol": 0, "atol": 1e-6}
 @pytest.fixture(scope="module")
 def predict():
     model = compile_small(ENCODER, LAYOUT)
-    params = model.initial_state().params
+    params = heard_start(model)
 
     def run(wanted, config, encoded=ENCODED):
         return predict_events(model.predict, params, encoded, wanted, config, LAYOUT)

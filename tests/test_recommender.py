@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from small_logs import FORMS, SPEC, VARIANTS, random_events, small_config, small_rotary
+from small_logs import FORMS, SPEC, VARIANTS, heard, random_events, small_config, small_rotary
 
 from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.nn.features import Events
@@ -37,13 +37,6 @@ def awake(model: GenerativeRecommender) -> GenerativeRecommender:
     rng = np.random.default_rng(11)
     moved = [jnp.asarray(x + rng.normal(0, 0.15, x.shape), jnp.float32) for x in leaves]
     nnx.update(model, jax.tree.unflatten(tree, moved))
-    return model
-
-
-def heard(model: GenerativeRecommender) -> GenerativeRecommender:
-    """Lets the head, whose last layer starts at zero, say what reaches it."""
-    last = model.head.layers[-1].kernel
-    last[...] = jnp.asarray(np.random.default_rng(12).normal(size=last.shape), jnp.float32)
     return model
 
 

@@ -32,7 +32,7 @@ def predict():
     leaves, tree = jax.tree.flatten(model.initial_state().params)
     keys = jax.random.split(jax.random.key(7), len(leaves))
     params = jax.tree.unflatten(
-        tree, [x + 0.3 * jax.random.normal(key, x.shape, x.dtype) for x, key in zip(leaves, keys, strict=True)]
+        tree, [x + 0.15 * jax.random.normal(key, x.shape, x.dtype) for x, key in zip(leaves, keys, strict=True)]
     )
 
     def run(log, wanted, as_history=False):

@@ -64,7 +64,8 @@ def test_each_kind_of_parameter_lies_where_its_rule_says_and_its_moments_and_ave
 
 def test_without_fsdp_the_data_axis_divides_tables_alone():
     found = specs(layout_of(1, 2, 2, MeshConfig()))
-    assert {path for path, spec in found.items() if "data" in str(spec)} == {p for p in found if "tables" in p}
+    tables = {path for path in found if "tables.0" in path}  # the other has 5 rows, which 4 devices cannot share
+    assert {path for path, spec in found.items() if "data" in str(spec)} == tables
     assert not any("data" in str(spec) for spec in specs(layout_of(1, 2, 2, MeshConfig(shard_tables=False))).values())
 
 
