@@ -66,7 +66,7 @@ def get_config(variant: str, *, seed: int, steps: int) -> TrainConfig:
         seed=seed,
         steps=steps,
         evaluations=2,
-        model=ModelConfig(width=32, heads=2, dropout=0.0, id_dropout=0.0, **VARIANTS[variant]),
+        model=ModelConfig(width=32, heads=2, dropout=0.0, context_dropout=0.0, id_dropout=0.0, **VARIANTS[variant]),
         inputs=InputConfig(item_buckets=1),
         batches=BatchConfig(batch_size=16),
         # The id tables hold a format and a topic alone: they need no rate of their own.

@@ -201,23 +201,12 @@ def encode(log: EventLog) -> tuple[Encoder, Encoded]:
     return Encoder.fit_encode(log, INPUTS)
 
 
-def input_spec(encoder: Encoder) -> InputSpec:
-    """What a model must know of the encoder's arrays."""
-    return InputSpec(
-        id_names=encoder.id_names,
-        id_buckets=encoder.id_buckets,
-        dense_names=encoder.input_names,
-        action_features=2 * len(encoder.action_names),
-        context_features=len(encoder.context_names),
-        start_day=encoder.start_day,
-        span_days=float(encoder.span_days),
-    )
-
-
 def heard(model: GenerativeRecommender) -> GenerativeRecommender:
-    """Lets the head, whose last layer starts at zero, say what reaches it."""
-    last = model.head.layers[-1].kernel
-    last[...] = jnp.asarray(np.random.default_rng(12).normal(size=last.shape), jnp.float32)
+    """Lets the head and the skip's network, whose last layers start at zero, say what reaches them."""
+    for network in (model.head, model.context and model.context.network):
+        if network is not None:
+            last = network.layers[-1].kernel
+            last[...] = jnp.asarray(np.random.default_rng(12).normal(size=last.shape), jnp.float32)
     return model
 
 
@@ -253,7 +242,7 @@ def compile_small(
 ) -> CompiledModel:
     """The tiny model for the inputs of `encoder`; by default with AdamW for 60 steps."""
     optimizer = optimizer or make_optimizer(OptimizerConfig(learning_rate=0.03), 60)
-    spec = input_spec(encoder)
+    spec = encoder.input_spec()
     return compile_model(
         config or small_config(), spec, (0.0, 0.0), optimizer, layout, task_weights=task_weights, seed=seed
     )

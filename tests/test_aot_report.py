@@ -24,7 +24,7 @@ from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.run_folder import lock_run, open_run
-from siren_rope_jax.train.session import compile_run, input_spec
+from siren_rope_jax.train.session import compile_run
 from siren_rope_jax.train.sharding import MeshConfig, make_layout
 
 # As the TPU compiler writes them (jax 0.10.2), shortened.
@@ -94,7 +94,7 @@ def test_the_shapes_compiled_for_are_those_that_training_is_given():
     shape = BatchConfig(window=16, row_length=16, batch_size=8)
     batch = batches(encoded, make_rows(encoded, encoded.user >= 0, shape, seed=0), shape, seed=0)[0]
     batch.pop("event")
-    spec = input_spec(encoder, TrainConfig(batches=shape))
+    spec = encoder.input_spec(shape.window)
     abstract = abstract_batch(spec, len(encoder.task_names), shape, make_layout(MeshConfig()))
     assert {name: (x.shape, x.dtype) for name, x in abstract.items()} == {
         name: (x.shape, x.dtype) for name, x in batch.items()

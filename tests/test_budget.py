@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from siren_rope_jax.data.batches import BatchConfig, PackedRows
@@ -22,6 +22,7 @@ def packed(rows: int, events: int | None = None) -> PackedRows:
 
 @settings(max_examples=50, deadline=None)
 @given(rows=st.integers(1, 100_000))
+@example(rows=98_529)  # no multiple of the batch
 def test_a_log_of_any_size_gets_the_steps_that_a_model_needs_and_a_long_one_is_read_once(rows):
     config = fit_to_log(TrainConfig(), packed(rows))
     assert config.steps >= 300

@@ -316,10 +316,10 @@ def test_the_dropout_stream_is_the_same_for_every_rotation():
     assert np.abs(a - other_key).max() > 1e-2
 
 
-@pytest.mark.parametrize("which", ["dropout", "id_dropout"])
+@pytest.mark.parametrize("which", ["dropout", "context_dropout", "id_dropout"])
 def test_each_dropout_acts_in_training_only(which):
-    config = small_config(**({"dropout": 0.0, "id_dropout": 0.0} | {which: 0.5}))
-    without = small_config(dropout=0.0, id_dropout=0.0)
+    none = {"dropout": 0.0, "context_dropout": 0.0, "id_dropout": 0.0}
+    config, without = small_config(**(none | {which: 0.5})), small_config(**none)
     events, key = one_user(), jax.random.key(0)
     model, unchanged = heard(make(config)), heard(make(without))
     chex.assert_trees_all_equal(model(events), unchanged(events), strict=True)

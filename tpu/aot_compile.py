@@ -36,7 +36,7 @@ from siren_rope_jax.report.tables import make_console
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.durable import write_json
 from siren_rope_jax.train.run_folder import read_run
-from siren_rope_jax.train.session import compile_run, input_spec
+from siren_rope_jax.train.session import compile_run
 from siren_rope_jax.train.sharding import Layout
 from siren_rope_jax.train.step import Batch, CompiledModel
 
@@ -108,7 +108,7 @@ class AotCompile:
 
 
 def _of_encoder(encoder: Encoder, config: TrainConfig) -> tuple[InputSpec, int]:
-    return input_spec(encoder, config), len(encoder.task_names)
+    return encoder.input_spec(config.batches.window), len(encoder.task_names)
 
 
 def abstract_batch(spec: InputSpec, tasks: int, config: BatchConfig, layout: Layout) -> dict[str, jax.ShapeDtypeStruct]:

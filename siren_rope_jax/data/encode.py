@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float32, Int32, Int64, UInt64
@@ -15,9 +17,14 @@ from siren_rope_jax.data.event_order import event_order
 from siren_rope_jax.data.log_counters import known_seconds, log_counters
 from siren_rope_jax.data.schema import InputError
 from siren_rope_jax.data.stable_hash import stable_hash
+from siren_rope_jax.data.standardise import mean_and_scale, standardise
+from siren_rope_jax.nn.column_transform import ColumnTransform
+from siren_rope_jax.nn.config import ModelConfig
+from siren_rope_jax.nn.context import event_context
+from siren_rope_jax.nn.features import Events, InputSpec
 from siren_rope_jax.settings import check_settings
 
-_CLIP = 5.0  # standard deviations; one absurd duration must not drown the rest
+_TRANSFORM_LEARNED_FROM = 200_000  # training events; more change nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +85,7 @@ class Encoder:
     context_names: tuple[str, ...]
     context_mean: Float32[np.ndarray, " E"]
     context_std: Float32[np.ndarray, " E"]
+    context_transform: ColumnTransform | None  # of these, the event's features and its calendar
     action_names: tuple[str, ...]
     task_names: tuple[str, ...]
     task_rates: tuple[float, ...]
@@ -93,13 +101,14 @@ class Encoder:
           log: the whole log.
           config: tables and smoothing.
         """
-        return cls._fit(log, config)[0]
+        return cls.fit_encode(log, config)[0]
 
     @classmethod
     def fit_encode(cls, log: EventLog, config: InputConfig) -> tuple["Encoder", Encoded]:
         """Fits on a log and encodes it; `fit`, then `encode`, would count its history twice."""
         encoder, prepared = cls._fit(log, config)
-        return encoder, encoder._encode(log, prepared)
+        encoded = encoder._encode(log, prepared)
+        return dataclasses.replace(encoder, context_transform=encoder._transform(encoded, log.period == TRAIN)), encoded
 
     def encode(self, log: EventLog, *, as_history: bool = False) -> Encoded:
         """Turns the log into arrays, user after user.
@@ -126,8 +135,8 @@ class Encoder:
             values, counts = np.unique(hashes[train], return_counts=True)
             known.append(values[counts >= config.min_count])
         prepared = _prepare(log, config, _counted(known, config), as_history=False)
-        dense_mean, dense_std = _mean_and_scale(log.dense, train)
-        context_mean, context_std = _mean_and_scale(prepared.context, train[prepared.order])
+        dense_mean, dense_std = mean_and_scale(log.dense, train)
+        context_mean, context_std = mean_and_scale(prepared.context, train[prepared.order])
         start_day = int(log.day[train].min())
         encoder = cls(
             config=config,
@@ -140,6 +149,7 @@ class Encoder:
             context_names=prepared.context_names,
             context_mean=context_mean,
             context_std=context_std,
+            context_transform=None,
             action_names=log.action_names,
             task_names=log.task_names,
             task_rates=tuple(float(np.nanmean(column[train], dtype=np.float64)) for column in log.labels.T),
@@ -161,8 +171,8 @@ class Encoder:
         others = [self._buckets(column, hashes) for column, hashes in enumerate(log.categorical.T, start=1)]
         dense = log.dense[order]
         absent = np.isnan(dense[:, self.missing]).astype(np.float32)
-        _standardise(dense, self.dense_mean, self.dense_std)
-        _standardise(prepared.context, self.context_mean, self.context_std)
+        standardise(dense, self.dense_mean, self.dense_std)
+        standardise(prepared.context, self.context_mean, self.context_std)
         columns = {
             "day": log.day[order],
             "second": log.second[order],
@@ -175,6 +185,35 @@ class Encoder:
         }
         late = _late_actions(log, order, self.start_second)
         return Encoded(event=order, user=log.user[order], alone=prepared.alone[order], columns=columns, late=late)
+
+    def _transform(self, encoded: Encoded, training: Bool[np.ndarray, " E"]) -> ColumnTransform:
+        """Learns how the context is read from training events, evenly over the users."""
+        events = np.flatnonzero(training[encoded.event])
+        events = events[np.linspace(0, len(events) - 1, min(len(events), _TRANSFORM_LEARNED_FROM)).astype(int)]
+        columns = {name: column[None, events] for name, column in encoded.columns.items()}
+        labels = columns.pop("labels")[0]
+        segment, position = jnp.zeros((2, 1, len(events)), jnp.int32)
+        read = Events(segment, position, **jax.tree.map(jnp.asarray, columns))
+        context = event_context(read, ModelConfig(), self.input_spec())
+        return ColumnTransform.fit(np.asarray(context)[0], labels)
+
+    def input_spec(self, window: int = InputSpec.window) -> InputSpec:
+        """What a model must know of the columns.
+
+        Args:
+          window: events of the longest sequence that it is trained on.
+        """
+        return InputSpec(
+            id_names=self.id_names,
+            id_buckets=self.id_buckets,
+            dense_names=self.input_names,
+            action_features=self.action_features,
+            context_features=len(self.context_names),
+            start_day=self.start_day,
+            span_days=float(self.span_days),
+            window=window,
+            context_transform=self.context_transform,
+        )
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -217,7 +256,7 @@ class Encoder:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         known = fields.pop("known_ids")
         arrays = {name: fields.pop(name) for name in list(fields) if isinstance(fields[name], np.ndarray)}
-        fields["config"] = dataclasses.asdict(self.config)
+        fields |= {name: dataclasses.asdict(fields[name]) for name in ("config", "context_transform")}
         arrays |= {f"known_ids_{column}": values for column, values in enumerate(known)}
         np.savez(path, fields=json.dumps(fields), **arrays)
 
@@ -229,6 +268,9 @@ class Encoder:
         fields = json.loads(str(arrays.pop("fields")))
         fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
         fields["config"] = InputConfig(**fields["config"])
+        transform = {name: tuple(values) for name, values in fields["context_transform"].items()}
+        transform["bins"] = tuple(map(tuple, transform["bins"]))
+        fields["context_transform"] = ColumnTransform(**transform)
         known = tuple(arrays.pop(f"known_ids_{column}") for column in range(len(fields["id_names"])))
         return cls(known_ids=known, **fields, **arrays)
 
@@ -284,26 +326,3 @@ def _late_actions(log: EventLog, order: np.ndarray, start_second: int) -> LateAc
 def _with_flags(values: Float32[np.ndarray, "E A"]) -> Float32[np.ndarray, "E A2"]:
     observed = ~np.isnan(values)
     return np.concatenate([np.where(observed, values, 0), observed], axis=1, dtype=np.float32)
-
-
-def _mean_and_scale(
-    values: Float32[np.ndarray, "E F"], chosen: Bool[np.ndarray, " E"]
-) -> tuple[Float32[np.ndarray, " F"], Float32[np.ndarray, " F"]]:
-    """Mean and standard deviation of the chosen rows, missing values aside; 0 without any, 1 for a constant column."""
-    mean = np.zeros(values.shape[1], np.float32)
-    scale = np.ones_like(mean)
-    for index, column in enumerate(values.T):
-        column = column[chosen & ~np.isnan(column)].astype(np.float64)
-        if len(column):
-            mean[index] = column.mean()
-            column -= mean[index]
-            scale[index] = np.sqrt(np.mean(np.square(column, out=column))) or 1
-    return mean, scale
-
-
-def _standardise(values: Float32[np.ndarray, "E F"], mean: np.ndarray, std: np.ndarray) -> None:
-    """Standardises in place; missing values become the mean."""
-    values -= mean
-    values /= std
-    np.copyto(values, 0, where=np.isnan(values))
-    np.clip(values, -_CLIP, _CLIP, out=values)

@@ -2,10 +2,12 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Float32, Key
 
 from siren_rope_jax.nn.block import Mlp, drop
+from siren_rope_jax.nn.column_transform import ColumnTransform
 from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.nn.features import Events, InputSpec
 from siren_rope_jax.nn.rotary import CALENDAR_COLUMNS
@@ -17,8 +19,7 @@ _CALENDAR = [*CALENDAR_COLUMNS["day"], *CALENDAR_COLUMNS["week"]]
 
 def told_features(config: ModelConfig, spec: InputSpec) -> tuple[int, int]:
     """Returns how many columns `event_context` adds to the counters: for the event's features, and for its calendar."""
-    features = len(spec.dense_names) + sum(spec.id_buckets[k] - 1 for k in spec.narrow)
-    return features * config.head_features, len(_CALENDAR) * config.head_calendar
+    return _features(spec) * config.head_features, len(_CALENDAR) * config.head_calendar
 
 
 def event_context(events: Events, config: ModelConfig, spec: InputSpec) -> Float[Array, "B S E"]:
@@ -40,25 +41,42 @@ def event_context(events: Events, config: ModelConfig, spec: InputSpec) -> Float
     return jnp.concatenate(parts, axis=-1)
 
 
+def _features(spec: InputSpec) -> int:
+    return len(spec.dense_names) + sum(spec.id_buckets[k] - 1 for k in spec.narrow)
+
+
+def _transform(config: ModelConfig, spec: InputSpec) -> ColumnTransform | None:
+    """Restricts that of the inputs, which knows all columns, to those that are told."""
+    if spec.context_transform is None:
+        return None
+    sizes = (spec.context_features, _features(spec), len(_CALENDAR))
+    told = np.repeat([True, config.head_features, config.head_calendar], sizes)
+    return spec.context_transform.of(np.flatnonzero(told).tolist())
+
+
 class ContextSkip(nnx.Module):
     """Adds to the logits what the context alone says, linearly and by a network; both start at nothing.
 
     On a small log most of what can be learned is there, long before attention has anything to say.
     """
 
-    def __init__(self, config: ModelConfig, features: int, tasks: int, *, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, spec: InputSpec, tasks: int, *, rngs: nnx.Rngs):
         """Draws the hidden layers, if there are any, from the stream "params"."""
+        self.transform = _transform(config, spec)
+        told = spec.context_features + sum(told_features(config, spec))
+        features = told if self.transform is None else self.transform.out_features
         self.linear = nnx.Linear(features, tasks, use_bias=False, kernel_init=nnx.initializers.zeros, rngs=rngs)
         sizes = (features, *config.context_widths, tasks)
         self.network = Mlp(sizes, dtype=jnp.dtype(jnp.float32), rngs=rngs) if config.context_widths else None
         if self.network is not None:
             last = self.network.layers[-1].kernel
             last[...] = jnp.zeros_like(last[...])
-        self.dropout = nnx.Dropout(config.dropout)
+        self.dropout = nnx.Dropout(config.context_dropout)
 
     def __call__(
         self, context: Float[Array, "B S E"], *, dropout_key: Key[Array, ""] | None = None
     ) -> Float32[Array, "B S K"]:
         """Returns what is to be added to the logits."""
+        context = context if self.transform is None else self.transform(context)
         logits = self.linear(context)
         return logits if self.network is None else logits + self.network(drop(self.dropout, context, dropout_key))

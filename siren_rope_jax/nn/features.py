@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
+from siren_rope_jax.nn.column_transform import ColumnTransform
+
 _FEW_VALUES = 16
 
 
@@ -37,6 +39,7 @@ class InputSpec:
     start_day: int = 0
     span_days: float = 1.0
     window: int = 64  # events of the longest sequence that is trained on
+    context_transform: ColumnTransform | None = None  # of all that the head can be told; without, it is read as it is
 
     def __post_init__(self) -> None:
         if len(self.id_names) != len(self.id_buckets):

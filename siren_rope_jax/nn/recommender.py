@@ -67,9 +67,8 @@ class GenerativeRecommender(nnx.Module):
         last[...] = jnp.zeros_like(last[...])
         start[...] = jnp.asarray(task_logits, jnp.float32)
         self.head_dropout = nnx.Dropout(config.dropout)
-        features, skip_rngs = spec.context_features + sum(told), nnx.Rngs(params=jax.random.fold_in(key, 5))
-        has_skip = config.context_skip and features
-        self.context = ContextSkip(config, features, tasks, rngs=skip_rngs) if has_skip else None
+        has_skip, skip_rngs = config.context_skip and spec.context_features + sum(told), jax.random.fold_in(key, 5)
+        self.context = ContextSkip(config, spec, tasks, rngs=nnx.Rngs(params=skip_rngs)) if has_skip else None
         self.metadata_columns = tuple(self.features.columns(config.rotary.metadata))
         self.rotary = make_rotary(
             config.rotary,

@@ -20,7 +20,7 @@ from siren_rope_jax.train.hindsight import look_at_columns, shape_of_ties
 from siren_rope_jax.train.predict import predict_events
 from siren_rope_jax.train.probes import PROBES, Audited, Finding, Predict
 from siren_rope_jax.train.run_folder import read_run
-from siren_rope_jax.train.session import Session, compile_run, input_spec, load_session
+from siren_rope_jax.train.session import Session, compile_run, load_session
 from siren_rope_jax.train.sharding import Layout
 from siren_rope_jax.train.step import CompiledModel
 
@@ -85,6 +85,7 @@ def small(config: TrainConfig, steps: int) -> TrainConfig:
         head_widths=(16,),
         feed_forward=2.0,
         dropout=0.0,
+        context_dropout=0.0,
         attention="auto",
         dtype="float32",
         rotary=dataclasses.replace(model.rotary, width=16),
@@ -127,7 +128,8 @@ class SmallModels:
         """Trains on the training period."""
         config = self.config
         encoder, encoded = Encoder.fit_encode(log, config.inputs)
-        spec = input_spec(encoder, config)
+        # As they come: what their transform learns differs from log to log, and would be compiled for each.
+        spec = dataclasses.replace(encoder.input_spec(config.batches.window), context_transform=None)
         if spec not in self._compiled:
             start = (0.0,) * len(log.task_names)
             devices = jax.local_devices()[:1]

@@ -1,6 +1,7 @@
 """What a log asks of a training where its configuration does not say: rows of a step, learning rate and steps."""
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -40,7 +41,7 @@ def fit_to_log(config: TrainConfig, rows: PackedRows, *, shares: int = 1) -> Tra
     elif config.epochs is not None:
         steps = max(1, round(config.epochs * an_epoch))
     else:
-        steps = round(np.clip(_EPOCHS * an_epoch, _LEAST_STEPS, max(_MOST_STEPS, an_epoch)))
+        steps = math.ceil(np.clip(_EPOCHS * an_epoch, _LEAST_STEPS, max(_MOST_STEPS, an_epoch)))
     return dataclasses.replace(
         config,
         steps=steps,

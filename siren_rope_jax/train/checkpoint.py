@@ -7,6 +7,7 @@ import math
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -200,7 +201,7 @@ class Checkpoints:
                 self._remove_old(step)
         except Exception:
             if jax.process_index() == 0:
-                shutil.rmtree(incomplete, ignore_errors=True)  # on a full disk, others need the space
+                _discard(incomplete)  # on a full disk, others need the space
             raise
 
     def _remove_old(self, newest: int) -> None:
@@ -265,6 +266,15 @@ class Checkpoints:
             f"no checkpoint can be written in {self._folder}: {_reason(error)}; put that right, and the same command "
             f"goes on from the last one that was completed: {self.describe_latest()}"
         )
+
+
+def _discard(folder: Path) -> None:
+    """Removes what could not be completed, though orbax's threads may still be writing into it for a moment."""
+    for _ in range(100):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.05)
 
 
 def _arrays(state: TrainState) -> dict[str, str]:

@@ -79,27 +79,13 @@ def make_session(
       InputError: if the configuration does not fit the log or the devices.
     """
     rates = np.clip(encoder.task_rates, 1e-4, 1 - 1e-4)
-    spec = input_spec(encoder, config)
+    spec = encoder.input_spec(config.batches.window)
     logits = tuple(math.log(rate / (1 - rate)) for rate in rates.tolist())
     try:
         layout, model = compile_run(config, spec, logits, steps=steps, seeds=seeds, devices=devices)
     except ValueError as error:
         raise InputError(str(error)) from error
     return Session(config, encoder, layout, model, TrainedRange(config.model, spec))
-
-
-def input_spec(encoder: Encoder, config: TrainConfig) -> InputSpec:
-    """What a run's model must know of its inputs."""
-    return InputSpec(
-        id_names=encoder.id_names,
-        id_buckets=encoder.id_buckets,
-        dense_names=encoder.input_names,
-        action_features=encoder.action_features,
-        context_features=len(encoder.context_names),
-        start_day=encoder.start_day,
-        span_days=float(encoder.span_days),
-        window=config.batches.window,
-    )
 
 
 def compile_run(

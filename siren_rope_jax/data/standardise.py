@@ -1,0 +1,29 @@
+"""Numbers in standard deviations from their mean; one absurd duration must not drown the rest."""
+
+import numpy as np
+from jaxtyping import Bool, Float32
+
+_CLIP = 5.0  # standard deviations
+
+
+def mean_and_scale(
+    values: Float32[np.ndarray, "E F"], chosen: Bool[np.ndarray, " E"]
+) -> tuple[Float32[np.ndarray, " F"], Float32[np.ndarray, " F"]]:
+    """Mean and standard deviation of the chosen rows, missing values aside; 0 without any, 1 for a constant column."""
+    mean = np.zeros(values.shape[1], np.float32)
+    scale = np.ones_like(mean)
+    for index, column in enumerate(values.T):
+        column = column[chosen & ~np.isnan(column)].astype(np.float64)
+        if len(column):
+            mean[index] = column.mean()
+            column -= mean[index]
+            scale[index] = np.sqrt(np.mean(np.square(column, out=column))) or 1
+    return mean, scale
+
+
+def standardise(values: Float32[np.ndarray, "E F"], mean: np.ndarray, std: np.ndarray) -> None:
+    """Standardises in place, within 5 standard deviations; missing values become the mean."""
+    values -= mean
+    values /= std
+    np.copyto(values, 0, where=np.isnan(values))
+    np.clip(values, -_CLIP, _CLIP, out=values)

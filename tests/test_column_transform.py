@@ -1,0 +1,145 @@
+"""What the context's network reads: bins and scales of training events, weighted by what they tell of the tasks."""
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_logs import SPEC, encode, random_events, small_config, small_log
+
+from siren_rope_jax.data.event_log import TRAIN
+from siren_rope_jax.nn.column_transform import ColumnTransform
+from siren_rope_jax.nn.context import ContextSkip, event_context, told_features
+
+
+def drawn(seed, *, events=4_000, columns=4):
+    """Columns, of which the first says most of the first task and the second something of the other; and the tasks."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(3, 2, (events, columns)).astype(np.float32)
+    likes = rng.random(events) < 1 / (1 + np.exp(3 - x[:, 0]))
+    clicks = rng.random(events) < 1 / (1 + np.exp(0.3 * (3 - x[:, 1])))
+    return x, np.stack([likes, clicks], axis=1).astype(np.float32)
+
+
+def reference(transform, x):
+    """Straight from the definitions, number by number, in float64."""
+    x = np.asarray(x, np.float64)
+    numbers = [*x.T, *(np.clip((x[:, c] - low) / (high - low), 0, 1) for c, low, high in transform.bins)]
+    described = zip(numbers, transform.mean, transform.scale, transform.weight, strict=True)
+    return np.stack([w * np.clip((n - m) / s, -5, 5) for n, m, s, w in described], axis=1)
+
+
+@settings(max_examples=6, deadline=None)
+@given(seed=st.integers(0, 1000), events=st.integers(2, 4_000), columns=st.integers(1, 5))
+def test_values_and_gradients_are_those_of_the_definition_with_and_without_jit(seed, events, columns):
+    x, labels = drawn(seed, events=events, columns=max(columns, 2))
+    transform = ColumnTransform.fit(x, labels)
+    expected = reference(transform, x)
+    chex.assert_shape(expected, (events, transform.out_features))
+    for function in (transform, jax.jit(transform)):
+        np.testing.assert_allclose(function(jnp.asarray(x)), expected, rtol=1e-5, atol=2e-5)
+    # Away from the edges, where left and right differ, the gradient is the slope between two near points.
+    at, step = x[:8] + np.float32(0.017), 1e-3
+    slope = (reference(transform, at + step) - reference(transform, at - step)) / (2 * step)
+    kinks = np.array([edge for _, *edges in transform.bins for edge in edges])
+    smooth = np.abs(at[:, :, None] - kinks).min(axis=(1, 2), initial=1) > 2 * step
+    gradient = jax.jacfwd(transform)(jnp.asarray(at)).sum(axis=(2, 3))
+    np.testing.assert_allclose(gradient[smooth], slope[smooth], rtol=1e-3, atol=1e-3)
+
+
+def test_bins_hold_equal_shares_of_the_events_and_there_are_as_many_as_events_allow():
+    x, labels = drawn(0)
+    transform = ColumnTransform.fit(x, labels)  # 4,000 events are 10 times a hundred for 4 columns
+    assert [column for column, *_ in transform.bins] == np.repeat(range(4), 8).tolist()
+    for column, low, high in transform.bins:
+        assert np.mean((x[:, column] >= low) & (x[:, column] < high)) == pytest.approx(1 / 8, abs=1e-3)
+    assert len(ColumnTransform.fit(x[:1_200], labels[:1_200]).bins) == 3 * 4
+    assert not ColumnTransform.fit(x[:700], labels[:700]).bins
+
+
+def test_a_column_of_few_values_has_no_bins_and_a_constant_one_becomes_zero():
+    x, labels = drawn(0)
+    x[:, 2], x[:, 3] = np.round(x[:, 2]).clip(0, 5), 7
+    transform = ColumnTransform.fit(x, labels)
+    assert {column for column, *_ in transform.bins} == {0, 1}
+    chex.assert_trees_all_equal(transform(jnp.asarray(x))[:, 3], jnp.zeros(len(x)))
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_what_tells_most_of_any_task_weighs_one_and_what_tells_nothing_a_twentieth(seed):
+    x, labels = drawn(seed, columns=8)
+    weight = ColumnTransform.fit(x[:700], labels[:700]).weight
+    assert weight[0] == 1
+    assert weight[0] > weight[1] > 0.05  # little, and of the other task alone
+    assert np.mean(np.array(weight[2:]) < 0.3) > 0.6
+    assert min(weight) == pytest.approx(0.05) or min(weight) > 0.05
+
+
+def test_where_nothing_tells_anything_every_weight_is_the_least():
+    x, labels = drawn(0)
+    constant = ColumnTransform.fit(x, np.ones_like(labels))
+    unobserved = ColumnTransform.fit(x, np.full_like(labels, np.nan))
+    assert set(constant.weight) == set(unobserved.weight) == {0.05}
+
+
+def test_unobserved_outcomes_have_no_part_in_the_weights():
+    x, labels = drawn(3)
+    hidden = labels.copy()
+    hidden[::2, 0] = np.nan
+    lied = np.where(np.isnan(hidden), 1 - labels, labels)
+    seen, of_lies = ColumnTransform.fit(x, hidden), ColumnTransform.fit(x, lied)
+    assert seen.weight[0] == 1
+    assert of_lies.weight != seen.weight
+    halves = ColumnTransform.fit(x, np.where(np.isnan(hidden), np.nan, labels))
+    assert halves == seen
+
+
+def test_the_numbers_of_some_columns_are_those_they_have_among_all():
+    x, labels = drawn(5)
+    transform = ColumnTransform.fit(x, labels)
+    chosen = [3, 0]
+    part = transform.of(chosen)(jnp.asarray(x[:, chosen]))
+    whole = np.asarray(transform(jnp.asarray(x)))
+    of_chosen = [*chosen, *(4 + k for k, (column, *_) in enumerate(transform.bins) if column in chosen)]
+    np.testing.assert_array_equal(part, whole[:, of_chosen])
+
+
+def test_an_encoder_learns_it_from_the_training_period_alone():
+    log = small_log([60] * 30)
+    later = log.period != TRAIN
+    other = dataclasses.replace(log, labels=np.where(later[:, None], 1 - log.labels, log.labels))
+    learned = encode(log)[0].context_transform
+    assert learned == encode(other)[0].context_transform
+    flipped = dataclasses.replace(log, labels=np.where(np.arange(len(log.time))[:, None] % 3, log.labels, 0))
+    assert learned != encode(flipped)[0].context_transform
+
+
+@pytest.mark.parametrize("told", [{}, {"head_features": False}, {"head_calendar": False}])
+def test_the_skip_reads_what_is_told_and_nothing_else_through_it(told):
+    encoder, _ = encode(small_log([60] * 30))
+    spec, config = encoder.input_spec(), small_config(**told)
+    rng = np.random.default_rng(0)
+    events = random_events(np.ones((2, 8), np.int32))
+    events = events._replace(
+        context=jnp.asarray(rng.normal(size=(2, 8, spec.context_features)), jnp.float32),
+        dense=jnp.asarray(rng.normal(size=(2, 8, len(spec.dense_names))), jnp.float32),
+        ids=jnp.asarray(rng.integers(0, np.array(spec.id_buckets), (2, 8, len(spec.id_names)))),
+    )
+    skip = ContextSkip(config, spec, 2, rngs=nnx.Rngs(params=0))
+    kernel = skip.linear.kernel
+    kernel[...] = jnp.asarray(rng.normal(size=kernel.shape), jnp.float32)
+    context = event_context(events, config, spec)
+    assert context.shape[-1] == spec.context_features + sum(told_features(config, spec))
+    everything = event_context(events, small_config(), spec)
+    columns = [next(c for c in range(everything.shape[-1]) if np.array_equal(everything[..., c], x))
+               for x in np.moveaxis(np.asarray(context), -1, 0)]  # fmt: skip
+    assert spec.context_transform is not None
+    read = spec.context_transform.of(columns)(context)
+    np.testing.assert_allclose(skip(context), read @ kernel[...], rtol=1e-4, atol=1e-5)
+    assert SPEC.context_transform is None
