@@ -8,11 +8,12 @@ import tempfile
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
 
-import jax
+# One cache of compiled programs for all test processes and the processes that they start.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _cache = tempfile.TemporaryDirectory()
+    os.environ |= {"JAX_COMPILATION_CACHE_DIR": _cache.name, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3"}
+
 from jaxtyping import install_import_hook
 
 # As for users and pyright, an int may stand for a float.
 install_import_hook("siren_rope_jax", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
-_cache = tempfile.TemporaryDirectory()
-jax.config.update("jax_compilation_cache_dir", _cache.name)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

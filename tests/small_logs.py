@@ -19,7 +19,9 @@ from siren_rope_jax.nn.config import BiasConfig, ModelConfig, RotaryConfig
 from siren_rope_jax.nn.features import Events, InputSpec
 from siren_rope_jax.nn.recommender import GenerativeRecommender
 from siren_rope_jax.ops.calendar import split_unix_time
+from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.optimizer import OptimizerConfig, make_optimizer
+from siren_rope_jax.train.session import input_spec
 from siren_rope_jax.train.sharding import Layout
 from siren_rope_jax.train.step import CompiledModel, compile_model
 
@@ -242,7 +244,7 @@ def compile_small(
 ) -> CompiledModel:
     """The tiny model for the inputs of `encoder`; by default with AdamW for 60 steps."""
     optimizer = optimizer or make_optimizer(OptimizerConfig(learning_rate=0.03), 60)
-    spec = encoder.input_spec()
+    spec = input_spec(encoder, TrainConfig())
     return compile_model(
         config or small_config(), spec, (0.0, 0.0), optimizer, layout, task_weights=task_weights, seed=seed
     )

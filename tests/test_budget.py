@@ -8,6 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from siren_rope_jax.data.batches import BatchConfig, PackedRows
+from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.train.budget import fit_to_log
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.optimizer import OptimizerConfig
@@ -46,15 +47,24 @@ def test_a_longer_log_never_gets_a_smaller_step_rate_or_batch():
         assert chosen[0] < chosen[-1]
 
 
+def test_a_longer_log_never_gets_more_dropout_of_the_context_and_a_short_one_two_fifths():
+    chosen = [fit_to_log(TrainConfig(), packed(rows)).model.context_dropout for rows in (1, 10_000, 20_000, 1_000_000)]
+    assert chosen[:2] == [0.4, 0.4]
+    assert chosen == sorted(chosen, reverse=True)
+    assert 0 < chosen[-1] < chosen[2] < 0.4
+
+
 @pytest.mark.parametrize(
     ("given_", "steps"), [({"steps": 17}, 17), ({"epochs": 2.0}, 2 * 1_000 // 4), ({"epochs": 1e-9}, 1)]
 )
 def test_what_the_user_gives_is_taken(given_, steps):
     config = TrainConfig(batches=BatchConfig(batch_size=4), optimizer=OptimizerConfig(learning_rate=0.5), **given_)
+    config = dataclasses.replace(config, model=ModelConfig(context_dropout=0.0))
     chosen = fit_to_log(config, packed(1_000))
     assert (chosen.steps, chosen.epochs) == (steps, None)
     assert chosen.batches.batch_size == 4
     assert chosen.optimizer.learning_rate == 0.5
+    assert chosen.model.context_dropout == 0
 
 
 def test_a_fitted_configuration_stays_as_it_is():

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import polars as pl
-from jaxtyping import Bool, Float32, Int32, Int64, UInt64
+from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt64
 
 from siren_rope_jax.data.event_log import TRAIN, EventLog
 from siren_rope_jax.data.event_order import event_order
@@ -18,13 +16,7 @@ from siren_rope_jax.data.log_counters import known_seconds, log_counters
 from siren_rope_jax.data.schema import InputError
 from siren_rope_jax.data.stable_hash import stable_hash
 from siren_rope_jax.data.standardise import mean_and_scale, standardise
-from siren_rope_jax.nn.column_transform import ColumnTransform
-from siren_rope_jax.nn.config import ModelConfig
-from siren_rope_jax.nn.context import event_context
-from siren_rope_jax.nn.features import Events, InputSpec
 from siren_rope_jax.settings import check_settings
-
-_TRANSFORM_LEARNED_FROM = 200_000  # training events; more change nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +77,7 @@ class Encoder:
     context_names: tuple[str, ...]
     context_mean: Float32[np.ndarray, " E"]
     context_std: Float32[np.ndarray, " E"]
-    context_transform: ColumnTransform | None  # of these, the event's features and its calendar
+    context_transform: Float64[np.ndarray, "G 6"]  # of nn.column_transform; without rows until a training fits it
     action_names: tuple[str, ...]
     task_names: tuple[str, ...]
     task_rates: tuple[float, ...]
@@ -107,8 +99,7 @@ class Encoder:
     def fit_encode(cls, log: EventLog, config: InputConfig) -> tuple["Encoder", Encoded]:
         """Fits on a log and encodes it; `fit`, then `encode`, would count its history twice."""
         encoder, prepared = cls._fit(log, config)
-        encoded = encoder._encode(log, prepared)
-        return dataclasses.replace(encoder, context_transform=encoder._transform(encoded, log.period == TRAIN)), encoded
+        return encoder, encoder._encode(log, prepared)
 
     def encode(self, log: EventLog, *, as_history: bool = False) -> Encoded:
         """Turns the log into arrays, user after user.
@@ -149,7 +140,7 @@ class Encoder:
             context_names=prepared.context_names,
             context_mean=context_mean,
             context_std=context_std,
-            context_transform=None,
+            context_transform=np.zeros((0, 6)),
             action_names=log.action_names,
             task_names=log.task_names,
             task_rates=tuple(float(np.nanmean(column[train], dtype=np.float64)) for column in log.labels.T),
@@ -185,35 +176,6 @@ class Encoder:
         }
         late = _late_actions(log, order, self.start_second)
         return Encoded(event=order, user=log.user[order], alone=prepared.alone[order], columns=columns, late=late)
-
-    def _transform(self, encoded: Encoded, training: Bool[np.ndarray, " E"]) -> ColumnTransform:
-        """Learns how the context is read from training events, evenly over the users."""
-        events = np.flatnonzero(training[encoded.event])
-        events = events[np.linspace(0, len(events) - 1, min(len(events), _TRANSFORM_LEARNED_FROM)).astype(int)]
-        columns = {name: column[None, events] for name, column in encoded.columns.items()}
-        labels = columns.pop("labels")[0]
-        segment, position = jnp.zeros((2, 1, len(events)), jnp.int32)
-        read = Events(segment, position, **jax.tree.map(jnp.asarray, columns))
-        context = event_context(read, ModelConfig(), self.input_spec())
-        return ColumnTransform.fit(np.asarray(context)[0], labels)
-
-    def input_spec(self, window: int = InputSpec.window) -> InputSpec:
-        """What a model must know of the columns.
-
-        Args:
-          window: events of the longest sequence that it is trained on.
-        """
-        return InputSpec(
-            id_names=self.id_names,
-            id_buckets=self.id_buckets,
-            dense_names=self.input_names,
-            action_features=self.action_features,
-            context_features=len(self.context_names),
-            start_day=self.start_day,
-            span_days=float(self.span_days),
-            window=window,
-            context_transform=self.context_transform,
-        )
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -256,7 +218,7 @@ class Encoder:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         known = fields.pop("known_ids")
         arrays = {name: fields.pop(name) for name in list(fields) if isinstance(fields[name], np.ndarray)}
-        fields |= {name: dataclasses.asdict(fields[name]) for name in ("config", "context_transform")}
+        fields["config"] = dataclasses.asdict(self.config)
         arrays |= {f"known_ids_{column}": values for column, values in enumerate(known)}
         np.savez(path, fields=json.dumps(fields), **arrays)
 
@@ -268,9 +230,6 @@ class Encoder:
         fields = json.loads(str(arrays.pop("fields")))
         fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
         fields["config"] = InputConfig(**fields["config"])
-        transform = {name: tuple(values) for name, values in fields["context_transform"].items()}
-        transform["bins"] = tuple(map(tuple, transform["bins"]))
-        fields["context_transform"] = ColumnTransform(**transform)
         known = tuple(arrays.pop(f"known_ids_{column}") for column in range(len(fields["id_names"])))
         return cls(known_ids=known, **fields, **arrays)
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Float32, Float64
 Numbers = TypeVar("Numbers", np.ndarray, jax.Array)
 
 _EVENTS_OF_A_BIN, _MOST_BINS, _FEW_VALUES = 100, 8, 20  # a column of fewer values has no bins
-_LEAST_WEIGHT, _FULL_WEIGHT, _NOISE = 0.05, 0.95, 4.0  # weight, quantile, squared standard errors
+_LEAST_WEIGHT, _NOISE, _HALF_WEIGHT = 0.05, 4.0, 30.0  # the latter two in squared standard errors
 _CLIP = 5.0  # standard deviations
 
 
@@ -23,14 +23,15 @@ class ColumnTransform:
 
     Trees cut a column anywhere and leave alone the columns that say nothing, and on a small log that is most of what
     they have over a network. So columns are given with a piecewise linear encoding, whose bins are quantiles
-    (Gorishniy, Rubachev, Babenko 2022), where there are events enough for them; and each number is scaled by its
-    correlation with the task of which it tells most, noise subtracted (ours): what says little is learned slowly.
+    (Gorishniy, Rubachev, Babenko 2022), where there are events enough for them; and each number is shrunk, by z / (z +
+    30), where z is its squared correlation with the task of which it tells most, in squared standard errors less 4 of
+    noise (ours): what says nothing for sure is learned slowly, and of a long log almost everything is read in full.
 
     Attributes:
       bins: column, lower and upper edge of each bin.
       mean: of each column, then of each bin.
       scale: their standard deviations.
-      weight: of each standardised number, in [0.05, 1].
+      weight: of each standardised number, in [0.05, 1).
     """
 
     bins: tuple[tuple[int, float, float], ...]
@@ -51,9 +52,22 @@ class ColumnTransform:
         expanded = [columns, *(_expand(columns, bins[i : i + 64]) for i in range(0, len(bins), 64))]
         parts = [_statistics(part, labels) for part in expanded]
         mean, scale, told = (np.concatenate(of_parts) for of_parts in zip(*parts, strict=True))
-        full = np.quantile(told, _FULL_WEIGHT) if len(told) else 0
-        weight = np.clip(told / max(full, np.finfo(np.float32).tiny), _LEAST_WEIGHT, 1)
+        weight = np.maximum(told / (told + _HALF_WEIGHT), _LEAST_WEIGHT)
         return cls(tuple(bins), *(tuple(values.tolist()) for values in (mean, scale, weight)))
+
+    @classmethod
+    def from_table(cls, table: Float64[np.ndarray, "G 6"]) -> "ColumnTransform | None":
+        """Reads what `to_table` wrote; None from a table without rows."""
+        if not len(table):
+            return None
+        mean, scale, weight = (tuple(values) for values in table[:, 3:].T.tolist())
+        bins = tuple((int(column), low, high) for column, low, high in table[:, :3].tolist() if low < high)
+        return cls(bins, mean, scale, weight)
+
+    def to_table(self) -> Float64[np.ndarray, "G 6"]:
+        """Writes a row a number: column, edges of the bin (none is of width 0), mean, standard deviation, weight."""
+        columns = [(column, 0.0, 0.0) for column in range(self.out_features - len(self.bins))]
+        return np.column_stack([np.array([*columns, *self.bins]), self.mean, self.scale, self.weight])
 
     @property
     def out_features(self) -> int:
@@ -94,7 +108,7 @@ def _expand(columns: Numbers, bins: Sequence[tuple[int, float, float]]) -> Numbe
 def _statistics(
     numbers: Float32[np.ndarray, "E G"], labels: Float32[np.ndarray, "E K"]
 ) -> tuple[Float64[np.ndarray, " G"], Float64[np.ndarray, " G"], Float64[np.ndarray, " G"]]:
-    """Mean, standard deviation (1 of a constant), and largest correlation with a task beyond noise, of each number."""
+    """Mean, standard deviation (1 of a constant), and z of each number."""
     numbers = numbers.astype(np.float64)
     mean, scale = (numbers.mean(axis=0), numbers.std(axis=0)) if len(numbers) else np.zeros((2, numbers.shape[1]))
     told = np.zeros(numbers.shape[1])
@@ -104,5 +118,5 @@ def _statistics(
         if len(y) and y.std() > 0:
             deviation = x.std(axis=0)
             r = (x * (y - y.mean())[:, None]).mean(axis=0) / (np.where(deviation > 0, deviation, 1) * y.std())
-            told = np.maximum(told, np.sqrt(np.maximum(r**2 - _NOISE / len(y), 0)))
+            told = np.maximum(told, len(y) * r**2 - _NOISE)
     return mean, np.where(scale > 1e-6, scale, 1), told

@@ -252,8 +252,8 @@ class ModelConfig:
     """Lets what the head is told directly (history counters, features, calendar) act on the logits beside it too."""
     context_widths: tuple[int, ...] = (256, 128)
     """Hidden widths of the skip's network; () leaves the skip linear."""
-    context_dropout: float = 0.4
-    """Dropout of that network's inputs, of which most say little."""
+    context_dropout: float | None = None
+    """Dropout of that network's inputs, of which most say little; as the size of the log asks if not given."""
     head_features: bool = True
     """Tells the head the dense columns of the event that is scored, and its id columns of few values (16, the item's
     aside) as indicators: embeddings of them, and what attention makes of these, take a long log to learn."""

@@ -71,7 +71,7 @@ class ContextSkip(nnx.Module):
         if self.network is not None:
             last = self.network.layers[-1].kernel
             last[...] = jnp.zeros_like(last[...])
-        self.dropout = nnx.Dropout(config.context_dropout)
+        self.dropout = nnx.Dropout(config.context_dropout or 0.0)
 
     def __call__(
         self, context: Float[Array, "B S E"], *, dropout_key: Key[Array, ""] | None = None

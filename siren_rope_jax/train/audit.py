@@ -20,7 +20,7 @@ from siren_rope_jax.train.hindsight import look_at_columns, shape_of_ties
 from siren_rope_jax.train.predict import predict_events
 from siren_rope_jax.train.probes import PROBES, Audited, Finding, Predict
 from siren_rope_jax.train.run_folder import read_run
-from siren_rope_jax.train.session import Session, compile_run, load_session
+from siren_rope_jax.train.session import Session, compile_run, input_spec, load_session
 from siren_rope_jax.train.sharding import Layout
 from siren_rope_jax.train.step import CompiledModel
 
@@ -128,8 +128,7 @@ class SmallModels:
         """Trains on the training period."""
         config = self.config
         encoder, encoded = Encoder.fit_encode(log, config.inputs)
-        # As they come: what their transform learns differs from log to log, and would be compiled for each.
-        spec = dataclasses.replace(encoder.input_spec(config.batches.window), context_transform=None)
+        spec = input_spec(encoder, config)
         if spec not in self._compiled:
             start = (0.0,) * len(log.task_names)
             devices = jax.local_devices()[:1]

@@ -1,4 +1,4 @@
-"""What a log asks of a training where its configuration does not say: rows of a step, learning rate and steps."""
+"""What a log asks of a training where its configuration does not say: rows of a step, rates and steps."""
 
 import dataclasses
 import math
@@ -12,6 +12,7 @@ from siren_rope_jax.train.optimizer import MOST_RATE
 # Chosen on validation, on seven logs of 1,700 to a million events; `experiments/defaults.py` shows where they lead.
 _LEAST_ROWS, _STEPS_OF_AN_EPOCH = 4, 40
 _LEAST_RATE, _LONG_LOG = 1e-6, 170_000  # events from which on attention may learn at the full rate
+_MOST_DROPOUT, _SHORT_LOG = 0.4, 40_000  # of the context, and up to how many events it takes the whole of it
 _LEAST_STEPS, _MOST_STEPS, _EPOCHS = 300, 3_000, 20.0
 
 
@@ -23,12 +24,12 @@ def fit_to_log(config: TrainConfig, rows: PackedRows, *, shares: int = 1) -> Tra
     read at least once. Early stopping ends what goes on for too long.
 
     Args:
-      config: batch size, learning rate, steps and epochs may be open.
+      config: batch size, learning rate, dropout of the context, steps and epochs may be open.
       rows: packed rows of the training events.
       shares: devices that must share a batch evenly.
 
     Returns:
-      The configuration with batch size, learning rate and steps, and without epochs.
+      The configuration with batch size, learning rate, dropout and steps, and without epochs.
     """
     count, events = len(rows.event), int(rows.scored.sum())
     power = round(np.log2(max(count / _STEPS_OF_AN_EPOCH, 1)))
@@ -42,8 +43,12 @@ def fit_to_log(config: TrainConfig, rows: PackedRows, *, shares: int = 1) -> Tra
         steps = max(1, round(config.epochs * an_epoch))
     else:
         steps = math.ceil(np.clip(_EPOCHS * an_epoch, _LEAST_STEPS, max(_MOST_STEPS, an_epoch)))
+    dropout = config.model.context_dropout
+    if dropout is None:
+        dropout = round(_MOST_DROPOUT * min(1.0, _SHORT_LOG / max(events, 1)), 3)
     return dataclasses.replace(
         config,
+        model=dataclasses.replace(config.model, context_dropout=dropout),
         steps=steps,
         epochs=None,
         batches=dataclasses.replace(config.batches, batch_size=batch_size),

@@ -251,7 +251,8 @@ class Training:
         return (
             f"{self.steps:,} steps (--steps) of {config.batches.rows} rows (--batches.batch-size), "
             f"{self.steps * config.batches.rows / rows:.3g} epochs; learning rate "
-            f"{config.optimizer.peak:g} (--optimizer.learning-rate); {config.evaluations} validations "
+            f"{config.optimizer.peak:g} (--optimizer.learning-rate); dropout of the context "
+            f"{config.model.context_dropout or 0:g} (--model.context-dropout); {config.evaluations} validations "
             f"(--evaluations) on {validated:,} events (--validation-events), {every} (--patience); evaluated is "
             f"{averaged} (--optimizer.average-decay)"
         )

@@ -17,6 +17,7 @@ from siren_rope_jax.data.toml_section import InputError
 from siren_rope_jax.train.budget import fit_to_log
 from siren_rope_jax.train.checkpoint import Checkpoints
 from siren_rope_jax.train.config import TrainConfig
+from siren_rope_jax.train.context_fit import fit_context
 from siren_rope_jax.train.evaluate import write_evaluation
 from siren_rope_jax.train.fit import Member, Training, latest
 from siren_rope_jax.train.outlook import outlook
@@ -100,6 +101,7 @@ def _train(
         check_all_same(settings, "was given other settings than process 0: start all of them with the same command")
         encoder, encoded = Encoder.fit_encode(log, config.inputs)
         in_training = log.period[encoded.event] == TRAIN
+        encoder = fit_context(encoder, encoded, in_training)
         members = []
         for run, seed in runs.items():
             try:

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float32
 
 from siren_rope_jax.data.encode import Encoded, Encoder
 from siren_rope_jax.data.schema import InputError
+from siren_rope_jax.nn.column_transform import ColumnTransform
 from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.nn.recommender import GenerativeRecommender
 from siren_rope_jax.nn.trained_range import TrainedRange
@@ -79,13 +80,28 @@ def make_session(
       InputError: if the configuration does not fit the log or the devices.
     """
     rates = np.clip(encoder.task_rates, 1e-4, 1 - 1e-4)
-    spec = encoder.input_spec(config.batches.window)
+    spec = input_spec(encoder, config)
     logits = tuple(math.log(rate / (1 - rate)) for rate in rates.tolist())
     try:
         layout, model = compile_run(config, spec, logits, steps=steps, seeds=seeds, devices=devices)
     except ValueError as error:
         raise InputError(str(error)) from error
     return Session(config, encoder, layout, model, TrainedRange(config.model, spec))
+
+
+def input_spec(encoder: Encoder, config: TrainConfig) -> InputSpec:
+    """What a run's model must know of its inputs."""
+    return InputSpec(
+        id_names=encoder.id_names,
+        id_buckets=encoder.id_buckets,
+        dense_names=encoder.input_names,
+        action_features=encoder.action_features,
+        context_features=len(encoder.context_names),
+        start_day=encoder.start_day,
+        span_days=float(encoder.span_days),
+        window=config.batches.window,
+        context_transform=ColumnTransform.from_table(encoder.context_transform),
+    )
 
 
 def compile_run(
