@@ -16,14 +16,14 @@ from small_logs import encode, small_log
 from topologies import find_topology
 
 from siren_rope_jax.data.batches import BatchConfig, batches, make_rows
-from siren_rope_jax.data.encode import Encoder, InputConfig
-from siren_rope_jax.data.event_log import TRAIN, read_event_log
+from siren_rope_jax.data.encode import InputConfig
+from siren_rope_jax.data.event_log import read_event_log
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
 from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.train.config import TrainConfig
-from siren_rope_jax.train.context_fit import fit_context
+from siren_rope_jax.train.inputs import fit_inputs
 from siren_rope_jax.train.run_folder import lock_run, open_run
 from siren_rope_jax.train.session import compile_run, input_spec
 from siren_rope_jax.train.sharding import MeshConfig, make_layout
@@ -107,9 +107,7 @@ def test_a_run_and_its_log_give_the_same_inputs_and_flags_change_the_settings_of
     log = read_event_log(EventLogSpec.from_toml(toml))
     config = TrainConfig(model=ModelConfig(width=32), inputs=InputConfig(item_buckets=8))
     with lock_run(tmp_path / "run"):
-        encoder, encoded = Encoder.fit_encode(log, config.inputs)
-        encoder = fit_context(encoder, encoded, (log.period == TRAIN)[encoded.event])
-        open_run(tmp_path / "run", log, encoder, config)
+        open_run(tmp_path / "run", log, fit_inputs(log, config.inputs)[0], config)
     from_run = parse(["--topology", "v5e:4x4", "--run", str(tmp_path / "run"), "--mesh.fsdp"])
     assert from_run.config == dataclasses.replace(config, mesh=MeshConfig(fsdp=True))
     from_log = parse(["--topology", "v5e:4x4", "--log", str(toml), "--inputs.item-buckets", "8"])

@@ -9,7 +9,6 @@ import pytest
 
 from siren_rope_jax import cli, commands
 from siren_rope_jax.data.batches import BatchConfig
-from siren_rope_jax.data.encode import Encoder
 from siren_rope_jax.data.event_log import TRAIN, read_event_log
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
@@ -18,6 +17,7 @@ from siren_rope_jax.train import cheats, probes
 from siren_rope_jax.train.audit import SmallModels, small
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.hindsight import look_at_columns, shape_of_ties
+from siren_rope_jax.train.inputs import fit_inputs
 from siren_rope_jax.train.optimizer import OptimizerConfig
 from siren_rope_jax.train.probes import Audited, Finding
 
@@ -54,7 +54,7 @@ def log(feed):
 @pytest.fixture(scope="module")
 def honest(log):
     models = SmallModels(CONFIG)
-    return Audited(models.learn(log), models.learn, lambda one: Encoder.fit_encode(one, CONFIG.inputs))
+    return Audited(models.learn(log), models.learn, lambda one: fit_inputs(one, CONFIG.inputs))
 
 
 @pytest.mark.parametrize("probe", probes.PROBES, ids=lambda probe: probe.__name__)
@@ -126,15 +126,14 @@ def test_a_prediction_that_something_else_moves_is_found_out(honest, log, added,
     assert [finding.verdict for finding in probe(broken, log)] == found
 
 
-def test_an_encoder_that_learns_from_what_comes_after_training_is_found_out(honest, log):
-    def fit_encode(log):
-        everything = dataclasses.replace(log, period=np.full_like(log.period, TRAIN))
-        encoder = Encoder.fit(everything, CONFIG.inputs)
+def test_inputs_that_are_fitted_on_what_comes_after_training_are_found_out(honest, log):
+    def fit_later(log):
+        encoder, _ = fit_inputs(dataclasses.replace(log, period=np.full_like(log.period, TRAIN)), CONFIG.inputs)
         return encoder, encoder.encode(log)
 
-    (finding,) = probes.change_what_training_must_not_see(dataclasses.replace(honest, fit_encode=fit_encode), log)
+    (finding,) = probes.change_what_training_must_not_see(dataclasses.replace(honest, fit_inputs=fit_later), log)
     assert finding.verdict == "LEAK"
-    assert "context_mean" in finding.moved
+    assert "context_mean, context_std, context_transform" in finding.moved
 
 
 def test_a_prediction_that_nothing_can_move_proves_nothing(honest, log):

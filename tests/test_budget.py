@@ -40,11 +40,20 @@ def test_the_devices_share_the_rows_of_a_step_evenly_however_small_the_log(rows,
     assert alone <= shared < alone + shares
 
 
-def test_a_longer_log_never_gets_a_smaller_step_rate_or_batch():
-    configs = [fit_to_log(TrainConfig(), packed(rows)) for rows in (1, 10, 100, 1_000, 10_000, 100_000)]
+@pytest.mark.parametrize("context_skip", [True, False])
+def test_a_longer_log_never_gets_a_smaller_step_rate_or_batch(context_skip):
+    config = TrainConfig(model=ModelConfig(context_skip=context_skip))
+    configs = [fit_to_log(config, packed(rows)) for rows in (1, 10, 100, 1_000, 10_000, 100_000)]
     for chosen in ([c.batches.batch_size for c in configs], [c.optimizer.learning_rate for c in configs]):
         assert chosen == sorted(chosen)
         assert chosen[0] < chosen[-1]
+
+
+@settings(max_examples=20, deadline=None)
+@given(rows=st.integers(1, 100_000))
+def test_what_learns_without_the_contexts_skip_never_learns_slower_than_beside_it_nor_hardly(rows):
+    alone = fit_to_log(TrainConfig(model=ModelConfig(context_skip=False)), packed(rows)).optimizer.learning_rate
+    assert alone >= max(1e-4, fit_to_log(TrainConfig(), packed(rows)).optimizer.learning_rate)
 
 
 def test_a_longer_log_never_gets_more_dropout_of_the_context_and_a_short_one_two_fifths():

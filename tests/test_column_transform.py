@@ -10,14 +10,14 @@ import pytest
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_logs import encode, random_events, small_config, small_log
+from small_logs import INPUTS, random_events, small_config, small_log
 
 from siren_rope_jax.data.encode import Encoder
 from siren_rope_jax.data.event_log import TRAIN
 from siren_rope_jax.nn.column_transform import ColumnTransform
 from siren_rope_jax.nn.context import ContextSkip, event_context, told_features
 from siren_rope_jax.train.config import TrainConfig
-from siren_rope_jax.train.context_fit import fit_context
+from siren_rope_jax.train.inputs import fit_inputs
 from siren_rope_jax.train.session import input_spec
 
 
@@ -97,6 +97,16 @@ def test_what_tells_little_weighs_more_the_longer_the_log():
     assert little[0] < 0.5 < 0.99 < little[2]
 
 
+@pytest.mark.parametrize("tiny", [1e-39, 1e-10, 1e-7])
+def test_values_that_float32_can_hardly_tell_apart_have_no_bins_of_their_own(tiny):
+    x, labels = drawn(0)
+    x[:, 0] = np.where(np.arange(len(x)) % 4, x[:, 0] * tiny, x[:, 0])
+    transform = ColumnTransform.fit(x, labels)
+    for function in (transform, jax.jit(transform)):
+        assert np.isfinite(function(jnp.asarray(x))).all()
+    assert min(high - low for _, low, high in transform.bins) > 1e-6
+
+
 def test_where_nothing_tells_anything_every_weight_is_the_least():
     x, labels = drawn(0)
     constant = ColumnTransform.fit(x, np.ones_like(labels))
@@ -127,8 +137,7 @@ def test_the_numbers_of_some_columns_are_those_they_have_among_all():
 
 def fitted(log):
     """The encoder of a log, and what a model must know of it."""
-    encoder, encoded = encode(log)
-    encoder = fit_context(encoder, encoded, (log.period == TRAIN)[encoded.event])
+    encoder, _ = fit_inputs(log, INPUTS)
     return encoder, input_spec(encoder, TrainConfig())
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 from small_logs import encode, small_log
 
@@ -66,9 +67,45 @@ def test_another_model_would_go_on_from_the_checkpoints_of_this_one(opened, tmp_
     assert (tmp_path / "run" / "config.json").read_bytes() == before
 
 
-def test_dropout_could_not_be_changed_on_the_way(opened):
-    (line,) = opened(dataclasses.replace(CONFIG, model=ModelConfig(dropout=0.5)), allow_drift=True)
-    assert "config.model.dropout (there 0.1, here 0.5)" in line
+def test_dropout_may_be_changed_on_the_way(opened):
+    (line,) = opened(dataclasses.replace(CONFIG, model=ModelConfig(dropout=0.5, context_dropout=0.2)), allow_drift=True)
+    assert "config.model.context_dropout (there None, here 0.2); config.model.dropout (there 0.1, here 0.5)" in line
+
+
+def without(arrays, name):
+    return {other: array for other, array in arrays.items() if other != name}
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda arrays: without(arrays, "context_transform"), "damaged, missing or of another version: it must hold"),
+        (lambda arrays: arrays | {"context_transform": np.zeros((3, 4))}, "damaged, missing or of another version"),
+        (lambda arrays: arrays | {"dense_mean": np.float32(1)}, "damaged, missing or of another version"),
+        (
+            lambda arrays: arrays | {"known_ids_0": np.append(arrays["known_ids_0"], np.uint64(1))},
+            "holds something else",
+        ),
+        (lambda arrays: arrays | {"context_std": arrays["context_std"] * 1.01}, "holds something else"),
+        (lambda arrays: arrays | {"context_transform": np.ones((2, 6))}, "holds something else"),
+    ],
+)
+def test_a_run_goes_on_only_with_the_inputs_that_it_began_with(opened, tmp_path, damage, said):
+    path = tmp_path / "run" / "encoder.npz"
+    with np.load(path) as file:
+        np.savez(path, **damage(dict(file)))
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=said):
+        opened(CONFIG)
+    assert path.read_bytes() == before
+
+
+def test_a_run_goes_on_where_means_are_rounded_in_another_way(opened, tmp_path):
+    path = tmp_path / "run" / "encoder.npz"
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez(path, **arrays | {"context_mean": np.nextafter(arrays["context_mean"], np.float32(9))})
+    assert opened(CONFIG) == []
 
 
 def test_a_path_that_orbax_takes_for_a_pattern_would_lose_every_parameter(tmp_path):

@@ -29,13 +29,13 @@ from topologies import Topology, find_topology
 
 from siren_rope_jax.data.batches import BatchConfig
 from siren_rope_jax.data.encode import Encoder
-from siren_rope_jax.data.event_log import TRAIN, read_event_log
+from siren_rope_jax.data.event_log import read_event_log
 from siren_rope_jax.data.schema import EventLogSpec, InputError
 from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.report.tables import make_console
 from siren_rope_jax.train.config import TrainConfig
-from siren_rope_jax.train.context_fit import fit_context
 from siren_rope_jax.train.durable import write_json
+from siren_rope_jax.train.inputs import fit_inputs
 from siren_rope_jax.train.run_folder import read_run
 from siren_rope_jax.train.session import compile_run, input_spec
 from siren_rope_jax.train.sharding import Layout
@@ -103,8 +103,7 @@ class AotCompile:
             return _of_encoder(read_run(self.run)[2], self.config)
         if self.log is not None:
             log = read_event_log(EventLogSpec.from_toml(self.log))
-            encoder, encoded = Encoder.fit_encode(log, self.config.inputs)
-            return _of_encoder(fit_context(encoder, encoded, log.period[encoded.event] == TRAIN), self.config)
+            return _of_encoder(fit_inputs(log, self.config.inputs)[0], self.config)
         columns = {name: value for name, value in dataclasses.asdict(self.spec).items() if name != "tasks"}
         return InputSpec(**columns, window=self.config.batches.window), self.spec.tasks
 

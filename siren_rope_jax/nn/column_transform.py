@@ -15,6 +15,7 @@ Numbers = TypeVar("Numbers", np.ndarray, jax.Array)
 _EVENTS_OF_A_BIN, _MOST_BINS, _FEW_VALUES = 100, 8, 20  # a column of fewer values has no bins
 _LEAST_WEIGHT, _NOISE, _HALF_WEIGHT = 0.05, 4.0, 30.0  # the latter two in squared standard errors
 _CLIP = 5.0  # standard deviations
+_NARROWEST = 1e-6  # of a bin; to less, a float32 near 5 cannot be told apart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +50,9 @@ class ColumnTransform:
         """
         count = min(len(columns) // (_EVENTS_OF_A_BIN * max(columns.shape[1], 1)), _MOST_BINS)
         bins = [edges for k, column in enumerate(columns.T) for edges in _bins(k, column, count)]
-        expanded = [columns, *(_expand(columns, bins[i : i + 64]) for i in range(0, len(bins), 64))]
-        parts = [_statistics(part, labels) for part in expanded]
+        few = [columns[:, i : i + 64] for i in range(0, columns.shape[1], 64)]
+        expanded = (_expand(columns, bins[i : i + 64]) for i in range(0, len(bins), 64))
+        parts = [_statistics(part, labels) for part in itertools.chain(few, expanded)]
         mean, scale, told = (np.concatenate(of_parts) for of_parts in zip(*parts, strict=True))
         weight = np.maximum(told / (told + _HALF_WEIGHT), _LEAST_WEIGHT)
         return cls(tuple(bins), *(tuple(values.tolist()) for values in (mean, scale, weight)))
@@ -67,7 +69,7 @@ class ColumnTransform:
     def to_table(self) -> Float64[np.ndarray, "G 6"]:
         """Writes a row a number: column, edges of the bin (none is of width 0), mean, standard deviation, weight."""
         columns = [(column, 0.0, 0.0) for column in range(self.out_features - len(self.bins))]
-        return np.column_stack([np.array([*columns, *self.bins]), self.mean, self.scale, self.weight])
+        return np.column_stack([np.array([*columns, *self.bins]).reshape(-1, 3), self.mean, self.scale, self.weight])
 
     @property
     def out_features(self) -> int:
@@ -94,8 +96,8 @@ class ColumnTransform:
 def _bins(column: int, values: Float32[np.ndarray, " E"], count: int) -> list[tuple[int, float, float]]:
     if count < 2 or len(np.unique(values[:: max(1, len(values) // 10_000)])) < _FEW_VALUES:
         return []
-    edges = np.unique(np.quantile(values, np.linspace(0, 1, count + 1)).astype(np.float32))  # equal ones divide by 0
-    return [(column, low, high) for low, high in itertools.pairwise(edges.tolist())]
+    edges = np.quantile(values, np.linspace(0, 1, count + 1)).astype(np.float32).tolist()
+    return [(column, low, high) for low, high in itertools.pairwise(edges) if high - low > _NARROWEST]
 
 
 def _expand(columns: Numbers, bins: Sequence[tuple[int, float, float]]) -> Numbers:

@@ -17,6 +17,7 @@ from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.train.cheats import some_of
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.hindsight import look_at_columns, shape_of_ties
+from siren_rope_jax.train.inputs import fit_inputs
 from siren_rope_jax.train.predict import predict_events
 from siren_rope_jax.train.probes import PROBES, Audited, Finding, Predict
 from siren_rope_jax.train.run_folder import read_run
@@ -52,7 +53,7 @@ def audit(log: EventLog, run: Path | None = None, *, events: int = EVENTS, steps
     audited = Audited(
         predict=predict or models.learn(some),
         learn=models.learn,
-        fit_encode=lambda one: Encoder.fit_encode(one, config.inputs),
+        fit_inputs=lambda one: fit_inputs(one, config.inputs),
     )
     yield from shape_of_ties(log, config.batches.window)
     for probe in PROBES:

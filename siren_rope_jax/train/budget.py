@@ -12,6 +12,7 @@ from siren_rope_jax.train.optimizer import MOST_RATE
 # Chosen on validation, on seven logs of 1,700 to a million events; `experiments/defaults.py` shows where they lead.
 _LEAST_ROWS, _STEPS_OF_AN_EPOCH = 4, 40
 _LEAST_RATE, _LONG_LOG = 1e-6, 170_000  # events from which on attention may learn at the full rate
+_LEAST_RATE_ALONE, _LONG_LOG_ALONE = 1e-4, 100_000  # where nothing but attention learns
 _MOST_DROPOUT, _SHORT_LOG = 0.4, 40_000  # of the context, and up to how many events it takes the whole of it
 _LEAST_STEPS, _MOST_STEPS, _EPOCHS = 300, 3_000, 20.0
 
@@ -20,8 +21,8 @@ def fit_to_log(config: TrainConfig, rows: PackedRows, *, shares: int = 1) -> Tra
     """Fills in what the configuration leaves open.
 
     A small log is read in small steps, many times. Its sequences are soon learned by heart, so that there the network
-    learns slowly, and leaves the word to the context's skip, whose rate is its own (`context_rate`). A long log is
-    read at least once. Early stopping ends what goes on for too long.
+    learns slowly, and leaves the word to the context's skip, whose rate is its own (`context_rate`); without the skip
+    it must learn faster. A long log is read at least once. Early stopping ends what goes on for too long.
 
     Args:
       config: batch size, learning rate, dropout of the context, steps and epochs may be open.
@@ -35,7 +36,7 @@ def fit_to_log(config: TrainConfig, rows: PackedRows, *, shares: int = 1) -> Tra
     power = round(np.log2(max(count / _STEPS_OF_AN_EPOCH, 1)))
     chosen = int(np.clip(2**power, _LEAST_ROWS, MOST_ROWS))
     batch_size = config.batches.batch_size or -(-chosen // shares) * shares
-    rate = config.optimizer.learning_rate or max(_LEAST_RATE, MOST_RATE * min(1.0, events / _LONG_LOG) ** 2)
+    rate = config.optimizer.learning_rate or _rate(events, with_skip=config.model.context_skip)
     an_epoch = count / batch_size
     if config.steps is not None:
         steps = config.steps
@@ -54,3 +55,9 @@ def fit_to_log(config: TrainConfig, rows: PackedRows, *, shares: int = 1) -> Tra
         batches=dataclasses.replace(config.batches, batch_size=batch_size),
         optimizer=dataclasses.replace(config.optimizer, learning_rate=rate),
     )
+
+
+def _rate(events: int, *, with_skip: bool) -> float:
+    if with_skip:
+        return max(_LEAST_RATE, MOST_RATE * min(1.0, events / _LONG_LOG) ** 2)
+    return max(_LEAST_RATE_ALONE, MOST_RATE * min(1.0, events / _LONG_LOG_ALONE))

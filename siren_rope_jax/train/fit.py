@@ -248,11 +248,14 @@ class Training:
         validated = int(self._validated.sum())
         decay = config.optimizer.average_decay
         averaged = f"an average of the parameters that decays by {decay:g} a step" if decay else "the latest parameters"
+        model, rate = config.model, config.optimizer.context_rate
+        of_context = f", of the context {rate:g} (--optimizer.context-rate)" if model.context_skip else ""
+        if model.context_skip and model.context_widths:
+            of_context += f", whose dropout is {model.context_dropout or 0:g} (--model.context-dropout)"
         return (
             f"{self.steps:,} steps (--steps) of {config.batches.rows} rows (--batches.batch-size), "
             f"{self.steps * config.batches.rows / rows:.3g} epochs; learning rate "
-            f"{config.optimizer.peak:g} (--optimizer.learning-rate); dropout of the context "
-            f"{config.model.context_dropout or 0:g} (--model.context-dropout); {config.evaluations} validations "
+            f"{config.optimizer.peak:g} (--optimizer.learning-rate){of_context}; {config.evaluations} validations "
             f"(--evaluations) on {validated:,} events (--validation-events), {every} (--patience); evaluated is "
             f"{averaged} (--optimizer.average-decay)"
         )

@@ -11,15 +11,14 @@ import jax
 from rich.console import Console
 
 from siren_rope_jax.data.batches import make_rows
-from siren_rope_jax.data.encode import Encoder
 from siren_rope_jax.data.event_log import TRAIN, EventLog
 from siren_rope_jax.data.toml_section import InputError
 from siren_rope_jax.train.budget import fit_to_log
 from siren_rope_jax.train.checkpoint import Checkpoints
 from siren_rope_jax.train.config import TrainConfig
-from siren_rope_jax.train.context_fit import fit_context
 from siren_rope_jax.train.evaluate import write_evaluation
 from siren_rope_jax.train.fit import Member, Training, latest
+from siren_rope_jax.train.inputs import fit_inputs
 from siren_rope_jax.train.outlook import outlook
 from siren_rope_jax.train.processes import ProcessLostError, check_all_same
 from siren_rope_jax.train.run_folder import lock_run, open_run
@@ -99,9 +98,8 @@ def _train(
     with contextlib.ExitStack() as stack:
         stack.enter_context(_naming_lost_processes([]))
         check_all_same(settings, "was given other settings than process 0: start all of them with the same command")
-        encoder, encoded = Encoder.fit_encode(log, config.inputs)
+        encoder, encoded = fit_inputs(log, config.inputs)
         in_training = log.period[encoded.event] == TRAIN
-        encoder = fit_context(encoder, encoded, in_training)
         members = []
         for run, seed in runs.items():
             try:

@@ -48,7 +48,7 @@ class Audited:
     predict: Predict
     learn: Callable[[EventLog], Predict]
     """Trains a small model anew."""
-    fit_encode: Callable[[EventLog], tuple[Encoder, Encoded]]
+    fit_inputs: Callable[[EventLog], tuple[Encoder, Encoded]]
     """All that training reads of a log."""
 
 
@@ -115,7 +115,7 @@ def change_what_training_must_not_see(audited: Audited, log: EventLog) -> Iterat
     later = second >= second[int(0.7 * len(second))]
     log = dataclasses.replace(log, period=np.where(later, TEST, TRAIN).astype(np.int8))
     actions = np.repeat(later[:, None], log.actions.shape[1], axis=1)
-    seen, other = (_training_inputs(one, *audited.fit_encode(one)) for one in (log, flipped(log, later, actions)))
+    seen, other = (_training_inputs(one, *audited.fit_inputs(one)) for one in (log, flipped(log, later, actions)))
     changed = [name for name in seen if not _same(seen[name], other[name])]
     yield Finding(
         "split",

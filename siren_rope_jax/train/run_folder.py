@@ -28,6 +28,9 @@ from siren_rope_jax.train.processes import check_all_same, decided_by_first, gre
 
 _SEEN_SECONDS = 20
 _PLACES = ("log_file", "data.rows", "data.last_time_ms")  # where the log's events stand, not what they are
+_OF_TRAINING = tuple(  # settings of the model that no checkpoint depends on
+    f"config.model.{name}" for name in ("dropout", "id_dropout", "context_dropout", "attention", "dtype")
+)
 _PACKAGES = (
     "siren-rope-jax",
     "jax",
@@ -90,7 +93,13 @@ def open_run(
 
     def open_it() -> str | None:
         if (run / "config.json").exists():
-            return _check_described(run, log, described, allow_drift)
+            drift = _check_described(run, log, described, allow_drift)
+            if not encoder.agrees_with(_read_encoder(run)):
+                raise InputError(
+                    f"{run / 'encoder.npz'} must hold what this version learns of the log, but holds something else: "
+                    "give another --out"
+                )
+            return drift
         encoder.save(run / "encoder.npz")
         write_json(run / "environment.json", _environment())
         write_json(run / "config.json", described)  # last: a folder with it is complete
@@ -145,7 +154,7 @@ def _check_described(run: Path, log: EventLog, described: dict[str, Any], allow_
 
 def _is_of_model(name: str) -> bool:
     """With another value of such a setting, a checkpoint would mean something else, or nothing."""
-    if name in ("config.model.dropout", "config.model.id_dropout", "config.model.attention", "config.model.dtype"):
+    if name in _OF_TRAINING:
         return False
     return name.startswith(("config.model.", "config.inputs.", "config.batches.window", "config.seed", "log.", "data."))
 
@@ -199,11 +208,17 @@ def read_run(run: Path) -> tuple[EventLogSpec, TrainConfig, Encoder]:
         raise InputError(
             f"{run / 'config.json'} must be as `siren-rope train` {__version__} writes it, but is not: {error}"
         ) from None
+    return spec, config, _read_encoder(run)
+
+
+def _read_encoder(run: Path) -> Encoder:
     try:
-        encoder = Encoder.load(run / "encoder.npz")
+        return Encoder.load(run / "encoder.npz")
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{run / 'encoder.npz'} is damaged or missing: {error}") from None
-    return spec, config, encoder
+        raise InputError(
+            f"{run / 'encoder.npz'} must be as `siren-rope train` {__version__} writes it, but is damaged, missing or "
+            f"of another version: {error}"
+        ) from None
 
 
 def _described(run: Path) -> dict[str, Any]:
