@@ -22,11 +22,12 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import tyro
 from rich.table import Table
 
-from siren_rope_jax.data.event_log import read_event_log
+from siren_rope_jax.data.event_log import TEST, TRAIN, read_event_log
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
 from siren_rope_jax.data.sources import prepare_deskdrop, prepare_kuairand_pure
@@ -54,11 +55,15 @@ class Defaults:
     """Logs to take; all if none is given."""
     seed: int = 0
     """Of the training."""
+    seeds: int = 1
+    """How many, from `seed` on."""
+    draw: int = 0
+    """Which of KuaiRand's users its 5 % and 20 % are."""
 
 
 def describe(name: str, experiment: Defaults) -> Path:
     """Writes the log of that name, if it is not there, and returns its description."""
-    folder = experiment.out / name / "log"
+    folder = experiment.out / (f"{name}-draw-{experiment.draw}" if experiment.draw else name) / "log"
     if (folder / "log.toml").exists():
         return folder / "log.toml"
     kind, _, size = name.partition("-")
@@ -66,10 +71,11 @@ def describe(name: str, experiment: Defaults) -> Path:
         return write_simulated_log(simulate(SimulatorConfig(users=int(size), seed=1)), folder)
     if kind == "deskdrop":
         return prepare_deskdrop(experiment.deskdrop, folder)
-    return prepare_kuairand_pure(_users_of_kuairand(experiment.kuairand, int(size), folder / "data"), folder)
+    users = _users_of_kuairand(experiment.kuairand, int(size), folder / "data", seed=experiment.draw)
+    return prepare_kuairand_pure(users, folder)
 
 
-def _users_of_kuairand(data: Path, percent: int, folder: Path) -> Path:
+def _users_of_kuairand(data: Path, percent: int, folder: Path, *, seed: int) -> Path:
     """Copies the events of so many percent of the users."""
     if percent == 100:
         return data
@@ -78,7 +84,7 @@ def _users_of_kuairand(data: Path, percent: int, folder: Path) -> Path:
         path = data / file if (data / file).exists() else data / f"{file}.gz"
         table = pl.read_csv(path, infer_schema=False)
         if file == _EVENTS_FILE:
-            users = table["user_id"].unique().sort().sample(fraction=percent / 100, seed=0)
+            users = table["user_id"].unique().sort().sample(fraction=percent / 100, seed=seed)
             table = table.filter(pl.col("user_id").is_in(users.implode()))
         table.write_csv(folder / file)
     return folder
@@ -90,34 +96,46 @@ LOGS = ("feed-34", "kuairand-5", "kuairand-20", "deskdrop", "kuairand-100", "fee
 def main(experiment: Defaults) -> None:
     """Trains, compares and prints."""
     console = make_console()
-    table = Table("log", "training events", "steps", "task", "boosting", "SIREN-RoPE, defaults", "difference")
+    table = Table("log", "training events", "steps", "task", "test positives", "boosting", "SIREN-RoPE less boosting")
     results = {}
     for name in experiment.only or LOGS:
-        console.print(f"\n{name}")
         description = describe(name, experiment)
         log = read_event_log(EventLogSpec.from_toml(description))
-        config = TrainConfig(seed=experiment.seed)
-        baselines, _ = read_baselines(description, log, config.inputs)
+        baselines, _ = read_baselines(description, log, TrainConfig().inputs)
         if baselines is None:
-            fitted = fit_baselines(log, config.inputs, console=console)
+            fitted = fit_baselines(log, TrainConfig().inputs, console=console)
             write_json(baselines_file(description), fitted)
             baselines = fitted["baselines"]
-        run = experiment.out / name / f"run-{experiment.seed}"
-        ours = train(log, config, run, console=console)["test"]
-        training = json.loads((run / "training.json").read_text())
-        events = int((log.period == 0).sum())
+        trained = []
+        for seed in range(experiment.seed, experiment.seed + experiment.seeds):
+            console.print(f"\n{name}, seed {seed}")
+            run = description.parents[1] / f"run-{seed}"
+            metrics = train(log, TrainConfig(seed=seed), run, console=console)["test"]
+            trained.append((metrics, json.loads((run / "training.json").read_text())))
         results[name] = {
-            "training_events": events,
-            "steps": training["steps"],
-            "seconds": training["seconds"],
-            "ne": {},
+            "training_events": int((log.period == TRAIN).sum()),
+            "steps": [training["steps"] for _, training in trained],
+            "seconds": [training["seconds"] for _, training in trained],
+            "tasks": {
+                task: {
+                    "positives": float(np.nansum(labels)),
+                    "boosting": baselines["gradient_boosting"]["test"][task]["ne"],
+                    "defaults": [metrics[task]["ne"] for metrics, _ in trained],
+                }
+                for task, labels in zip(log.task_names, log.labels[log.period == TEST].T, strict=True)
+            },
         }
-        for task in log.task_names:
-            boosting = baselines["gradient_boosting"]["test"][task]["ne"]
-            results[name]["ne"][task] = {"boosting": boosting, "defaults": ours[task]["ne"]}
-            shown = [f"{value:.4f}" for value in (boosting, ours[task]["ne"])]
+        for task, ne in results[name]["tasks"].items():
+            less = np.array(ne["defaults"]) - ne["boosting"]
+            spread = f" ({less.min():+.4f} to {less.max():+.4f})" if len(less) > 1 else ""
             table.add_row(
-                name, f"{events:,}", f"{training['steps']:,}", task, *shown, f"{ours[task]['ne'] - boosting:+.4f}"
+                name,
+                f"{results[name]['training_events']:,}",
+                ", ".join(map(str, results[name]["steps"])),
+                task,
+                f"{ne['positives']:,.0f}",
+                f"{ne['boosting']:.4f}",
+                f"{less.mean():+.4f}{spread}",
             )
         write_json(experiment.out / "results.json", results)
     console.print(table)
