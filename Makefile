@@ -1,11 +1,14 @@
 # Two commands do everything on a machine that has python3, make and git: `make demo` and `make test`.
 # PYTHON=python3.12 picks an interpreter; each version has a virtual environment of its own.
 PYTHON ?= python3
-VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+ifeq ($(VERSION),)
+$(error PYTHON must name a Python 3.11 or later that runs, but is $(PYTHON))
+endif
 VENV ?= .venv$(if $(filter-out 3.11,$(VERSION)),-$(VERSION))
 BIN := $(VENV)/bin
 
-.PHONY: demo bench test test-tpu drill check clean
+.PHONY: demo bench test quick test-tpu drill check fix coverage clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -22,6 +25,10 @@ bench: $(VENV)/installed
 test: check
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+# In less than a minute and a half, whether a change broke something: all but the tests marked slow.
+quick: check
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not tpu and not drill'
+
 # In an environment of its own: with the TPU library beside it, jax looks for a TPU first.
 test-tpu:
 	$(MAKE) VENV=$(VENV)-tpu $(VENV)-tpu/installed
@@ -36,6 +43,15 @@ check: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
+
+fix: $(VENV)/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Which lines no test runs, those that child processes run included.
+coverage: $(VENV)/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt coverage pytest-cov
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=siren_rope_jax --cov-report=term-missing:skip-covered
 
 clean:
 	rm -rf .venv* runs .pytest_cache .ruff_cache .hypothesis build *.egg-info
