@@ -37,10 +37,10 @@ from siren_rope_jax.train.metrics import cross_entropy, expected_ne, paired_boot
 from siren_rope_jax.train.optimizer import OptimizerConfig
 from siren_rope_jax.train.session import load_recommender
 
-ORDINAL, SIREN = "ordinal RoPE", "SIREN-RoPE"
+ORDINAL, EMBEDDING, SIREN = "ordinal RoPE", "time in the embedding", "SIREN-RoPE"
 VARIANTS = {
     ORDINAL: {"rotary": RotaryConfig(kind="ordinal")},
-    "time in the embedding": {"rotary": RotaryConfig(kind="ordinal"), "encodings": ("calendar",)},
+    EMBEDDING: {"rotary": RotaryConfig(kind="ordinal"), "encodings": ("calendar",)},
     "TO-RoPE": {"rotary": RotaryConfig(kind="time_order")},
     SIREN: {"rotary": RotaryConfig(kind="siren")},
 }
