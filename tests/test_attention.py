@@ -294,7 +294,7 @@ def test_arguments_that_do_not_fit_are_refused_in_one_sentence(wrong, parts):
 
 @pytest.mark.parametrize("implementation", ["plain", "chunked"])
 @pytest.mark.parametrize("lowest", [-np.inf, float(np.finfo(np.float32).min), -1e30])
-def test_a_bias_that_hides_all_that_an_event_may_see_would_show_it_the_future(lowest, implementation):
+def test_a_bias_that_hides_all_that_an_event_may_see_never_shows_it_the_future(lowest, implementation):
     """With -inf it sees nothing; with a finite number, however low, the softmax is over what it may see."""
     key = jax.random.normal(jax.random.key(0), (1, 5, 1, 2))
     value = jnp.asarray([1.0, 2.0, 4.0, 100.0, 7.0]).reshape(1, 5, 1, 1)

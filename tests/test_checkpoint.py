@@ -83,7 +83,7 @@ def run(pristine, tmp_path):
     return Path(shutil.copytree(pristine, tmp_path / "run"))
 
 
-def test_a_state_donated_while_it_is_written_would_be_saved_with_later_values(tmp_path):
+def test_a_state_donated_while_it_is_written_keeps_the_values_it_was_saved_with(tmp_path):
     state = state_of(1, size=300_000)
     later = jax.jit(lambda state: jax.tree.map(lambda x: x + 1, state), donate_argnums=0)
     shapes, config, truths = like(state), CheckpointConfig(latest=9), {}
@@ -97,7 +97,7 @@ def test_a_state_donated_while_it_is_written_would_be_saved_with_later_values(tm
             chex.assert_trees_all_equal(jax.device_get(restored), truth, strict=True)
 
 
-def test_progress_that_changes_while_it_is_written_would_be_saved_with_later_values(tmp_path):
+def test_progress_that_changes_while_it_is_written_keeps_the_values_it_was_saved_with(tmp_path):
     progress = {"next": 1, "best": None, "seconds": 0.1}
     with opened(tmp_path) as checkpoints:
         checkpoints.save(state_of(1), progress, mean_ne=None)
@@ -115,7 +115,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_file_would_be_restored_or_end_training(run, damage):
+def test_a_checkpoint_with_any_damaged_file_is_named_and_skipped_for_the_one_before(run, damage):
     whole = {path: path.read_bytes() for path in files_of(run, 20)}
     assert {"manifest.json", "manifest.ocdbt", "_METADATA"} <= {path.name for path in whole}
     for path, content in whole.items():
@@ -133,7 +133,7 @@ def test_a_damaged_file_would_be_restored_or_end_training(run, damage):
 
 @settings(max_examples=40, deadline=None)
 @given(st.data())
-def test_a_flipped_bit_anywhere_would_be_restored(pristine, data):
+def test_a_checkpoint_with_a_bit_flipped_anywhere_is_skipped_for_the_one_before(pristine, data):
     with tempfile.TemporaryDirectory() as folder:
         run = Path(shutil.copytree(pristine, Path(folder) / "run"))
         path = data.draw(st.sampled_from([path for path in files_of(run, 20) if path.stat().st_size]))
@@ -146,7 +146,7 @@ def test_a_flipped_bit_anywhere_would_be_restored(pristine, data):
         assert len(said) == 1
 
 
-def test_damage_to_every_checkpoint_would_start_the_run_anew(run):
+def test_damage_to_every_checkpoint_is_refused_with_each_named_and_nothing_changed(run):
     files_of(run, 10)[0].unlink()
     os.truncate(files_of(run, 20)[-1], 1)
     before = everything_in(run)
@@ -156,7 +156,7 @@ def test_damage_to_every_checkpoint_would_start_the_run_anew(run):
     assert everything_in(run) == before
 
 
-def test_a_run_without_checkpoints_could_not_start(tmp_path):
+def test_a_run_without_checkpoints_has_nothing_to_restore_and_no_folder_is_made(tmp_path):
     with opened(tmp_path / "new") as checkpoints:
         assert checkpoints.restore(like(state_of(0))) is None
         assert checkpoints.steps() == []
@@ -164,7 +164,7 @@ def test_a_run_without_checkpoints_could_not_start(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_what_reads_checkpoints_would_change_them(run):
+def test_what_reads_checkpoints_leaves_them_as_they_are(run):
     os.truncate(files_of(run, 20)[0], 1)
     (run / "checkpoints" / "30.incomplete").mkdir()
     before = everything_in(run)
@@ -175,7 +175,7 @@ def test_what_reads_checkpoints_would_change_them(run):
     assert everything_in(run) == before
 
 
-def test_the_best_would_not_be_the_least_mean_ne_that_verifies(tmp_path):
+def test_the_best_is_the_least_mean_ne_that_verifies(tmp_path):
     save_steps(tmp_path, {10: 0.8, 20: 0.7, 30: None, 40: 0.7, 50: 0.9}, CheckpointConfig(latest=9))
     assert_is_step(restore(tmp_path, best=True), 20)
     said = []
@@ -185,12 +185,12 @@ def test_the_best_would_not_be_the_least_mean_ne_that_verifies(tmp_path):
     assert [line.split(":")[0] for line in said] == ["checkpoint 20 is skipped", "checkpoint 40 is skipped"]
 
 
-def test_without_a_validation_there_would_be_no_best(tmp_path):
+def test_without_a_validation_the_newest_is_the_best(tmp_path):
     save_steps(tmp_path, {10: None, 20: None})
     assert_is_step(restore(tmp_path, best=True), 20)
 
 
-def test_a_wanted_step_would_be_replaced_by_another(run):
+def test_a_wanted_step_is_itself_restored_or_refused(run):
     assert_is_step(restore(run, step=10), 10)
     with raises_one_sentence("must hold checkpoint 15", [20, 10]):
         restore(run, step=15)
@@ -209,19 +209,19 @@ def test_a_wanted_step_would_be_replaced_by_another(run):
     ],
     ids=["shape", "dtype", "more", "less"],
 )
-def test_a_checkpoint_of_another_model_would_be_restored_into_this_one(run, change, message):
+def test_a_checkpoint_of_another_model_is_refused_with_what_differs(run, change, message):
     state = state_of(0)
     with opened(run) as checkpoints, raises_one_sentence("checkpoints/20 is of another model: params/", message):
         checkpoints.restore(like(state._replace(params=change(state.params))))
 
 
-def test_saving_a_step_again_would_change_it_or_fail(run):
+def test_saving_a_step_again_changes_nothing(run):
     before = everything_in(run)
     save_steps(run, {20: 0.1})
     assert everything_in(run) == before
 
 
-def test_a_damaged_step_would_be_lost_or_in_the_way_when_training_comes_to_it_again(run):
+def test_a_damaged_step_is_put_aside_and_written_anew_when_training_comes_to_it_again(run):
     for number in (0, 1):
         damaged = files_of(run, 20)[-1]
         damaged.write_bytes(b"precious")
@@ -240,7 +240,7 @@ def test_a_damaged_step_would_be_lost_or_in_the_way_when_training_comes_to_it_ag
     st.integers(1, 3),
     st.one_of(st.none(), st.integers(1, 4)),
 )
-def test_other_checkpoints_would_be_kept_than_the_latest_the_best_and_every_so_many(mean_nes, latest, every):
+def test_the_latest_the_best_and_every_so_many_checkpoints_are_kept_and_no_others(mean_nes, latest, every):
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder)
         save_steps(run, dict(enumerate(mean_nes, 1)), CheckpointConfig(latest=latest, every=every))
@@ -253,7 +253,7 @@ def test_other_checkpoints_would_be_kept_than_the_latest_the_best_and_every_so_m
             assert checkpoints.steps() == sorted(expected)
 
 
-def test_a_damaged_checkpoint_would_count_as_one_that_is_kept(run):
+def test_a_damaged_checkpoint_stays_where_older_ones_are_removed(run):
     os.truncate(files_of(run, 20)[3], 0)
     save_steps(run, {30: 0.95}, CheckpointConfig(latest=2))
     assert steps_in(run) == [10, 20, 30]
@@ -261,7 +261,7 @@ def test_a_damaged_checkpoint_would_count_as_one_that_is_kept(run):
     assert steps_in(run) == [20, 30, 40]
 
 
-def test_a_run_that_is_set_back_would_lose_what_it_saves_next(run):
+def test_a_run_that_is_set_back_keeps_what_it_saves_next(run):
     with opened(run, CheckpointConfig(latest=1)) as checkpoints:
         checkpoints.restore(like(state_of(0)), step=10)
         checkpoints.save(state_of(15), {"next": 15}, mean_ne=None)
@@ -274,7 +274,7 @@ def test_a_run_that_is_set_back_would_lose_what_it_saves_next(run):
         assert checkpoints.steps() == [10, 30]
 
 
-def test_the_latest_would_be_named_wrongly(run):
+def test_the_latest_is_the_checkpoint_that_was_last_restored_or_saved(run):
     with opened(run) as checkpoints:
         checkpoints.restore(like(state_of(0)), step=10)
         assert checkpoints.describe_latest() == f"{run}/checkpoints/10"
@@ -295,7 +295,7 @@ def forks():
 
 
 @pytest.mark.parametrize("moment", [*MOMENTS, 0.03, 0.1, 0.17, 0.24])
-def test_a_process_killed_while_it_saves_would_take_earlier_work_with_it(run, forks, moment):
+def test_a_process_killed_while_it_saves_leaves_the_last_completed_checkpoint_sound(run, forks, moment):
     process = forks.Process(target=save_and_die, args=(str(run), moment))
     process.start()
     process.join(60)
@@ -324,7 +324,7 @@ def no_file_larger_than(size):
 
 @pytest.mark.parametrize("size", [100, 30_000], ids=["state", "manifest"])
 @pytest.mark.parametrize("notice", ["wait", "save", "restore", "close"])
-def test_a_full_disk_would_go_unnoticed_or_harm_what_was_saved(run, notice, size):
+def test_a_full_disk_is_said_in_one_sentence_and_harms_nothing_that_was_saved(run, notice, size):
     checkpoints = Checkpoints(run)
     checkpoints.restore(like(state_of(0)))
     calls = {
@@ -347,7 +347,7 @@ def test_a_full_disk_would_go_unnoticed_or_harm_what_was_saved(run, notice, size
         assert_is_step(restore(run), 30)
 
 
-def test_a_folder_that_cannot_be_written_would_end_in_a_traceback(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_refused_with_the_reason_and_the_path(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise OSError(30, os.strerror(30), "checkpoints/1.incomplete")
 
@@ -356,7 +356,7 @@ def test_a_folder_that_cannot_be_written_would_end_in_a_traceback(tmp_path, monk
         checkpoints.save(state_of(1), {}, mean_ne=None)
 
 
-def test_an_old_checkpoint_would_be_removed_before_the_new_one_is_complete(run, monkeypatch):
+def test_old_checkpoints_stay_until_the_new_one_is_complete(run, monkeypatch):
     def fail(*_):
         raise OSError(28, os.strerror(28))
 
@@ -367,7 +367,7 @@ def test_an_old_checkpoint_would_be_removed_before_the_new_one_is_complete(run, 
     assert steps_in(run) == [10, 20]
 
 
-def test_the_list_would_hide_what_is_there_or_damaged(tmp_path, capsys):
+def test_the_list_shows_what_is_there_and_what_is_damaged(tmp_path, capsys):
     metrics = {"like": {"ne": 0.81234, "auc": 0.7, "log_loss": 0.5}}
     with opened(tmp_path, CheckpointConfig(latest=9)) as checkpoints:
         checkpoints.save(state_of(10), {"metrics": metrics}, mean_ne=0.8)
@@ -389,17 +389,17 @@ def test_the_list_would_hide_what_is_there_or_damaged(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("field", "value"), [("seconds", -1.0), ("latest", 0), ("every", 0)])
-def test_settings_that_keep_nothing_would_be_accepted(field, value):
+def test_checkpoint_settings_outside_their_range_are_refused(field, value):
     with raises_one_sentence(field, value):
         CheckpointConfig(**{field: value})
 
 
-def test_a_mean_ne_that_no_other_can_be_compared_with_would_become_the_best(tmp_path):
+def test_a_mean_ne_that_no_other_can_be_compared_with_is_refused(tmp_path):
     with opened(tmp_path) as checkpoints, raises_one_sentence("mean_ne must be finite", "nan"):
         checkpoints.save(state_of(1), {}, mean_ne=float("nan"))
 
 
-def test_a_checkpoint_could_be_restored_only_by_as_many_processes_and_devices_as_wrote_it(tmp_path):
+def test_a_checkpoint_of_two_processes_is_restored_over_other_meshes_and_by_one_process(tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]

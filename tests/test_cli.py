@@ -45,7 +45,7 @@ def _refused(capsys, arguments, *fragments, code=2):
         assert fragment in message
 
 
-def test_a_field_could_not_be_overridden_by_name(run):
+def test_nested_settings_can_be_overridden_by_name(run):
     config = json.loads((run / "config.json").read_text())["config"]
     assert config["model"]["width"] == 8
     assert config["model"]["rotary"]["width"] == 8
@@ -55,7 +55,7 @@ def test_a_field_could_not_be_overridden_by_name(run):
 @pytest.mark.parametrize(
     "command", ["train", "evaluate", "score", "baselines", "audit", "checkpoints", "simulate", "prepare"]
 )
-def test_help_would_leave_an_option_unexplained(command, capsys):
+def test_help_explains_every_option(command, capsys):
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])
     assert caught.value.code == 0
@@ -67,7 +67,7 @@ def test_help_would_leave_an_option_unexplained(command, capsys):
     assert not re.findall(r"^ ?.? *--[^\n]*\n[^\w\n]*\(default", shown, re.MULTILINE)
 
 
-def test_python_m_would_not_run_the_command_line():
+def test_python_m_runs_the_command_line():
     done = subprocess.run(
         [sys.executable, "-m", "siren_rope_jax", "--help"], capture_output=True, text=True, check=True, timeout=120
     )
@@ -77,7 +77,7 @@ def test_python_m_would_not_run_the_command_line():
 
 
 @pytest.mark.parametrize("chosen", [None, "glibc.malloc.hugetlb=0"], ids=["unset", "by the user"])
-def test_huge_pages_would_not_be_kept_said_and_left_to_the_user(chosen):
+def test_huge_pages_are_turned_on_and_said_unless_the_user_has_set_them(chosen):
     code = "from siren_rope_jax.cli import keep_memory as p; p(); import os, sys; print(os.environ, sys.argv)"
     environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
     if chosen is not None:
@@ -92,14 +92,14 @@ def test_huge_pages_would_not_be_kept_said_and_left_to_the_user(chosen):
     assert said == (chosen is None and asked_for is not None)
 
 
-def test_evaluate_would_change_the_metrics_of_a_run(run, capsys):
+def test_evaluate_leaves_the_metrics_of_a_run_as_they_are(run, capsys):
     before = (run / "metrics.json").read_bytes()
     main(["evaluate", str(run)])
     assert (run / "metrics.json").read_bytes() == before
     assert "long_dwell" in capsys.readouterr().out
 
 
-def test_scores_would_not_follow_the_rows_of_the_file(run, feed, tmp_path):
+def test_scores_follow_the_rows_of_the_file(run, feed, tmp_path):
     events = pl.read_parquet(feed / "events.parquet")
     last = events["time"].max()
     known = events.filter(pl.col("user_id") == 7).tail(3)
@@ -215,7 +215,7 @@ def test_a_run_of_another_version_names_the_setting_that_is_unknown(run, tmp_pat
     _refused(capsys, ["evaluate", copy], "ModelConfig has no setting time_in_embedding in this version")
 
 
-def test_bad_input_would_end_in_a_traceback_or_leave_files_behind(feed, run, tmp_path, capsys):
+def test_bad_input_is_refused_without_a_traceback_and_leaves_no_files_behind(feed, run, tmp_path, capsys):
     out = tmp_path / "out"
     missing = tmp_path / "missing.toml"
     _refused(capsys, ["train", missing, "--out", out], str(missing))
@@ -242,7 +242,7 @@ def test_bad_input_would_end_in_a_traceback_or_leave_files_behind(feed, run, tmp
     assert not out.exists()
 
 
-def test_sigterm_would_lose_the_work_or_hide_that_the_run_is_unfinished(feed, tmp_path):
+def test_sigterm_saves_the_work_and_says_where_the_run_stopped_and_how_to_resume(feed, tmp_path):
     run = tmp_path / "run"
     command = [sys.executable, "-m", "siren_rope_jax", "train", str(feed / "log.toml"), "--out", str(run), *TINY]
     command += ["--steps", "100000", "--evaluations", "1000"]

@@ -148,7 +148,7 @@ def test_training_is_steered_by_the_validation_events_of_as_many_users_as_asked_
     np.testing.assert_array_equal(few, every & np.isin(log.user, users))
 
 
-def test_a_run_folder_without_its_parts_would_be_useless(finished, log):
+def test_the_folder_of_a_finished_run_holds_every_part_and_nothing_else(finished, log):
     run, metrics = finished
     expected = {
         "config.json",
@@ -170,7 +170,7 @@ def test_a_run_folder_without_its_parts_would_be_useless(finished, log):
 
 
 @pytest.mark.parametrize(("number", "step"), [(signal.SIGINT, 3), (signal.SIGTERM, STEPS // 2)])
-def test_an_interrupted_run_would_end_elsewhere_than_an_uninterrupted_one(
+def test_an_interrupted_run_ends_with_the_parameters_and_metrics_of_an_uninterrupted_one(
     log, finished, tmp_path, monkeypatch, number, step
 ):
     run = tmp_path / "run"
@@ -191,19 +191,19 @@ def test_an_interrupted_run_would_end_elsewhere_than_an_uninterrupted_one(
     assert metrics == whole_metrics
 
 
-def test_a_second_call_on_a_finished_run_would_train_again_or_change_it(log, finished):
+def test_a_second_call_on_a_finished_run_returns_its_metrics_and_keeps_its_parameters(log, finished):
     run, metrics = finished
     before = _parameters(run)
     assert train(log, CONFIG, run, console=_silent()) == metrics
     chex.assert_trees_all_equal(before, _parameters(run), strict=True)
 
 
-def test_evaluate_would_report_other_metrics_than_training(log, finished):
+def test_evaluate_reports_the_metrics_of_training(log, finished):
     run, metrics = finished
     assert evaluate(log, run) == metrics
 
 
-def test_a_run_of_a_pod_could_not_be_evaluated_without_one(log, finished, tmp_path):
+def test_a_run_with_the_mesh_of_a_pod_is_evaluated_without_one(log, finished, tmp_path):
     run, metrics = finished
     copy = shutil.copytree(run, tmp_path / "copy")
     described = json.loads((copy / "config.json").read_text())
@@ -212,34 +212,34 @@ def test_a_run_of_a_pod_could_not_be_evaluated_without_one(log, finished, tmp_pa
     assert evaluate(log, copy) == metrics
 
 
-def test_a_log_that_hides_every_outcome_could_not_be_trained_on(log, tmp_path):
+def test_a_log_that_hides_every_outcome_can_be_trained_on(log, tmp_path):
     none = {"actions": log.actions[:, :0], "action_known": log.action_known[:, :0]}
     blind = dataclasses.replace(log, **none, action_pending=log.action_pending[:0], action_names=())
     metrics = train(blind, dataclasses.replace(CONFIG, steps=2), tmp_path / "run", console=_silent())
     assert metrics["test"]["like"]["ne"] > 0
 
 
-def test_two_trainers_would_share_a_folder(log, finished):
+def test_a_folder_that_another_trainer_holds_is_refused(log, finished):
     run, _ = finished
     with lock_run(run), pytest.raises(InputError, match="being trained by another process"):
         train(log, CONFIG, run, console=_silent())
 
 
-def test_evaluate_would_accept_a_log_that_changed(log, finished):
+def test_evaluate_refuses_a_log_that_changed(log, finished):
     run, _ = finished
     changed = dataclasses.replace(log, labels=1 - log.labels)
     with pytest.raises(InputError, match="have changed since"):
         evaluate(changed, run)
 
 
-def test_other_settings_would_silently_continue_a_run(log, finished):
+def test_a_run_refuses_other_settings_and_names_both_values(log, finished):
     run, _ = finished
     other = dataclasses.replace(CONFIG, optimizer=OptimizerConfig(learning_rate=0.5))
     with pytest.raises(InputError, match=r"config.optimizer.learning_rate \(there 0.003, here 0.5\)"):
         train(log, other, run, console=_silent())
 
 
-def test_a_finished_run_would_claim_settings_that_it_was_not_trained_with(log, finished, tmp_path):
+def test_a_finished_run_keeps_the_settings_that_it_was_trained_with(log, finished, tmp_path):
     run, metrics = finished
     copy = shutil.copytree(run, tmp_path / "copy")
     before = (copy / "config.json").read_bytes()
@@ -250,7 +250,7 @@ def test_a_finished_run_would_claim_settings_that_it_was_not_trained_with(log, f
     assert (copy / "config.json").read_bytes() == before
 
 
-def test_more_steps_could_not_be_added_or_would_be_forgotten(log, finished, tmp_path):
+def test_more_steps_can_be_added_and_are_said_and_stored(log, finished, tmp_path):
     run, _ = finished
     copy = shutil.copytree(run, tmp_path / "copy")
     longer = dataclasses.replace(CONFIG, steps=STEPS + 2, evaluations=1)
@@ -272,20 +272,20 @@ def test_more_steps_could_not_be_added_or_would_be_forgotten(log, finished, tmp_
     ],
     ids=["seconds", "every"],
 )
-def test_checkpoints_would_not_be_written_when_they_are_asked_for(log, tmp_path, checkpoints, steps):
+def test_checkpoints_are_written_when_they_are_asked_for(log, tmp_path, checkpoints, steps):
     config = dataclasses.replace(CONFIG, steps=5, evaluations=1, checkpoints=checkpoints)
     train(log, config, tmp_path / "run", console=_silent())
     assert {int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()} == steps
 
 
-def test_a_folder_with_other_files_would_be_written_into(log, tmp_path):
+def test_a_folder_with_other_files_is_refused_and_left_as_it_was(log, tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(InputError, match="holds something else"):
         train(log, CONFIG, tmp_path, console=_silent())
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_diverged_step_would_be_saved_over_a_good_checkpoint(log, tmp_path, monkeypatch):
+def test_a_diverged_step_ends_training_with_only_the_last_good_checkpoint_saved(log, tmp_path, monkeypatch):
     run = tmp_path / "run"
 
     def poison(batch):
@@ -300,7 +300,7 @@ def test_a_diverged_step_would_be_saved_over_a_good_checkpoint(log, tmp_path, mo
     assert [path.name for path in (run / "checkpoints").iterdir() if path.is_dir()] == [str(STEPS // 2)]
 
 
-def test_a_configuration_that_does_not_fit_would_leave_a_folder_behind(log, tmp_path):
+def test_a_configuration_that_does_not_fit_is_refused_and_no_folder_is_left(log, tmp_path):
     run = tmp_path / "run"
     for config, message in (
         (dataclasses.replace(CONFIG, task_weights=(1.0,)), "task_weights"),
@@ -312,7 +312,7 @@ def test_a_configuration_that_does_not_fit_would_leave_a_folder_behind(log, tmp_
     assert not run.exists()
 
 
-def test_tensorboard_would_lack_what_users_watch(finished):
+def test_tensorboard_holds_what_users_watch(finished):
     run, _ = finished
     written = b"".join(path.read_bytes() for path in (run / "tensorboard").iterdir())
     for name in ("loss", "learning_rate", "gradient_norm", "events_per_second", "fill", "loss_like"):
@@ -321,13 +321,13 @@ def test_tensorboard_would_lack_what_users_watch(finished):
         assert name in written
 
 
-def test_the_loaded_recommender_would_not_be_the_trained_one(finished):
+def test_the_loaded_recommender_has_the_parameters_of_the_best_checkpoint(finished):
     run, _ = finished
     model = load_recommender(run)
     _, params = load_session(run)
     chex.assert_trees_all_equal(jax.tree.leaves(params), jax.tree.leaves(nnx.state(model)), strict=True)
 
 
-def test_no_checkpoint_would_end_in_a_traceback(log, finished, tmp_path):
+def test_evaluate_refuses_a_folder_that_is_no_run(log, finished, tmp_path):
     with pytest.raises(InputError, match="must be a folder that `siren-rope train` wrote"):
         evaluate(log, tmp_path / "nowhere")

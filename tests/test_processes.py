@@ -27,13 +27,13 @@ def joined(monkeypatch):
     return calls
 
 
-def test_the_flag_to_train_alone_would_be_overruled_by_the_environment(joined, monkeypatch):
+def test_the_flag_to_train_alone_overrules_the_environment(joined, monkeypatch):
     monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "a,b")
     join(ProcessConfig(count=1))
     assert not joined
 
 
-def test_a_process_alone_would_wait_for_others(joined):
+def test_a_process_alone_joins_no_job(joined):
     join(ProcessConfig())
     assert not joined
 
@@ -48,7 +48,7 @@ def test_a_process_alone_would_wait_for_others(joined):
     ],
     ids=["GKE", "GKE, slices of one host", "Open MPI", "Slurm"],
 )
-def test_a_job_that_the_environment_names_would_not_be_joined(joined, monkeypatch, environment):
+def test_a_job_that_the_environment_names_is_joined(joined, monkeypatch, environment):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     join(ProcessConfig(heartbeat_seconds=30))
@@ -57,7 +57,7 @@ def test_a_job_that_the_environment_names_would_not_be_joined(joined, monkeypatc
     assert options["heartbeat_timeout_seconds"] == 30
 
 
-def test_a_cloud_tpu_vm_whose_metadata_name_the_job_would_not_be_joined(joined, monkeypatch):
+def test_a_cloud_tpu_vm_joins_its_job_unless_it_is_told_to_skip_the_metadata(joined, monkeypatch):
     monkeypatch.setattr(processes.glob, "glob", lambda pattern: ["/dev/accel0"] if "accel" in pattern else [])
     monkeypatch.setattr(processes.importlib.util, "find_spec", lambda name: object())
     join(ProcessConfig())
@@ -72,26 +72,26 @@ def test_a_cloud_tpu_vm_whose_metadata_name_the_job_would_not_be_joined(joined, 
     [{"TPU_WORKER_HOSTNAMES": "localhost"}, {"SLURM_STEP_NODELIST": "n", "SLURM_PROCID": "0", "SLURM_NTASKS": "1"}],
     ids=["one TPU host", "one task of Slurm"],
 )
-def test_a_job_of_one_process_would_be_joined(joined, monkeypatch, environment):
+def test_a_job_of_one_process_is_not_joined(joined, monkeypatch, environment):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     join(ProcessConfig())
     assert not joined
 
 
-def test_a_first_process_that_does_not_answer_would_end_in_a_stack_of_the_runtime(joined):
+def test_a_first_process_that_does_not_answer_is_named_and_the_job_is_not_joined(joined):
     with pytest.raises(ProcessLostError, match=r"process 0 does not answer at localhost:\d+ after 1 s .* start it"):
         join(ProcessConfig(f"localhost:{free_port()}", 2, 1, join_seconds=1))
     assert not joined
 
 
-def test_flags_would_not_go_before_the_environment(joined, monkeypatch):
+def test_flags_go_before_the_environment(joined, monkeypatch):
     monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "a,b")
     join(ProcessConfig("host:1234", 3, 0))
     assert joined[0][0] == ("host:1234", 3, 0)
 
 
-def test_a_job_that_cannot_be_joined_would_end_in_a_traceback(joined, monkeypatch):
+def test_a_job_that_cannot_be_joined_ends_in_one_sentence(joined, monkeypatch):
     def fail(*arguments, **options):
         raise RuntimeError("Barrier timed out\nmore than a user wants to read")
 
@@ -111,12 +111,12 @@ def test_a_job_that_cannot_be_joined_would_end_in_a_traceback(joined, monkeypatc
         ({"heartbeat_seconds": 0}, "heartbeat_seconds must lie"),
     ],
 )
-def test_flags_that_name_no_job_would_be_taken(fields, message):
+def test_flags_that_fit_no_job_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         ProcessConfig(**fields)
 
 
-def test_alone_the_first_process_would_not_decide_for_itself():
+def test_alone_the_first_process_decides_for_itself():
     assert decided_by_first(lambda: {"step": 3}) == {"step": 3}
     assert greatest(3, 0) == (3, 0)
     with pytest.raises(ZeroDivisionError):
@@ -145,7 +145,7 @@ print(json.dumps(found))
 """
 
 
-def test_three_processes_would_not_agree_with_the_first_and_on_the_greatest():
+def test_three_processes_agree_with_the_first_and_on_the_greatest():
     coordinator = f"localhost:{free_port()}"
     running = [
         subprocess.Popen(

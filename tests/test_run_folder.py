@@ -34,7 +34,7 @@ def opened(tmp_path):
     return reopen
 
 
-def test_a_setting_that_changed_would_go_unnoticed(opened, tmp_path):
+def test_changed_settings_are_named_and_refused_and_the_stored_ones_stay(opened, tmp_path):
     before = (tmp_path / "run" / "config.json").read_bytes()
     with pytest.raises(
         InputError, match=r"config.optimizer.learning_rate \(there 0.003, here 0.5\); config.steps"
@@ -44,7 +44,7 @@ def test_a_setting_that_changed_would_go_unnoticed(opened, tmp_path):
     assert (tmp_path / "run" / "config.json").read_bytes() == before
 
 
-def test_an_allowed_change_would_go_unsaid_or_be_forgotten(opened, tmp_path):
+def test_an_allowed_change_of_settings_is_said_and_stored(opened, tmp_path):
     (line,) = opened(DRIFTED, allow_drift=True)
     assert "config.optimizer.learning_rate (there 0.003, here 0.5); config.steps (there 4, here 9)" in line
     _, config, _ = read_run(tmp_path / "run")
@@ -60,7 +60,7 @@ def test_an_allowed_change_would_go_unsaid_or_be_forgotten(opened, tmp_path):
         ({"seed": 7}, "config.seed"),
     ],
 )
-def test_another_model_would_go_on_from_the_checkpoints_of_this_one(opened, tmp_path, changed, name):
+def test_settings_that_make_another_model_are_refused_even_where_drift_is_allowed(opened, tmp_path, changed, name):
     before = (tmp_path / "run" / "config.json").read_bytes()
     with pytest.raises(InputError, match=f"another model or other data, which differs in {name} "):
         opened(dataclasses.replace(CONFIG, **changed), allow_drift=True)
@@ -108,39 +108,39 @@ def test_a_run_goes_on_where_means_are_rounded_in_another_way(opened, tmp_path):
     assert opened(CONFIG) == []
 
 
-def test_a_path_that_orbax_takes_for_a_pattern_would_lose_every_parameter(tmp_path):
+def test_a_path_that_orbax_takes_for_a_pattern_is_refused_and_nothing_is_made(tmp_path):
     with pytest.raises(InputError, match=r"must be a path without \["), lock_run(tmp_path / "run[1]"):
         pass
     assert not list(tmp_path.iterdir())
 
 
-def test_processes_that_share_no_folder_would_wait_for_each_other(opened, monkeypatch):
+def test_processes_that_share_no_folder_are_refused(opened, monkeypatch):
     monkeypatch.setattr(run_folder, "_SEEN_SECONDS", 0.3)
     monkeypatch.setattr(run_folder, "greatest", lambda unseen: (1,))  # as another process finds
     with pytest.raises(InputError, match="must be a folder that all processes share"):
         opened(CONFIG)
 
 
-def test_a_fresh_volume_could_not_hold_a_run(tmp_path):
+def test_a_fresh_volume_with_its_lost_and_found_is_accepted_as_a_run_folder(tmp_path):
     (tmp_path / "lost+found").mkdir()
     with lock_run(tmp_path):
         pass
 
 
-def test_other_devices_could_not_go_on_with_a_run(opened, tmp_path):
+def test_a_run_goes_on_with_another_mesh_and_stores_it(opened, tmp_path):
     spread = dataclasses.replace(CONFIG, mesh=MeshConfig(model=2))
     assert opened(spread) == []
     assert json.loads((tmp_path / "run" / "config.json").read_text())["config"]["mesh"]["model"] == 2
 
 
 @pytest.mark.parametrize("allow_drift", [False, True])
-def test_a_run_would_go_on_with_other_data(opened, allow_drift):
+def test_other_data_are_refused_even_where_drift_is_allowed(opened, allow_drift):
     changed = "was trained on 9 events of log.csv, but these files have changed since and hold 10 events now"
     with pytest.raises(InputError, match=changed):
         opened(CONFIG, log=small_log([5, 5]), allow_drift=allow_drift)
 
 
-def test_processes_would_train_on_different_data(opened, monkeypatch):
+def test_processes_that_read_different_events_are_refused(opened, monkeypatch):
     monkeypatch.setattr(processes, "decided_by_first", lambda decide: decide() | {"digest": "of process 0"})
     with pytest.raises(InputError, match="process 0 reads other events than process 0: give all"):
         opened(CONFIG)

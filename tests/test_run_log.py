@@ -28,7 +28,7 @@ def events_of(run):
     return found
 
 
-def test_a_flushed_step_would_not_be_readable_while_training_goes_on(tmp_path):
+def test_a_flushed_step_is_readable_while_training_goes_on(tmp_path):
     log = RunLog(tmp_path, first_step=1)
     log.add_step(METRICS, ("like", "dwell"), 1, learning_rate=0.1)
     log.add_validation({"like": {"ne": 0.8, "auc": None}}, 0.8, 1)
@@ -42,7 +42,7 @@ def test_a_flushed_step_would_not_be_readable_while_training_goes_on(tmp_path):
     log.close()
 
 
-def test_a_run_resumed_within_the_second_would_empty_what_was_logged(tmp_path, monkeypatch):
+def test_a_run_resumed_within_the_second_keeps_what_was_logged(tmp_path, monkeypatch):
     monkeypatch.setattr("time.time", lambda: 1_700_000_000.0)  # a clock that was set back does the same
     for first in (1, 3):
         log = RunLog(tmp_path, first_step=first)
@@ -54,7 +54,7 @@ def test_a_run_resumed_within_the_second_would_empty_what_was_logged(tmp_path, m
     assert starts == [3]
 
 
-def test_a_full_disk_would_stop_training_for_ever_or_with_a_traceback(tmp_path):
+def test_logging_to_a_full_disk_ends_in_one_sentence(tmp_path):
     log, limit = RunLog(tmp_path, first_step=1), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limit[1]))
     try:

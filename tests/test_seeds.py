@@ -55,7 +55,7 @@ def parameters(run):
     return jax.tree.map(np.asarray, load_session(run)[1])
 
 
-def test_a_seed_among_others_would_end_elsewhere_than_alone(together, tmp_path, silent):
+def test_a_seed_among_others_has_the_metrics_and_settings_that_it_has_alone(together, tmp_path, silent):
     index = 1
     run, metrics = together
     alone = train(LOG, dataclasses.replace(CONFIG, seed=SEEDS[index]), tmp_path / "alone", console=silent)
@@ -69,14 +69,16 @@ def test_a_seed_among_others_would_end_elsewhere_than_alone(together, tmp_path, 
     assert configs[0] == configs[1]
 
 
-def test_seeds_would_be_one_seed_several_times(together):
+def test_seeds_differ_in_parameters_and_metrics(together):
     run, metrics = together
     assert metrics[0] != metrics[1]
     first, second = (jax.tree.leaves(parameters(run / f"seed-{seed}")) for seed in SEEDS)
     assert any(np.any(a != b) for a, b in zip(first, second, strict=True))
 
 
-def test_interrupted_seeds_would_end_elsewhere_than_uninterrupted_ones(together, tmp_path, silent, monkeypatch):
+def test_interrupted_seeds_of_which_one_lost_its_first_save_end_as_uninterrupted_ones(
+    together, tmp_path, silent, monkeypatch
+):
     run, metrics = together
     real, calls = fit.batches, []
 
@@ -102,7 +104,7 @@ def test_interrupted_seeds_would_end_elsewhere_than_uninterrupted_ones(together,
         chex.assert_trees_all_equal(parameters(tmp_path / f"seed-{seed}"), parameters(run / f"seed-{seed}"))
 
 
-def test_seeds_would_be_set_back_to_nothing_where_they_have_no_step_in_common(together, tmp_path, silent):
+def test_seeds_without_a_step_in_common_and_settings_unfit_for_seeds_are_refused(together, tmp_path, silent):
     run = shutil.copytree(together[0], tmp_path / "runs")
     shutil.rmtree(run / "seed-5" / "checkpoints")
     with pytest.raises(InputError, match="have no checkpoint of the same step: put files back from a copy"):
@@ -115,7 +117,7 @@ def test_seeds_would_be_set_back_to_nothing_where_they_have_no_step_in_common(to
     assert not (tmp_path / "new").exists()
 
 
-def test_seeds_would_go_on_from_an_older_step_than_they_have_in_common(together, tmp_path, silent):
+def test_seeds_go_on_from_the_newest_step_that_they_have_in_common(together, tmp_path, silent):
     run = shutil.copytree(together[0], tmp_path / "runs")
     with open(tmp_path / "said", "w") as file:
         longer = dataclasses.replace(CONFIG, steps=CONFIG.steps + 1)
@@ -123,14 +125,14 @@ def test_seeds_would_go_on_from_an_older_step_than_they_have_in_common(together,
     assert f"seed-5 at step {CONFIG.steps} of {CONFIG.steps + 1}" in (tmp_path / "said").read_text()
 
 
-def test_the_table_of_seeds_would_hide_how_far_they_differ():
+def test_the_table_of_seeds_shows_means_and_how_far_the_seeds_differ():
     metrics = [{"test": {"like": {"ne": ne, "auc": 0.5, "log_loss": None}}, "validation": {}} for ne in (0.8, 0.9, 1.0)]
     cells = [list(column.cells) for column in seeds_table(metrics).columns]
     # Student's t of 2 degrees, 4.3027, times .1 / sqrt(3)
     assert cells == [["test"], ["like"], ["0.9000 ± 0.2484"], ["0.5000 ± 0.0000"], ["-"]]
 
 
-def test_the_command_would_not_train_seeds(tmp_path, capsys):
+def test_the_command_trains_as_many_seeds_as_asked_for_and_refuses_zero(tmp_path, capsys):
     log = write_simulated_log(simulate(SimulatorConfig(users=40)), tmp_path / "feed")
     small = "--model.width 8 --model.heads 1 --model.layers 0 --model.rotary.kind none --steps 1 --evaluations 1"
     main(

@@ -54,7 +54,9 @@ def stopped(trainer, command, tmp_path_factory):
 
 
 @pytest.mark.drill("checkpoint file cut, lost, emptied or flipped")
-def test_a_damaged_file_would_be_restored_or_stop_the_run(drill, trainer, command, stopped, reference, tmp_path):
+def test_a_run_with_a_damaged_checkpoint_file_goes_on_from_the_newest_sound_checkpoint(
+    drill, trainer, command, stopped, reference, tmp_path
+):
     draw = random.Random(5)
     files = sorted(path for path in (stopped / "checkpoints").rglob("*") if path.is_file() and path.stat().st_size > 1)
     for number in range(DAMAGES):
@@ -76,7 +78,7 @@ def test_a_damaged_file_would_be_restored_or_stop_the_run(drill, trainer, comman
 
 
 @pytest.mark.drill("every checkpoint damaged")
-def test_a_run_whose_checkpoints_are_all_damaged_would_silently_start_anew(
+def test_a_run_whose_checkpoints_are_all_damaged_is_refused_until_one_is_put_back(
     drill, trainer, command, stopped, reference, tmp_path
 ):
     run = tmp_path / "run"
@@ -98,7 +100,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_would_silently_start_anew(
 
 
 @pytest.mark.drill("SIGKILL while a checkpoint is written")
-def test_a_killed_writer_would_damage_what_was_saved_before(drill, trainer, command, tmp_path):
+def test_a_killed_writer_leaves_what_was_saved_sound_and_the_run_goes_on_from_it(drill, trainer, command, tmp_path):
     run, reference = tmp_path / "run", tmp_path / "reference"
     long = [*command, "--steps", "120"]
     trainer.run(*long, "--out", reference)

@@ -8,7 +8,7 @@ from trainer import EVERY_STEP, STEPS, TINY, assert_same
 
 
 @pytest.mark.drill("missing, cut or changed data shard")
-def test_a_run_would_go_on_with_other_data(drill, trainer, feed, reference, tmp_path):
+def test_a_run_refuses_other_data_and_goes_on_once_its_own_are_back(drill, trainer, feed, reference, tmp_path):
     events = pl.read_parquet(feed.parent / "events.parquet")
     halves = tmp_path / "0.csv", tmp_path / "1.csv"
     events.filter(pl.col("user_id") < 30).write_csv(halves[0])

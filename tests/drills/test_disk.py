@@ -46,7 +46,9 @@ def small_disk(folder):
         ),
     ],
 )
-def test_a_full_disk_would_hang_the_run_or_cost_what_was_saved(drill, trainer, feed, tmp_path, flags):
+def test_a_full_disk_ends_the_run_which_goes_on_from_what_was_saved_once_there_is_room(
+    drill, trainer, feed, tmp_path, flags
+):
     reference = tmp_path / "reference"
     command = ["train", feed, *TINY, *flags]
     trainer.run(*command, "--out", reference)
@@ -92,7 +94,7 @@ def read_only(folder):
 
 
 @pytest.mark.drill("read-only run folder")
-def test_a_read_only_run_folder_would_be_a_puzzle_or_cost_what_was_saved(drill, trainer, feed, reference, tmp_path):
+def test_a_read_only_run_folder_is_named_and_costs_nothing_that_was_saved(drill, trainer, feed, reference, tmp_path):
     run = tmp_path / "run"
     command = ["train", feed, "--out", run, *TINY, *EVERY_STEP]
     with drill.run():  # where it should be made

@@ -16,7 +16,7 @@ RESUMES = "the same command resumes"
         pytest.param(signal.SIGINT, marks=pytest.mark.drill("Ctrl-C")),
     ],
 )
-def test_a_run_that_is_asked_to_stop_would_lose_steps_or_end_elsewhere(
+def test_a_run_that_is_asked_to_stop_resumes_at_its_step_and_ends_as_an_undisturbed_one(
     drill, trainer, feed, reference, tmp_path, number
 ):
     run = tmp_path / "run"
@@ -34,7 +34,7 @@ def test_a_run_that_is_asked_to_stop_would_lose_steps_or_end_elsewhere(
 
 
 @pytest.mark.drill("second trainer on one run folder")
-def test_a_second_trainer_would_disturb_the_first(drill, trainer, feed, reference, tmp_path):
+def test_a_second_trainer_is_refused_and_leaves_the_first_undisturbed(drill, trainer, feed, reference, tmp_path):
     run = tmp_path / "run"
     command = ["train", feed, "--out", run, *TINY, *EVERY_STEP]
     with drill.run():  # one after the other

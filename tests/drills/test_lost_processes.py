@@ -34,7 +34,7 @@ def reference_of_four(trainer, command, reference, tmp_path_factory):
         pytest.param(0, marks=pytest.mark.drill("SIGKILL of the coordinator of four processes")),
     ],
 )
-def test_a_lost_process_would_hang_the_others_or_cost_what_was_saved(
+def test_a_lost_process_ends_the_others_and_the_run_goes_on_from_what_was_saved(
     drill, trainer, command, reference_of_four, reference, tmp_path, victim
 ):
     run = tmp_path / "run"
@@ -58,7 +58,7 @@ def test_a_lost_process_would_hang_the_others_or_cost_what_was_saved(
 
 
 @pytest.mark.drill("SIGTERM to one of four processes")
-def test_a_process_that_is_asked_to_stop_would_not_take_the_others_along(
+def test_a_process_that_is_asked_to_stop_takes_the_others_along_at_the_same_step(
     drill, trainer, command, reference_of_four, tmp_path
 ):
     run = tmp_path / "run"
