@@ -15,8 +15,8 @@ from siren_rope_jax.data.schema import InputError
 from siren_rope_jax.report.tables import (
     make_console,
 )
-from siren_rope_jax.train.fit import NonFiniteError
 from siren_rope_jax.train.interrupt import Interrupted
+from siren_rope_jax.train.member import NonFiniteError
 from siren_rope_jax.train.processes import ProcessLostError
 
 _TUNABLES = "GLIBC_TUNABLES"

@@ -25,9 +25,9 @@ from siren_rope_jax.train import fit
 from siren_rope_jax.train.checkpoint_list import list_checkpoints
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.evaluate import evaluate
-from siren_rope_jax.train.fit import NonFiniteError
 from siren_rope_jax.train.interrupt import Interrupted
 from siren_rope_jax.train.loop import train
+from siren_rope_jax.train.member import NonFiniteError
 from siren_rope_jax.train.optimizer import OptimizerConfig
 from siren_rope_jax.train.retention import CheckpointConfig
 from siren_rope_jax.train.run_folder import lock_run

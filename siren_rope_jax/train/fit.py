@@ -5,8 +5,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grain
@@ -15,58 +14,26 @@ import numpy as np
 from jaxtyping import Bool
 from rich.console import Console
 
-from siren_rope_jax.data.batches import PackedRows, batches
+from siren_rope_jax.data.batches import batches
 from siren_rope_jax.data.encode import Encoded
 from siren_rope_jax.data.event_log import TRAIN, VALIDATION, EventLog
 from siren_rope_jax.data.stable_hash import stable_hash
 from siren_rope_jax.data.toml_section import InputError
-from siren_rope_jax.train.checkpoint import Checkpoints
-from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.durable import write_json
+from siren_rope_jax.train.hooks import Hook
 from siren_rope_jax.train.interrupt import Interrupted, InterruptRequest
+from siren_rope_jax.train.member import Member, latest
 from siren_rope_jax.train.optimizer import make_schedule, warmup_steps
 from siren_rope_jax.train.predict import mean_ne, metrics_of
 from siren_rope_jax.train.processes import decided_by_first, greatest
-from siren_rope_jax.train.progress import Meter, progress_bar
+from siren_rope_jax.train.progress import progress_bar
 from siren_rope_jax.train.run_log import RunLog
 from siren_rope_jax.train.session import Session
 from siren_rope_jax.train.step import TrainState
+from siren_rope_jax.train.step_log import StepLog
 
-
-class NonFiniteError(RuntimeError):
-    """Loss or gradient became infinite or NaN."""
-
-
-@dataclasses.dataclass
-class Member:
-    """One run among those that are trained as one."""
-
-    run: Path
-    rows: PackedRows
-    config: TrainConfig
-    checkpoints: Checkpoints
-    describe: Callable[[], str | None] = lambda: None
-    """Writes the settings that it goes on with, and says what is new in them."""
-    log: RunLog = dataclasses.field(init=False)
-    progress: dict[str, Any] = dataclasses.field(
-        default_factory=lambda: {"next_example": 0, "seconds": 0.0, "best_ne": None, "since_best": 0}
-    )
-
-    def count(self, ne: float, *, patiently: bool) -> None:
-        """Notes the mean NE of a validation; `patiently`, one in vain does not count."""
-        best = self.progress["best_ne"]
-        better = best is None or ne < best
-        since = 0 if better or patiently else self.progress["since_best"] + 1
-        self.progress = self.progress | {"best_ne": ne if better else best, "since_best": since}
-
-    @property
-    def exhausted(self) -> bool:
-        """Has it been validated in vain so often that no later step can become its best?"""
-        return self.config.patience is not None and self.progress["since_best"] >= self.config.patience
-
-
-def latest(members: list[Member]) -> str:
-    return ", ".join(member.checkpoints.describe_latest() for member in members)
+_IN_FLIGHT = 2  # steps that devices may have before them while the host looks at an older one
+_AGREE_EVERY = 8  # steps, where several processes must
 
 
 @dataclasses.dataclass
@@ -79,6 +46,7 @@ class Training:
     steps: int
     session: Session
     console: Console
+    hooks: Sequence[Hook] = ()
 
     def fit(self) -> None:
         model, config, steps = self.session.model, self.session.config, self.steps
@@ -92,38 +60,35 @@ class Training:
             if said := member.describe():
                 self.console.print(said)
         self._say_start(step)
-        stream = self._stream()
+        stream, before, last_save = self._stream(), self.members[0].progress["seconds"], time.monotonic()
         evaluate_at = {round(steps * (k + 1) / config.evaluations) for k in range(config.evaluations)}
-        schedule, single = make_schedule(config.optimizer, steps), self.session.layout.seeds is None
-        meter, before, last_save = Meter(), self.members[0].progress["seconds"], time.monotonic()
+        alone = jax.process_count() == 1
         with InterruptRequest() as request, progress_bar(self.console) as bar, contextlib.ExitStack() as stack:
             for member in self.members:
                 member.log = RunLog(member.run, first_step=step + 1)
                 stack.callback(member.log.close)
-            task = bar.add_task("training", total=steps, completed=step, loss=math.nan, rate=0.0)
+            bar.add_task("training", total=steps, completed=step, loss=math.nan, rate=0.0)
+            rates = make_schedule(config.optimizer, steps)(np.arange(steps))
+            single = self.session.layout.seeds is None
+            log = StepLog(self.members, self.log.task_names, np.asarray(rates), self.hooks, bar, single=single)
             while step < steps:
                 batch = next(stream)
-                events = int((batch["segment"] != 0).sum())
                 state, metrics = model.train_step(state, self._put(batch))
-                metrics = jax.device_get(metrics)
                 step += 1
-                meter.stop(events)
-                self._check_finite(metrics, step)
-                bar.update(task, completed=step, loss=float(np.mean(metrics["loss"])), rate=meter.rate)
-                fill = events / batch["segment"].size
-                of_all = {"learning_rate": float(np.asarray(schedule(step - 1))), "events_per_second": meter.rate}
-                for index, member in enumerate(self.members):
-                    of_member = metrics if single else jax.tree.map(lambda x, i=index: x[i], metrics)
-                    member.log.add_step(of_member, self.log.task_names, step, fill=fill, **of_all)
-                    place = {"next_example": member.progress["next_example"] + config.batches.rows}
-                    member.progress = member.progress | place | {"seconds": before + meter.seconds}
+                log.add(step, metrics, batch["segment"], rows=config.batches.rows)
+                late = int(time.monotonic() - last_save > config.checkpoints.seconds)
+                due = step in evaluate_at or bool(config.checkpoints.every and step % config.checkpoints.every == 0)
+                wishes = request.received or late or log.asked
+                if not (due or (wishes if alone else step % _AGREE_EVERY == 0)):
+                    log.finish(but=_IN_FLIGHT)
+                    continue
+                log.finish()  # what is not finite is found before it is saved
                 # Every process must do the same, and clocks and signals are each process's own.
-                late = time.monotonic() - last_save > config.checkpoints.seconds
-                signal, save = greatest(request.received or 0, int(late))
-                kept = config.checkpoints.every is not None and step % config.checkpoints.every == 0
-                if step in evaluate_at or signal or save or kept:
-                    self._save(state, step, validate=step in evaluate_at)
+                signal, late, asked = greatest(request.received or 0, late, int(log.asked))
+                if due or signal or late or asked:
+                    self._save(state, step, validate=step in evaluate_at or bool(asked))
                     last_save = time.monotonic()
+                log.meter.start()
                 if self._exhausted:
                     self._say_stop(step)
                     break
@@ -133,10 +98,13 @@ class Training:
                         f"stopped at step {step} of {steps}, saved in {latest(self.members)}; the same command resumes",
                         signal,
                     )
-                meter.start()
+                if asked:
+                    self.console.print(f"stopped at step {step:,} of {steps:,}: a hook asked for it")
+                    break
             self._wait()
-        self.console.print(f"trained {step:,} steps in {before + meter.seconds:.0f} s, {meter.rate:,.0f} events/s")
-        described = {"steps": step, "seconds": before + meter.seconds, "events_per_second": meter.rate}
+        rate = log.meter.rate
+        self.console.print(f"trained {step:,} steps in {before + log.meter.seconds:.0f} s, {rate:,.0f} events/s")
+        described = {"steps": step, "seconds": before + log.meter.seconds, "events_per_second": rate}
         for member in self.members:
             of_run = described | {"fill": member.rows.fill, "parameters": self._parameters}
             decided_by_first(lambda path=member.run / "training.json", value=of_run: write_json(path, value))
@@ -260,25 +228,11 @@ class Training:
             f"{averaged} (--optimizer.average-decay)"
         )
 
-    def _check_finite(self, metrics: dict[str, Any], step: int) -> None:
-        for index, (loss, norm) in enumerate(
-            zip(*map(np.ravel, (metrics["loss"], metrics["gradient_norm"])), strict=True)
-        ):
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                raise self._not_finite(index, f"step {step}: the loss is {loss} and the gradient's norm {norm}")
-
-    def _not_finite(self, index: int, what: str) -> NonFiniteError:
-        member = self.members[index]
-        member.checkpoints.wait()
-        return NonFiniteError(
-            f"{what}, which must be finite; last good checkpoint: {member.checkpoints.describe_latest()}"
-        )
-
     def _validate(self, member: Member, state: TrainState, step: int) -> tuple[dict[str, Any], float | None]:
         """Evaluates on validation, tells the progress, and returns the metrics and their mean NE."""
         probabilities = self.session.predict(state.evaluated, self.encoded, self._validated)
         if np.isnan(probabilities[self._validated]).any():
-            raise self._not_finite(self.members.index(member), f"step {step}: predictions on validation are NaN")
+            raise member.not_finite(f"step {step}: predictions on validation are NaN")
         metrics = metrics_of(self.log, probabilities, self._validated)
         ne = mean_ne(metrics)
         member.log.add_validation(metrics, ne, step)

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from siren_rope_jax.train.budget import fit_to_log
 from siren_rope_jax.train.checkpoint import Checkpoints
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.evaluate import write_evaluation
-from siren_rope_jax.train.fit import Member, Training, latest
+from siren_rope_jax.train.fit import Training
+from siren_rope_jax.train.hooks import Hook
 from siren_rope_jax.train.inputs import fit_inputs
+from siren_rope_jax.train.member import Member, latest
 from siren_rope_jax.train.outlook import outlook
 from siren_rope_jax.train.processes import ProcessLostError, check_all_same
 from siren_rope_jax.train.run_folder import lock_run, open_run
@@ -27,7 +29,13 @@ from siren_rope_jax.train.sharding import make_layout
 
 
 def train(
-    log: EventLog, config: TrainConfig, run: Path, *, console: Console | None = None, allow_drift: bool = False
+    log: EventLog,
+    config: TrainConfig,
+    run: Path,
+    *,
+    console: Console | None = None,
+    allow_drift: bool = False,
+    hooks: Sequence[Hook] = (),
 ) -> dict[str, Any]:
     """Trains, or goes on training, and evaluates the best checkpoint; in a job of several processes, in each of them.
 
@@ -37,6 +45,7 @@ def train(
       run: its folder, seen by all processes; the same call on the folder of an interrupted run resumes it exactly.
       console: where progress is shown; standard output if not given.
       allow_drift: go on though the configuration is not that of the folder.
+      hooks: each is called with the report of each step, in order, and may ask for an end by returning True.
 
     Returns:
       The content of `metrics.json`: metrics of each task on validation and test.
@@ -47,7 +56,7 @@ def train(
       NonFiniteError: if loss or gradient is not finite; no checkpoint is written after that step.
       ProcessLostError: if another process of the job is gone.
     """
-    (metrics,) = _train(log, config, {run: config.seed}, None, console, allow_drift)
+    (metrics,) = _train(log, config, {run: config.seed}, None, console, allow_drift, hooks)
     return metrics
 
 
@@ -59,6 +68,7 @@ def train_seeds(
     *,
     console: Console | None = None,
     allow_drift: bool = False,
+    hooks: Sequence[Hook] = (),
 ) -> list[dict[str, Any]]:
     """Trains several seeds as one job, each to what `train` with that seed comes to, up to rounding.
 
@@ -69,6 +79,7 @@ def train_seeds(
       seeds: how many.
       console: where progress is shown; standard output if not given.
       allow_drift: go on though the configuration is not that of the folder.
+      hooks: as those of `train`; metrics have a leading axis for the seeds.
 
     Returns:
       What `train` returns, for each seed.
@@ -80,7 +91,7 @@ def train_seeds(
         # Runs are saved one after the other: should the job die in between, the one before is common to all.
         raise InputError(f"checkpoints.latest must be at least 2 with seeds, but is {config.checkpoints.latest}")
     runs = {run / f"seed-{seed}": seed for seed in range(config.seed, config.seed + seeds)}
-    return _train(log, config, runs, seeds, console, allow_drift)
+    return _train(log, config, runs, seeds, console, allow_drift, hooks)
 
 
 def _train(
@@ -90,6 +101,7 @@ def _train(
     seeds: int | None,
     console: Console | None,
     allow_drift: bool,
+    hooks: Sequence[Hook],
 ) -> list[dict[str, Any]]:
     console = console or Console(markup=False)
     if jax.process_index():
@@ -120,7 +132,7 @@ def _train(
         for sentence in outlook(log, encoder, encoded, steps=steps):
             console.print(sentence)
         stack.enter_context(_naming_lost_processes(members))
-        Training(log, encoded, members, steps, session, console).fit()
+        Training(log, encoded, members, steps, session, console, hooks).fit()
         return [
             write_evaluation(session, session.best_params(member.checkpoints), log, encoded, member.run)
             for member in members

@@ -16,12 +16,13 @@ class Meter:
         self.start()
 
     def start(self) -> None:
-        """Goes on after something that is not measured."""
+        """Leaves out what came since the last step."""
         self._started = time.monotonic()
 
     def stop(self, events: int) -> None:
-        """Ends a step of so many events."""
-        elapsed = time.monotonic() - self._started
+        """Ends a step of so many events, and starts the next."""
+        now = time.monotonic()
+        elapsed, self._started = now - self._started, now
         self.seconds += elapsed
         self.last = events
         if self._steps:

@@ -1,0 +1,55 @@
+"""One run among those that are trained as one: its rows, settings, checkpoints and progress."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from siren_rope_jax.data.batches import PackedRows
+from siren_rope_jax.train.checkpoint import Checkpoints
+from siren_rope_jax.train.config import TrainConfig
+from siren_rope_jax.train.run_log import RunLog
+
+
+class NonFiniteError(RuntimeError):
+    """Loss or gradient became infinite or NaN."""
+
+
+@dataclasses.dataclass
+class Member:
+    """One run among those that are trained as one."""
+
+    run: Path
+    rows: PackedRows
+    config: TrainConfig
+    checkpoints: Checkpoints
+    describe: Callable[[], str | None] = lambda: None
+    """Writes the settings that it goes on with, and says what is new in them."""
+    log: RunLog = dataclasses.field(init=False)
+    progress: dict[str, Any] = dataclasses.field(
+        default_factory=lambda: {"next_example": 0, "seconds": 0.0, "best_ne": None, "since_best": 0}
+    )
+
+    def count(self, ne: float, *, patiently: bool) -> None:
+        """Notes the mean NE of a validation; `patiently`, one in vain does not count."""
+        best = self.progress["best_ne"]
+        better = best is None or ne < best
+        since = 0 if better or patiently else self.progress["since_best"] + 1
+        self.progress = self.progress | {"best_ne": ne if better else best, "since_best": since}
+
+    def not_finite(self, what: str) -> NonFiniteError:
+        """Returns the error that says what is not finite, and which checkpoint is good."""
+        self.checkpoints.wait()
+        return NonFiniteError(
+            f"{what}, which must be finite; last good checkpoint: {self.checkpoints.describe_latest()}"
+        )
+
+    @property
+    def exhausted(self) -> bool:
+        """Has it been validated in vain so often that no later step can become its best?"""
+        return self.config.patience is not None and self.progress["since_best"] >= self.config.patience
+
+
+def latest(members: list[Member]) -> str:
+    """Names the newest checkpoint of each."""
+    return ", ".join(member.checkpoints.describe_latest() for member in members)

@@ -1,0 +1,101 @@
+"""Steps that were dispatched to the devices, and what is done with each once it is finished."""
+
+import collections
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int32
+from rich.progress import Progress
+
+from siren_rope_jax.train.hooks import Hook, StepReport
+from siren_rope_jax.train.member import Member
+from siren_rope_jax.train.progress import Meter
+
+
+class _Dispatched(NamedTuple):
+    step: int
+    metrics: dict[str, jax.Array]
+    events: int
+    slots: int
+    rows: int
+
+
+class StepLog:
+    """Checks, shows and logs finished steps in their order, and tells hooks of them.
+
+    The host does not wait for a step that it has just dispatched, or the devices would have nothing to do while it
+    looks at the metrics and gathers the next batch.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        task_names: Sequence[str],
+        rates: Float[np.ndarray, " _"],
+        hooks: Sequence[Hook],
+        bar: Progress,
+        *,
+        single: bool,
+    ):
+        """Starts the clock.
+
+        Args:
+          members: the runs.
+          task_names: of the losses.
+          rates: learning rate of each step of the run.
+          hooks: what is told of each step.
+          bar: shows the first of its tasks.
+          single: whether metrics have no axis for the runs.
+        """
+        self.meter = Meter()
+        self.asked = False
+        """Has a hook asked for an end?"""
+        self._members, self._task_names, self._rates = members, task_names, rates
+        self._hooks, self._bar, self._single = hooks, bar, single
+        self._flight: collections.deque[_Dispatched] = collections.deque()
+        self._seconds = [member.progress["seconds"] for member in members]
+
+    def add(self, step: int, metrics: dict[str, jax.Array], segment: Int32[np.ndarray, "..."], *, rows: int) -> None:
+        """Notes a step that was dispatched.
+
+        Args:
+          step: its number, from 1.
+          metrics: on the devices.
+          segment: of this process's slots of its batch; 0 is padding.
+          rows: of the whole batch.
+        """
+        self._flight.append(_Dispatched(step, metrics, int((segment != 0).sum()), segment.size, rows))
+
+    def finish(self, *, but: int = 0) -> None:
+        """Waits for all steps but the latest few.
+
+        Raises:
+          NonFiniteError: if loss or gradient of a step is not finite.
+        """
+        while len(self._flight) > but:
+            self._finish(self._flight.popleft())
+
+    def _finish(self, dispatched: _Dispatched) -> None:
+        step, metrics = dispatched.step, jax.device_get(dispatched.metrics)
+        self.meter.stop(dispatched.events)
+        places = [...] if self._single else range(len(self._members))
+        of_members = [jax.tree.map(lambda x, place=place: x[place], metrics) for place in places]
+        for member, of_member in zip(self._members, of_members, strict=True):
+            loss, norm = of_member["loss"], of_member["gradient_norm"]
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise member.not_finite(f"step {step}: the loss is {loss} and the gradient's norm {norm}")
+        self._bar.update(
+            self._bar.task_ids[0], completed=step, loss=float(np.mean(metrics["loss"])), rate=self.meter.rate
+        )
+        rate, fill = float(self._rates[step - 1]), dispatched.events / dispatched.slots
+        of_all = {"learning_rate": rate, "events_per_second": self.meter.rate, "fill": fill}
+        for member, of_member, seconds in zip(self._members, of_members, self._seconds, strict=True):
+            member.log.add_step(of_member, self._task_names, step, **of_all)
+            place = {"next_example": member.progress["next_example"] + dispatched.rows}
+            member.progress = member.progress | place | {"seconds": seconds + self.meter.seconds}
+        report = StepReport(step, metrics, rate, self.meter.rate)
+        for hook in self._hooks:
+            self.asked |= bool(hook(report))
