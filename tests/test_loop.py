@@ -21,7 +21,6 @@ from siren_rope_jax.data.event_log import VALIDATION, read_event_log
 from siren_rope_jax.data.schema import EventLogSpec, InputError
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
 from siren_rope_jax.nn.config import ModelConfig, RotaryConfig
-from siren_rope_jax.train import fit
 from siren_rope_jax.train.checkpoint_list import list_checkpoints
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.evaluate import evaluate
@@ -29,6 +28,7 @@ from siren_rope_jax.train.interrupt import Interrupted
 from siren_rope_jax.train.loop import train
 from siren_rope_jax.train.member import NonFiniteError
 from siren_rope_jax.train.optimizer import OptimizerConfig
+from siren_rope_jax.train.predict import steering_events
 from siren_rope_jax.train.retention import CheckpointConfig
 from siren_rope_jax.train.run_folder import lock_run
 from siren_rope_jax.train.session import load_recommender, load_session
@@ -68,84 +68,99 @@ def _parameters(run):
     return jax.tree.map(np.asarray, params)
 
 
-def _during_step(monkeypatch, number, action):
-    """Calls `action` while the training step of that number, from 1, is fed."""
-    calls = []
-    real = fit.batches
-
-    def fed(*arguments, **options):
-        def act(batch):
-            calls.append(None)
-            return action(batch) if len(calls) == number else batch
-
-        return real(*arguments, **options).map(act)
-
-    monkeypatch.setattr(fit, "batches", fed)
-
-
-def _scripted(monkeypatch, values):
-    """Lets validations come to the given mean NE, one after the other."""
-    left = iter(values)
-    monkeypatch.setattr(fit, "mean_ne", lambda metrics: next(left))
+def _kill_at(step, number):
+    """A hook that signals this process once that step is finished; a few later ones may be under way."""
+    return lambda report: os.kill(os.getpid(), number) if report.step == step else None
 
 
 def _steps_of(run):
     return json.loads((run / "training.json").read_text())["steps"]
 
 
-@pytest.mark.parametrize(
-    ("patience", "values", "steps"),
-    [
-        (2, [0.9, 0.8, 0.85, 0.86], 4),
-        (2, [0.9, 0.91, 0.8, 0.81, 0.7, 0.71, 0.72], 7),
-        (None, [0.9, 0.8, 0.85, 0.86, 0.87, 0.88, 0.89, 0.9], 8),
-        (1, [0.9, None, None, 0.8, 0.8], 5),
-    ],
-)
-def test_training_stops_after_as_many_vain_validations_as_patience_and_keeps_the_best(
-    log, tmp_path, monkeypatch, patience, values, steps
-):
-    config, run = dataclasses.replace(EVERY_STEP, patience=patience), tmp_path / "run"
-    _scripted(monkeypatch, values)
+def stop_of(values, patience):
+    """Where a run ends whose validations come to these values: after so many without a better one."""
+    for step in range(1, len(values) + 1):
+        if patience is not None and step - 1 - int(np.argmin(values[:step])) >= patience:
+            return step
+    return len(values)
+
+
+@pytest.fixture(scope="module")
+def wavering(log, tmp_path_factory):
+    """A run that is never stopped, and its validations, which do not only get better."""
+    config = dataclasses.replace(
+        EVERY_STEP,
+        patience=None,
+        optimizer=OptimizerConfig(learning_rate=0.02, context_rate=0.05, warmup=0.25, average_decay=0.0),
+        checkpoints=CheckpointConfig(every=1),
+    )
+    run = tmp_path_factory.mktemp("wavering") / "run"
     train(log, config, run, console=_silent())
-    assert _steps_of(run) == steps
-    best = min((value, step) for step, value in enumerate(values, start=1) if value is not None)
-    (chosen,) = [found.step for found in list_checkpoints(run) if found.mean_ne == best[0] and found.step == best[1]]
-    assert chosen == best[1]
+    values = [found.mean_ne for found in list_checkpoints(run)]
+    assert len(values) == STEPS
+    assert len({stop_of(values, patience) for patience in (None, 1, 2)}) == 3, values
+    return config, values
+
+
+@pytest.mark.parametrize("patience", [None, 1, 2])
+def test_training_stops_after_as_many_vain_validations_as_patience_and_keeps_the_best(
+    log, wavering, tmp_path, patience
+):
+    (config, values), run = wavering, tmp_path / "run"
+    stop, checkpoints = stop_of(values, patience), CheckpointConfig()
+    config = dataclasses.replace(config, patience=patience, checkpoints=checkpoints)
+    train(log, config, run, console=_silent())
+    assert _steps_of(run) == stop
+    best = 1 + int(np.argmin(values[:stop]))
+    assert {found.step for found in list_checkpoints(run)} == {best, stop - 1, stop}
     before = _parameters(run)
     with io.StringIO() as said:
-        train(log, config, run, console=Console(file=said))  # no further validation: the script is at its end
-        assert ("give a larger --patience" in said.getvalue()) == (steps < STEPS)
+        train(log, config, run, console=Console(file=said))
+        assert ("give a larger --patience" in said.getvalue()) == (stop < STEPS)
     chex.assert_trees_all_equal(before, _parameters(run))
 
 
-def test_an_interrupted_run_stops_where_the_uninterrupted_one_does(log, tmp_path, monkeypatch):
-    config, run = dataclasses.replace(EVERY_STEP, patience=2), tmp_path / "run"
-    _scripted(monkeypatch, [0.9, 0.8, 0.85, 0.86])
-
-    def interrupt(batch):
-        os.kill(os.getpid(), signal.SIGTERM)
-        return batch
-
-    with monkeypatch.context() as patch:
-        _during_step(patch, 3, interrupt)
-        with pytest.raises(Interrupted):
-            train(log, config, run, console=_silent())
+def test_an_interrupted_run_stops_where_the_uninterrupted_one_does(log, wavering, tmp_path):
+    (config, values), run = wavering, tmp_path / "run"
+    config = dataclasses.replace(config, patience=1)
+    stop = stop_of(values, 1)
+    with pytest.raises(Interrupted):
+        train(log, config, run, console=_silent(), hooks=[_kill_at(stop - 1, signal.SIGTERM)])
     train(log, config, run, console=_silent())
-    assert _steps_of(run) == 4
+    assert _steps_of(run) == stop
 
 
-def test_training_is_steered_by_the_validation_events_of_as_many_users_as_asked_for(log, tmp_path, monkeypatch):
-    seen = []
-    real = fit.metrics_of
-    monkeypatch.setattr(fit, "metrics_of", lambda log, p, chosen: seen.append(chosen) or real(log, p, chosen))
-    for name, events in (("few", 40), ("all", 10**6)):
-        train(log, dataclasses.replace(CONFIG, validation_events=events), tmp_path / name, console=_silent())
-    few, _, every, _ = seen
-    np.testing.assert_array_equal(every, log.period == VALIDATION)
-    assert 40 <= few.sum() < every.sum()
-    users = np.unique(log.user[few])
-    np.testing.assert_array_equal(few, every & np.isin(log.user, users))
+def test_a_validation_that_tells_nothing_is_not_in_vain(log, tmp_path):
+    silent = dataclasses.replace(log, labels=np.where((log.period == VALIDATION)[:, None], 0, log.labels))
+    train(silent, dataclasses.replace(EVERY_STEP, patience=1), tmp_path / "run", console=_silent())
+    assert _steps_of(tmp_path / "run") == STEPS
+
+
+def test_training_is_steered_by_the_validation_events_of_as_many_users_as_asked_for(log, tmp_path):
+    events = {}
+    for name, wanted in (("few", 40), ("all", 10**6)):
+        train(log, dataclasses.replace(CONFIG, validation_events=wanted), tmp_path / name, console=_silent())
+        (events[name],) = {found.metrics["like"]["events"] for found in list_checkpoints(tmp_path / name)}
+        chosen = steering_events(log, wanted)
+        assert events[name] == chosen.sum()
+        np.testing.assert_array_equal(chosen, (log.period == VALIDATION) & np.isin(log.user, log.user[chosen]))
+    assert 40 <= events["few"] < events["all"] == (log.period == VALIDATION).sum()
+
+
+def test_a_hook_is_told_of_every_step_in_order_and_its_end_leaves_a_run_that_goes_on(log, finished, tmp_path):
+    run, told = tmp_path / "run", []
+    metrics = train(log, CONFIG, run, console=_silent(), hooks=[lambda report: told.append(report) or report.step == 2])
+    stopped = _steps_of(run)
+    assert 2 <= stopped < STEPS
+    assert [report.step for report in told] == list(range(1, stopped + 1))
+    assert metrics == json.loads((run / "metrics.json").read_text())
+    assert {found.step for found in list_checkpoints(run)} == {stopped}
+    assert train(log, CONFIG, run, console=_silent(), hooks=[lambda report: told.append(report)]) == finished[1]
+    assert [report.step for report in told] == list(range(1, STEPS + 1))
+    for report in told:
+        assert set(report.metrics) >= {"loss", "task_losses", "gradient_norm", "gate"}
+        assert report.metrics["loss"] == pytest.approx(report.metrics["task_losses"].sum(), rel=1e-5)
+    chex.assert_trees_all_equal(_parameters(run), _parameters(finished[0]), strict=True)
 
 
 def test_the_folder_of_a_finished_run_holds_every_part_and_nothing_else(finished, log):
@@ -169,21 +184,15 @@ def test_the_folder_of_a_finished_run_holds_every_part_and_nothing_else(finished
     assert predictions.select(pl.col("^probability_.*$").is_between(0, 1).all()).row(0) == (True,) * len(log.task_names)
 
 
-@pytest.mark.parametrize(("number", "step"), [(signal.SIGINT, 3), (signal.SIGTERM, STEPS // 2)])
-def test_an_interrupted_run_ends_with_the_parameters_and_metrics_of_an_uninterrupted_one(
-    log, finished, tmp_path, monkeypatch, number, step
-):
+@pytest.mark.parametrize(("number", "step"), [(signal.SIGINT, 1), (signal.SIGTERM, STEPS // 2)])
+def test_an_interrupted_run_ends_with_the_very_bits_of_an_uninterrupted_one(log, finished, tmp_path, number, step):
     run = tmp_path / "run"
-
-    def interrupt(batch):
-        os.kill(os.getpid(), number)
-        return batch
-
-    with monkeypatch.context() as patch:
-        _during_step(patch, step, interrupt)
-        with pytest.raises(Interrupted, match=f"stopped at step {step} of {STEPS}") as caught:
-            train(log, CONFIG, run, console=_silent())
+    with pytest.raises(Interrupted, match=rf"stopped at step \d of {STEPS}") as caught:
+        train(log, CONFIG, run, console=_silent(), hooks=[_kill_at(step, number)])
     assert caught.value.signal == number
+    (found,) = list_checkpoints(run)
+    assert step <= found.step < STEPS
+    assert f"stopped at step {found.step} " in str(caught.value)
     assert not (run / "metrics.json").exists()
     metrics = train(log, CONFIG, run, console=_silent())
     whole, whole_metrics = finished
@@ -285,19 +294,16 @@ def test_a_folder_with_other_files_is_refused_and_left_as_it_was(log, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_diverged_step_ends_training_with_only_the_last_good_checkpoint_saved(log, tmp_path, monkeypatch):
+def test_no_checkpoint_is_written_after_a_step_that_diverged(log, tmp_path):
     run = tmp_path / "run"
-
-    def poison(batch):
-        return batch | {"dense": np.full_like(batch["dense"], np.nan)}
-
-    with monkeypatch.context() as patch:
-        _during_step(patch, STEPS - 1, poison)
-        with pytest.raises(NonFiniteError, match=rf"step {STEPS - 1}: the loss is nan .*checkpoints/{STEPS // 2}"):
-            train(log, CONFIG, run, console=_silent())
-    _, params = load_session(run)
-    chex.assert_tree_all_finite(params)
-    assert [path.name for path in (run / "checkpoints").iterdir() if path.is_dir()] == [str(STEPS // 2)]
+    # The second step goes to the end of float32's range, and the loss of the third is no number.
+    config = dataclasses.replace(CONFIG, optimizer=OptimizerConfig(learning_rate=1e38, warmup=0.25))
+    config = dataclasses.replace(config, checkpoints=CheckpointConfig(every=2))
+    with pytest.raises(NonFiniteError, match=r"step 3: the loss is (nan|inf) .*checkpoints/2"):
+        train(log, config, run, console=_silent())
+    assert [found.step for found in list_checkpoints(run)] == [2]
+    assert list_checkpoints(run)[0].problem is None
+    chex.assert_tree_all_finite(_parameters(run))
 
 
 def test_a_configuration_that_does_not_fit_is_refused_and_no_folder_is_left(log, tmp_path):

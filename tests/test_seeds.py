@@ -18,7 +18,6 @@ from siren_rope_jax.data.batches import BatchConfig
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
 from siren_rope_jax.data.toml_section import InputError
 from siren_rope_jax.report.tables import seeds_table
-from siren_rope_jax.train import fit
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.interrupt import Interrupted
 from siren_rope_jax.train.loop import train, train_seeds
@@ -76,25 +75,15 @@ def test_seeds_differ_in_parameters_and_metrics(together):
     assert any(np.any(a != b) for a, b in zip(first, second, strict=True))
 
 
-def test_interrupted_seeds_of_which_one_lost_its_first_save_end_as_uninterrupted_ones(
-    together, tmp_path, silent, monkeypatch
-):
+def test_interrupted_seeds_end_with_the_very_bits_of_uninterrupted_ones(together, tmp_path, silent):
     run, metrics = together
-    real, calls = fit.batches, []
 
-    def fed(*arguments, **options):
-        def act(batch):
-            calls.append(None)
-            if len(calls) == 5:  # the first seed's third batch
-                os.kill(os.getpid(), signal.SIGTERM)
-            return batch
+    def interrupt(report):
+        if report.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
 
-        return real(*arguments, **options).map(act)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(fit, "batches", fed)
-        with pytest.raises(Interrupted, match=r"seed-4/checkpoints/3, .*seed-5/checkpoints/3; the same command"):
-            train_seeds(LOG, CONFIG, tmp_path, len(SEEDS), console=silent)
+    with pytest.raises(Interrupted, match=r"seed-4/checkpoints/3, .*seed-5/checkpoints/3; the same command"):
+        train_seeds(LOG, CONFIG, tmp_path, len(SEEDS), console=silent, hooks=[interrupt])
     shutil.rmtree(tmp_path / "seed-5" / "checkpoints" / "3" / "state")  # the newest that both have is now none
     with pytest.raises(InputError, match=r"no checkpoint in .*seed-5/checkpoints is left to restore"):
         train_seeds(LOG, CONFIG, tmp_path, len(SEEDS), console=silent)

@@ -16,15 +16,14 @@ from rich.console import Console
 
 from siren_rope_jax.data.batches import batches
 from siren_rope_jax.data.encode import Encoded
-from siren_rope_jax.data.event_log import TRAIN, VALIDATION, EventLog
-from siren_rope_jax.data.stable_hash import stable_hash
+from siren_rope_jax.data.event_log import TRAIN, EventLog
 from siren_rope_jax.data.toml_section import InputError
 from siren_rope_jax.train.durable import write_json
 from siren_rope_jax.train.hooks import Hook
 from siren_rope_jax.train.interrupt import Interrupted, InterruptRequest
 from siren_rope_jax.train.member import Member, latest
 from siren_rope_jax.train.optimizer import make_schedule, warmup_steps
-from siren_rope_jax.train.predict import mean_ne, metrics_of
+from siren_rope_jax.train.predict import mean_ne, metrics_of, steering_events
 from siren_rope_jax.train.processes import decided_by_first, greatest
 from siren_rope_jax.train.progress import progress_bar
 from siren_rope_jax.train.run_log import RunLog
@@ -185,14 +184,7 @@ class Training:
 
     @functools.cached_property
     def _validated(self) -> Bool[np.ndarray, " E"]:
-        """The validation events that steer training: of as many users, drawn by a hash, as the setting takes."""
-        chosen = self.log.period == VALIDATION
-        by_user = np.bincount(self.log.user[chosen], minlength=len(self.log.user_ids))
-        drawn = np.argsort(stable_hash(self.log.user_ids, "validation"))
-        drawn = drawn[by_user[drawn] > 0]
-        before = np.cumsum(by_user[drawn]) - by_user[drawn]
-        users = drawn[before < self.session.config.validation_events]
-        return chosen & np.isin(self.log.user, users)
+        return steering_events(self.log, self.session.config.validation_events)
 
     @property
     def _parameters(self) -> int:

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float32
 from siren_rope_jax.data.batches import BatchConfig, batches, make_rows
 from siren_rope_jax.data.encode import Encoded
 from siren_rope_jax.data.event_log import TEST, VALIDATION, EventLog
+from siren_rope_jax.data.stable_hash import stable_hash
 from siren_rope_jax.train.metrics import task_metrics
 from siren_rope_jax.train.sharding import Layout
 
@@ -59,6 +60,21 @@ def predict_events(
             event, scored = rows.event[chunk], rows.scored[chunk]
             result[encoded.event[event[scored]]] = probabilities[: len(event)][scored]
     return result
+
+
+def steering_events(log: EventLog, wanted: int) -> Bool[np.ndarray, " E"]:
+    """Chooses the validation events that steer a training: of as many users, drawn by a hash, as it takes.
+
+    Args:
+      log: the whole log.
+      wanted: so many events at least, or all of the period.
+    """
+    chosen = log.period == VALIDATION
+    by_user = np.bincount(log.user[chosen], minlength=len(log.user_ids))
+    drawn = np.argsort(stable_hash(log.user_ids, "validation"))
+    drawn = drawn[by_user[drawn] > 0]
+    before = np.cumsum(by_user[drawn]) - by_user[drawn]
+    return chosen & np.isin(log.user, drawn[before < wanted])
 
 
 def metrics_of(
