@@ -13,6 +13,8 @@ from small_logs import SPEC, heard, random_events, small_config, small_rotary
 from siren_rope_jax.nn.recommender import GenerativeRecommender
 from siren_rope_jax.nn.rotary import SirenRotary
 
+pytestmark = pytest.mark.slow
+
 SIREN, SPAN = {"kind": "siren"}, {"kind": "siren", "time_inputs": ("span",)}
 # Row of the table -> fields of the model, fields of the rotation. The log's column "tab" stands for the paper's
 # in-network or out-of-network.

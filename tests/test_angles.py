@@ -100,6 +100,7 @@ def test_scales_of_time_order_per_pair_and_per_head_equal_float64(first, second)
     chex.assert_trees_all_close(result, with_heads_if_any(expected, order, time), rtol=1e-6, atol=1e-4)
 
 
+@pytest.mark.slow
 @scales
 @other_scales
 def test_scale_and_gate_of_siren_rope_per_pair_and_per_head_equal_float64(first, second):
@@ -144,6 +145,7 @@ CONTENT_SHAPES = {"shared": (6, 4), "per head": (6, 3, 4)}
 content_kernels = pytest.mark.parametrize("shape", CONTENT_SHAPES.values(), ids=CONTENT_SHAPES)
 
 
+@pytest.mark.slow
 @variant
 @content_kernels
 @pytest.mark.parametrize("bound", [math.pi, 0.5])
@@ -193,6 +195,7 @@ def test_time_order_with_time_scale_zero_is_ordinal_rope():
     chex.assert_trees_all_equal(result, ordinal_angles(POSITIONS, FREQUENCIES), strict=True)
 
 
+@pytest.mark.slow
 @variant
 def test_siren_rope_with_scale_zero_and_gate_one_is_ordinal_rope(variant):
     params, features = siren_case()
@@ -233,6 +236,7 @@ def test_gate_scale_and_network_are_trained_through_the_angles():
         assert np.abs(gradient).max() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_new_values_and_outputs_fed_back_compile_nothing_anew(dtype):
     chex.clear_trace_counter()
@@ -251,6 +255,7 @@ def test_new_values_and_outputs_fed_back_compile_nothing_anew(dtype):
         rotate(x[:, :6], ordinal(POSITIONS, FREQUENCIES)[:, :6])
 
 
+@pytest.mark.slow
 def test_numbers_of_python_give_angles_of_a_firm_float32():
     params, features = siren_case()
     position, day = jnp.asarray(3), jnp.asarray(2.0)
@@ -266,6 +271,7 @@ def test_numbers_of_python_give_angles_of_a_firm_float32():
         assert not angles.weak_type
 
 
+@pytest.mark.slow
 def test_angles_stay_float32_where_numbers_have_64_bits():
     params, features = siren_case()
     with jax.enable_x64(True):
@@ -329,6 +335,7 @@ def angles_of(source, positions=POSITIONS, days=DAYS):
 each_source = pytest.mark.parametrize("source", SOURCES)
 
 
+@pytest.mark.slow
 @each_source
 def test_rotation_by_any_source_keeps_every_norm_and_changes_the_logits(source):
     x = jnp.asarray(np.random.default_rng(5).normal(size=(2, 12, 2, 8)), jnp.float32)

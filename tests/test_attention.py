@@ -48,6 +48,7 @@ WAYS = {"plain": {"implementation": "plain"}, "chunked": {"implementation": "chu
 ways = pytest.mark.parametrize("how", WAYS.values(), ids=WAYS)
 
 
+@pytest.mark.slow
 @ways
 @options
 @settings(deadline=None, max_examples=15)
@@ -62,12 +63,14 @@ def test_values_and_gradients_equal_float64_for_any_layout(how, options, segment
     check_against_float64(random_inputs(seed, **options), segment_ids, times, how=how)
 
 
+@pytest.mark.slow
 @ways
 @pytest.mark.parametrize("segment_ids", [PACKED, PADDING_ONLY])
 def test_without_jit_values_and_gradients_are_the_same(how, segment_ids):
     check_against_float64(random_inputs(**OPTIONS["all"]), segment_ids, function=value_and_gradients, how=how)
 
 
+@pytest.mark.slow
 @ways
 @pytest.mark.parametrize("options", ["plain", "all"])
 @settings(deadline=None, max_examples=20)
@@ -84,6 +87,7 @@ def test_requests_to_another_sequence_equal_float64_for_any_layout(
     check_against_float64(inputs, segments, times, how=how, key_segment_ids=key_segments, key_times=key_times)
 
 
+@pytest.mark.slow
 def test_request_gets_what_its_event_would_get_at_the_end_of_the_history():
     inputs = random_inputs(6, queries=REQUESTS, groups=2)
     results = attend(inputs, REQUEST_LAYOUT)
@@ -130,6 +134,7 @@ def test_moving_requests_and_events_alike_leaves_the_result():
     assert np.abs(result(1.0, 0.0) - result(0.0, 0.0)).max() > 0.05
 
 
+@pytest.mark.slow
 @ways
 @pytest.mark.parametrize("batch", [1, BATCH])
 @pytest.mark.parametrize("heads", [1, HEADS])
@@ -152,6 +157,7 @@ def test_bias_of_one_row_or_head_is_that_of_all(how, batch, heads):
     chex.assert_trees_all_close(of_one[0], expected[0].sum(axis=repeated, keepdims=True), rtol=0, atol=4e-6)
 
 
+@pytest.mark.slow
 @ways
 @pytest.mark.parametrize("segment", [0, 1])
 def test_a_row_of_one_event_gives_no_history(how, segment):
@@ -162,6 +168,7 @@ def test_a_row_of_one_event_gives_no_history(how, segment):
     chex.assert_trees_all_equal(result, jnp.broadcast_to(inputs["no_history"], result.shape), strict=True)
 
 
+@pytest.mark.slow
 def test_scale_is_the_factor_of_the_logits():
     inputs, segment_ids = random_inputs(), jnp.asarray(PACKED)
     result = strictly_causal_attention(**inputs, segment_ids=segment_ids, scale=0.025)
@@ -170,6 +177,7 @@ def test_scale_is_the_factor_of_the_logits():
     chex.assert_trees_all_close(even[1, 5], inputs["value"][1, :5].mean(axis=0), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @ways
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("segment_ids", [PACKED, PADDING_INSIDE, PADDING_ONLY])
@@ -185,6 +193,7 @@ def test_logits_of_ten_thousand_stay_finite(how, dtype, segment_ids):
     chex.assert_trees_all_close(result, exact, rtol=0, atol=2e-2 if dtype == "bfloat16" else 5e-3)
 
 
+@pytest.mark.slow
 @ways
 @options
 @pytest.mark.parametrize("segment_ids", [PACKED, PADDING_INSIDE])
@@ -253,6 +262,7 @@ FITTING = {
 HISTORY = {"key": floats(1, 4, 2, 4), "value": floats(1, 4, 2, 5), "key_segment_ids": integers(1, 4)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "parts"),
     [

@@ -18,6 +18,7 @@ HALF, SINGLE = jnp.bfloat16, jnp.float32
 TIES, ORDER = {"times": True}, {"times": True, "times_ascend": True}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("device", "dtype", "length", "changes", "expected"),
     [
@@ -75,6 +76,7 @@ def test_the_mesh_in_context_says_what_a_program_is_compiled_for():
         assert "splash" in str(jax.make_jaxpr(attend)(x))
 
 
+@pytest.mark.slow
 def test_over_four_devices_every_implementation_gives_the_numbers_of_one(tmp_path):
     file = tmp_path / "results.npz"
     sharded_ops.on_four_devices(Path(__file__).with_name("sharded_attention.py"), file)

@@ -34,6 +34,7 @@ from siren_rope_jax.ops import strictly_causal_attention, t5_bias
 CHUNKED = {"implementation": "chunked", "chunk": 3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [1, 5, LENGTH, 100])
 def test_the_size_of_the_chunks_changes_neither_values_nor_gradients(chunk):
     for inputs, layout in (
@@ -74,6 +75,7 @@ def largest_array(function, *arguments):
     return max(math.prod(int(size) for size in re.split("[x,]", shape)) for shape in shapes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", ["plain", "all"])
 def test_no_array_of_all_pairs_exists_in_values_or_gradients(options):
     length = 128
@@ -116,6 +118,7 @@ TRANSFORMATIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transformation", TRANSFORMATIONS)
 def test_a_bias_that_closes_over_tables_and_positions_has_the_gradient_of_one_go(transformation):
     """Tables have gradients, positions are integers; both are traced, and belong to one example of a batch."""

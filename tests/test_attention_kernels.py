@@ -30,6 +30,8 @@ from one_sentence import raises_one_sentence
 from siren_rope_jax.ops import attention_cudnn
 from siren_rope_jax.ops.attention_terms import Layout
 
+pytestmark = pytest.mark.slow
+
 CUDNN, SPLASH = {"implementation": "cudnn"}, {"implementation": "splash", "times_ascend": True}
 ALIKE = (8, 8)  # widths of keys and values
 

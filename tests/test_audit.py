@@ -21,6 +21,8 @@ from siren_rope_jax.train.inputs import fit_inputs
 from siren_rope_jax.train.optimizer import OptimizerConfig
 from siren_rope_jax.train.probes import Audited, Finding
 
+pytestmark = pytest.mark.slow
+
 CONFIG = dataclasses.replace(
     small(TrainConfig(model=ModelConfig(rotary=RotaryConfig("ordinal"))), steps=60),
     batches=BatchConfig(window=16, row_length=32, batch_size=16),

@@ -41,6 +41,7 @@ def segments(rows):
             yield event[slots], scored[slots], position[slots]
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(case=cases())
 def test_every_event_to_score_stands_in_exactly_one_scored_slot(case):

@@ -132,6 +132,7 @@ def test_slopes_of_other_counts_go_on_with_every_second_slope_of_the_doubled_cou
     chex.assert_trees_all_equal(alibi_slopes(heads), expected)
 
 
+@pytest.mark.slow
 @variant
 @pytest.mark.parametrize(
     ("buckets", "max_distance"),
@@ -153,6 +154,7 @@ def test_t5_buckets_of_negative_distances_are_zero():
     chex.assert_trees_all_equal(t5_buckets(jnp.asarray([-128, 127], jnp.int8)), np.int32([0, 31]))
 
 
+@pytest.mark.slow
 @variant
 @pytest.mark.parametrize("buckets", [129, 72, 20, 1])
 def test_log_time_buckets_are_those_of_float64_at_every_edge(buckets, variant):
@@ -163,6 +165,7 @@ def test_log_time_buckets_are_those_of_float64_at_every_edge(buckets, variant):
     chex.assert_trees_all_equal(function(jnp.asarray(-seconds, jnp.int32)), expected)
 
 
+@pytest.mark.slow
 def test_log_time_buckets_are_exact_for_unsigned_differences_beyond_68_years():
     edges = [math.floor(math.exp(0.301 * bucket)) for bucket in range(70, 74)]
     seconds = np.asarray([edge + offset for edge in edges for offset in range(-3, 4)] + [2**31, 2**32 - 1])
@@ -194,6 +197,7 @@ def check_values_and_gradients(name, seed, batch, length, heads, key_length, var
         chex.assert_trees_all_close(of_parameters[key], np.float32(gradient), rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.slow
 @variant
 @makers
 @pytest.mark.parametrize("key_length", [None, 17], ids=["self", "cross"])
@@ -201,6 +205,7 @@ def test_bias_and_its_gradients_equal_plain_loops(name, key_length, variant):
     check_values_and_gradients(name, 0, 2, 20, 3, key_length, variant)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=8)
 @given(
     st.sampled_from(sorted(MAKERS)),
@@ -212,6 +217,7 @@ def test_bias_and_its_gradients_equal_plain_loops_for_every_shape(name, seed, sh
     check_values_and_gradients(name, seed, *shape, key_length, jax.jit)
 
 
+@pytest.mark.slow
 @makers
 def test_block_of_a_bias_is_the_slice_of_the_whole(name):
     positions, times, _ = layout(1, 2, 24)
@@ -231,6 +237,7 @@ def test_block_of_a_bias_never_builds_the_whole(name):
     assert "61x61" not in jax.jit(bias).lower(jnp.arange(4), jnp.arange(61)).as_text()
 
 
+@pytest.mark.slow
 @makers
 def test_gradients_through_checkpointed_blocks_are_those_of_the_whole(name):
     make, (positions, times, _) = MAKERS[name][0], layout(3, 2, 24)
@@ -258,6 +265,7 @@ def test_one_number_added_to_all_positions_or_times_changes_no_bias(name):
     chex.assert_trees_all_equal(moved, at_home, strict=True)
 
 
+@pytest.mark.slow
 @makers
 def test_queries_of_another_sequence_read_their_own_positions_and_times(name):
     make, rows = MAKERS[name][0], layout(5, 2, 24)[:2]
@@ -267,6 +275,7 @@ def test_queries_of_another_sequence_read_their_own_positions_and_times(name):
     chex.assert_trees_all_equal(result, expected, strict=True)
 
 
+@pytest.mark.slow
 @makers
 def test_bias_of_bfloat16_parameters_and_int8_positions_is_float32(name):
     make, (_, times, _) = MAKERS[name][0], layout(6, 1, 3)
@@ -297,6 +306,7 @@ def reference_intervals(times, segment_ids, max_interval):
     return result
 
 
+@pytest.mark.slow
 @variant
 @pytest.mark.parametrize("max_interval", [50, LARGEST])
 def test_intervals_equal_plain_loops_with_padding_anywhere(max_interval, variant):
@@ -319,6 +329,7 @@ def test_intervals_use_the_gaps_so_far_and_one_second_before_any():
     chex.assert_trees_all_equal(result[0], np.int32(expected))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=10)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 6, 15]))
 def test_later_events_change_no_interval(seed, length):
@@ -328,6 +339,7 @@ def test_later_events_change_no_interval(seed, length):
     chex.assert_trees_all_equal(prefix, np.asarray(full)[:, :length, :length])
 
 
+@pytest.mark.slow
 def test_packed_segments_have_the_intervals_that_each_has_alone():
     times = layout(8, 3, 8)[1]
     packed = interval_buckets(times.reshape(1, 24), jnp.repeat(jnp.asarray([[4, 1, 7]]), 8, axis=1), max_interval=64)
@@ -450,6 +462,7 @@ def test_times_of_numpy_that_do_not_fit_are_refused_in_one_sentence():
         hstu_bias(POSITIONS, np.full((2, 5), 1_700_000_000_000), VECTOR, VECTOR)
 
 
+@pytest.mark.slow
 def test_arrays_of_numpy_may_be_closed_over_under_jit():
     positions, times, segment_ids = (np.asarray(x) for x in (POSITIONS, TIMES, SEGMENTS))
     table, vector = np.ones((8, 3), np.float32), np.ones(4, np.float32)

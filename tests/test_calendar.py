@@ -138,6 +138,7 @@ def moments_to_2200():
     return jnp.asarray(day, jnp.int32), jnp.asarray(second, jnp.int32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
 @pytest.mark.parametrize(("start_day", "span_days"), [(0, float(DAYS_TO_2200)), (19_000, 0.7), (20_000, 365.0)])
 def test_features_keep_1e_6_from_1970_to_2200(jit, start_day, span_days):
@@ -153,6 +154,7 @@ def test_features_keep_1e_6_from_1970_to_2200(jit, start_day, span_days):
     assert np.abs(result[:, 4]).max() <= 1
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, DAYS_TO_2200), st.floats(0.5, 40_000.0))
 def test_long_range_offset_spans_exactly_minus_one_to_one(start_day, span_days):
@@ -181,6 +183,7 @@ def test_without_the_clamp_the_offset_goes_on_outside_the_training_span():
     assert (np.abs(result - expected) / np.maximum(1, np.abs(expected))).max() < 1e-6
 
 
+@pytest.mark.slow
 def test_days_before_1970_keep_their_weekday():
     day = jnp.arange(-20, 0, dtype=jnp.int32)
     second = jnp.full(20, 40_000, jnp.int32)
@@ -203,6 +206,7 @@ def test_bad_moment_or_span_is_refused_in_one_sentence(day, second, span_days, p
         calendar_features(jnp.asarray(day), jnp.asarray(second), start_day=0, span_days=span_days)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("day_type", "second_type"), [("int16", "int32"), ("uint16", "uint32"), ("int64", "uint32")])
 def test_narrow_and_unsigned_integers_do_not_wrap_around(day_type, second_type):
     day, second = np.array([19_000, 18_980, 19_005]), np.array([80_000, 50_000, 86_399])
@@ -212,6 +216,7 @@ def test_narrow_and_unsigned_integers_do_not_wrap_around(day_type, second_type):
     chex.assert_trees_all_close(result, exact, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_span_of_64_bits_makes_no_features_of_64_bits():
     with jax.enable_x64(True):
         day, second = jnp.asarray([19_000], jnp.int32), jnp.asarray([80_000], jnp.int32)

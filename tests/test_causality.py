@@ -23,6 +23,8 @@ from siren_rope_jax.ops.angles import content_angles
 from siren_rope_jax.ops.lie import lie_rotations, rotate_blocks
 from siren_rope_jax.ops.rotary import xpos_scale
 
+pytestmark = pytest.mark.slow
+
 BATCH, LENGTH, HEADS, WIDTH, VALUE_WIDTH = 2, 8, 2, 4, 3
 PACKED = np.array([[1, 1, 1, 2, 2, 3, 0, 0], [1, 1, 1, 1, 1, 1, 1, 1]], np.int32)
 SIREN = siren_init(jax.random.key(0), 5, WIDTH // 2, width=8)

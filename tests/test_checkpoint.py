@@ -30,6 +30,8 @@ from siren_rope_jax.train.checkpoint import Checkpoints
 from siren_rope_jax.train.checkpoint_list import list_checkpoints
 from siren_rope_jax.train.retention import CheckpointConfig
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).parent
 
 

@@ -12,6 +12,8 @@ import pytest
 
 from siren_rope_jax.cli import main
 
+pytestmark = pytest.mark.slow
+
 TINY = ["--steps", "4", "--evaluations", "2", "--model.width", "8", "--model.heads", "1", "--model.layers", "1"]
 TINY += ["--model.head-widths", "8", "--model.action-widths", "8", "--model.rotary.width", "8"]
 TINY += ["--inputs.item-buckets", "64", "--inputs.categorical-buckets", "16"]

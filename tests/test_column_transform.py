@@ -38,6 +38,7 @@ def reference(transform, x):
     return np.stack([w * np.clip((n - m) / s, -5, 5) for n, m, s, w in described], axis=1)
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 1000), events=st.integers(2, 4_000), columns=st.integers(1, 5))
 def test_values_and_gradients_are_those_of_the_definition_with_and_without_jit(seed, events, columns):
@@ -141,6 +142,7 @@ def fitted(log):
     return encoder, input_spec(encoder, TrainConfig())
 
 
+@pytest.mark.slow
 def test_a_training_learns_it_from_the_training_period_alone():
     log = small_log([60] * 30)
     later = log.period != TRAIN
@@ -160,6 +162,7 @@ def test_a_table_and_an_encoders_file_keep_every_bit_of_it(tmp_path):
     assert input_spec(Encoder.load(tmp_path / "encoder.npz"), TrainConfig()) == spec
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("told", [{}, {"head_features": False}, {"head_calendar": False}])
 def test_the_skip_reads_what_is_told_and_nothing_else_through_it(told):
     spec, config = fitted(small_log([60] * 30))[1], small_config(**told)

@@ -91,6 +91,7 @@ def test_removing_all_later_events_changes_no_counter(log, data):
     np.testing.assert_array_equal(counters[kept], history_counters(**past, action_pending=log["action_pending"])[0])
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(log=logs(), data=st.data())
 def test_row_order_among_events_at_the_same_time_changes_no_counter(log, data):

@@ -30,6 +30,7 @@ def logits(**changes):
     return np.asarray(jax.jit(lambda events: model(events))(EVENTS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["t5", "hstu"])
 def test_a_learned_bias_starts_without_effect(kind):
     chex.assert_trees_all_close(logits(bias=BiasConfig(kind)), logits(), rtol=1e-6, atol=1e-7)
@@ -57,6 +58,7 @@ def test_t5_reads_its_table_by_bucket_of_distance():
     chex.assert_trees_all_equal(of_last, np.float32([[6, 6, 3], [7, 7, 4], [8, 8, 5]]))
 
 
+@pytest.mark.slow
 def test_hstu_adds_its_numbers_for_distance_and_log_time_to_every_head_alike():
     module = bias_of("hstu")
     assert module.positions.shape == (SPEC.window,)
@@ -69,6 +71,7 @@ def test_hstu_adds_its_numbers_for_distance_and_log_time_to_every_head_alike():
     chex.assert_trees_all_equal(bias(jnp.array([3]), jnp.array([0])), np.float32([[[[expected]]]]))
 
 
+@pytest.mark.slow
 def test_intervals_without_content_leave_the_attention_alone():
     config = small_config(NO_ROTATION, bias=BiasConfig("tisasrec"))
     model = heard(GenerativeRecommender(config, SPEC, (0.0, 0.0), key=jax.random.key(0)))
@@ -99,6 +102,7 @@ def test_time2vec_starts_with_periods_from_six_hours_to_the_training_span_and_on
     chex.assert_trees_all_close(module(EVENTS), waves @ np.float64(module.projection.kernel[...]), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_sinusoidal_positions_are_added_as_they_are():
     expected = sinusoidal_encoding(EVENTS.position, 8, base=100.0)
     chex.assert_trees_all_equal(SinusoidalEncoding(8, 100.0)(EVENTS), expected)

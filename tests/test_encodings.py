@@ -58,6 +58,7 @@ def test_sinusoidal_encoding_is_sine_on_even_and_cosine_on_odd_features(seed, ba
     chex.assert_trees_all_close(result, expected, rtol=0, atol=6e-5)
 
 
+@pytest.mark.slow
 @variant
 def test_gradient_of_the_position_is_the_frequency_times_the_other_of_sine_and_cosine(variant):
     positions = jnp.asarray([0.0, 0.5, -3.0, 40.0])
@@ -104,6 +105,7 @@ def test_time2vec_values_and_gradients_are_its_equation_in_float64(variant):
     chex.assert_trees_all_close(gradients, expected_gradients, rtol=0, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_each_sine_of_time2vec_repeats_after_its_own_period_and_the_first_feature_never():
     periods = np.asarray([1.0, 7.0, 30.5])
     frequencies = jnp.asarray([0.3, *(2 * np.pi / periods)], jnp.float32)
@@ -128,6 +130,7 @@ def test_bfloat16_arguments_are_encoded_in_float32():
     chex.assert_trees_all_close(result, np.float32([[101.0, math.sin(75.75)]]), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_vmap_over_events_is_the_encoding_of_the_whole_array():
     time, numbers = jnp.linspace(-3.0, 9.0, 12).reshape(3, 4), jnp.asarray([0.5, 1.0, 2.0])
     mapped = jax.jit(jax.vmap(time2vec, in_axes=(0, None, None)))(time, numbers, numbers)

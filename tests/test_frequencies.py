@@ -174,6 +174,7 @@ def cases(draw, rope_type):
     return d, draw(st.fixed_dictionaries(keys, optional=optional)) | {"rope_type": rope_type}, trained, seq_len
 
 
+@pytest.mark.slow
 @every_method
 @settings(deadline=None, max_examples=60)
 @given(st.data())

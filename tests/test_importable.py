@@ -18,6 +18,8 @@ from sharded_ops import BATCH, FEATURES, HEADS, LENGTH, PAIRS, init_source, rota
 from siren_rope_jax import ops
 from siren_rope_jax.ops import apply_rotary, rotate_pairs, sincos
 
+pytestmark = pytest.mark.slow
+
 
 def normal(seed, *shape):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)

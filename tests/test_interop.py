@@ -13,6 +13,8 @@ from one_sentence import raises_one_sentence
 from siren_rope_jax.interop import from_authors
 from siren_rope_jax.ops import siren_apply
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = Path(__file__).parent / "golden"
 KINDS = ["siren", "ordinal", "torope"]
 # A constant added to all angles changes no logit: only differences of angles matter. So the true gradient of the

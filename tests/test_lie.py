@@ -66,6 +66,7 @@ def deviation_from_orthogonal(rotations):
     return np.abs(np.swapaxes(rotations, -1, -2) @ rotations - np.eye(rotations.shape[-1])).max()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=10)
 @given(
     st.integers(0, 2**32 - 1),
@@ -82,6 +83,7 @@ def test_rotations_are_the_exponential_for_every_shape(seed, batch, axes, groups
     chex.assert_trees_all_close(result, expected, rtol=0, atol=2e-6)
 
 
+@pytest.mark.slow
 @variant
 @blocks
 def test_values_and_gradients_are_those_of_scipy(variant, block):
@@ -103,6 +105,7 @@ def test_values_and_gradients_are_those_of_scipy(variant, block):
             chex.assert_trees_all_close(gradient, exact, rtol=0, atol=error * (1 + np.abs(exact).max()))
 
 
+@pytest.mark.slow
 @blocks
 def test_matrices_stay_orthogonal_at_large_norms(block):
     for norm in (1e-6, 0.3, 30.0, 1000.0, 1e4):
@@ -110,6 +113,7 @@ def test_matrices_stay_orthogonal_at_large_norms(block):
         assert deviation_from_orthogonal(rotations_of(coordinates, generators)) < 2e-6
 
 
+@pytest.mark.slow
 @blocks
 def test_zero_generators_are_the_identity_with_finite_gradients(block):
     coordinates, generators = random_case(4, (2, 3), 2, 2, block)
@@ -126,6 +130,7 @@ def test_zero_generators_are_the_identity_with_finite_gradients(block):
     assert np.abs(gradients[1]).max() > 0.1
 
 
+@pytest.mark.slow
 @blocks
 def test_an_event_turns_alike_whatever_stands_beside_it(block):
     coordinates, generators = random_case(6, (5,), 2, 2, block)
@@ -137,6 +142,7 @@ def test_an_event_turns_alike_whatever_stands_beside_it(block):
     chex.assert_trees_all_equal(beside_meaningless[0], alone, strict=True)
 
 
+@pytest.mark.slow
 def test_vmap_remat_and_scan_give_the_whole_arrays_rotations_and_gradients():
     coordinates, generators = random_case(7, (3, 4), 2, 2, 4, 5.0)
 
@@ -154,6 +160,7 @@ def test_vmap_remat_and_scan_give_the_whole_arrays_rotations_and_gradients():
         chex.assert_trees_all_close(gradients(rotate), expected, rtol=1e-5, atol=3e-4)  # of gradients up to 80
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [2, 4, 8])
 def test_planar_generators_are_ordinary_rope_with_interleaved_pairs(block):
     frequencies = inverse_frequencies(16)
@@ -171,6 +178,7 @@ def test_planar_generators_are_ordinary_rope_with_interleaved_pairs(block):
     chex.assert_trees_all_close(result, expected, rtol=0, atol=3e-6 if block == 2 else 3e-4)
 
 
+@pytest.mark.slow
 @blocks
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_each_head_is_multiplied_by_its_blocks_and_keeps_their_norms(block, dtype):
@@ -189,6 +197,7 @@ def test_each_head_is_multiplied_by_its_blocks_and_keeps_their_norms(block, dtyp
     chex.assert_trees_all_close(np.linalg.norm(after, axis=-1), norms, rtol=2 * tolerance)
 
 
+@pytest.mark.slow
 def test_gradient_of_rotated_features_is_the_transposed_rotation_and_the_outer_product():
     coordinates, generators = random_case(11, (3,), 1, 2, 4)
     rotations = rotations_of(coordinates, generators)
@@ -210,6 +219,7 @@ def deviation_from_relative(generators, coordinates):
     return np.abs(np.einsum("xgji,ygjk->xygik", rotations, rotations) - expected).max()
 
 
+@pytest.mark.slow
 def test_scores_are_relative_where_the_generators_commute():
     generator = np.random.default_rng(13)
     one = jnp.asarray(generator.normal(size=(1, 2, 28)) / 4, jnp.float32)

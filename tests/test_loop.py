@@ -34,6 +34,8 @@ from siren_rope_jax.train.run_folder import lock_run
 from siren_rope_jax.train.session import load_recommender, load_session
 from siren_rope_jax.train.sharding import MeshConfig
 
+pytestmark = pytest.mark.slow
+
 STEPS = 8
 CONFIG = TrainConfig(
     steps=STEPS,

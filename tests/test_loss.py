@@ -115,6 +115,7 @@ def updates(params, gradient, **changes):
     return jax.tree.map(np.asarray, update)
 
 
+@pytest.mark.slow
 def test_weight_decay_shrinks_matrices_and_leaves_vectors_and_scalars_alone():
     params = {"kernel": jnp.full((2, 3), 2.0), "bias": jnp.full(3, 2.0), "gate": jnp.array(2.0)}
     gradient = jax.tree.map(jnp.zeros_like, params)
@@ -124,6 +125,7 @@ def test_weight_decay_shrinks_matrices_and_leaves_vectors_and_scalars_alone():
     assert update["gate"] == 0
 
 
+@pytest.mark.slow
 def test_angle_network_id_tables_and_context_skip_learn_at_rates_of_their_own_and_all_else_at_the_whole_one():
     config = small_config(small_rotary("siren", separate_action_network=True))
     model = nnx.eval_shape(lambda: GenerativeRecommender(config, SPEC, (0.0,), key=jax.random.key(0)))

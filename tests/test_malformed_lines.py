@@ -177,6 +177,7 @@ def test_a_file_is_either_refused_with_its_line_or_read_as_the_standard_library_
     assert [list(row) for row in table.fill_null("").rows() if any(row)] == filled
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(places=st.lists(st.integers(0, 900), min_size=1, max_size=3))
 def test_stray_quotes_anywhere_cost_no_row_without_a_refusal(tmp_path_factory, places):

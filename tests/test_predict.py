@@ -16,6 +16,8 @@ from siren_rope_jax.train.predict import PERIODS, mean_ne, metrics_of, predict_e
 from siren_rope_jax.train.session import make_session
 from siren_rope_jax.train.sharding import MeshConfig, make_layout
 
+pytestmark = pytest.mark.slow
+
 LOG = small_log([5, 30, 17, 1, 2, 8, 11])
 EVERYTHING = np.ones(len(LOG.time), bool)
 ENCODER, ENCODED = encode(LOG)

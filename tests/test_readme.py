@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pytest
 import tyro
 
 from siren_rope_jax import ops
@@ -25,6 +26,7 @@ def _block(language):
     return _blocks(README, language)[0]
 
 
+@pytest.mark.slow
 def test_the_example_of_the_ops_runs():
     scope = {}
     exec(_block("python"), scope)
@@ -33,6 +35,7 @@ def test_the_example_of_the_ops_runs():
     assert len(_block("python").splitlines()) < 25
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_page_on_the_ops_run():
     examples = _blocks(OPS_README, "python")
     scope = {}

@@ -20,6 +20,8 @@ from siren_rope_jax.report.rotation import mean_cosine, time_angles
 from siren_rope_jax.report.tables import make_console, metrics_table
 from siren_rope_jax.train.predict import write_predictions
 
+pytestmark = pytest.mark.slow
+
 SPEC = InputSpec(dense_names=("quality",), start_day=19_723, span_days=28.0)
 DAY_INPUTS, WEEK_INPUTS = [0, 1], [2, 3]
 

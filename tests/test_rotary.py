@@ -110,6 +110,7 @@ def check_rotation(x, angles, interleaved, variant):
     assert (error <= TOLERANCE[x.dtype.name] * pair_norms(x, interleaved)).all()
 
 
+@pytest.mark.slow
 @variant
 @interleaving
 @dtypes
@@ -141,6 +142,7 @@ def test_rotation_keeps_the_norm_of_every_pair(variant, interleaved, dtype):
     chex.assert_trees_all_close(after, before, rtol=2 * TOLERANCE[dtype])
 
 
+@pytest.mark.slow
 @variant
 @interleaving
 @dtypes
@@ -150,6 +152,7 @@ def test_zero_angle_changes_nothing(variant, interleaved, dtype):
     chex.assert_trees_all_equal(rotated, x, strict=True)
 
 
+@pytest.mark.slow
 @variant
 @interleaving
 @dtypes
@@ -171,6 +174,7 @@ def test_one_angle_added_to_all_queries_and_keys_leaves_the_logits(variant, inte
     assert np.abs(logits(angles + shift) - logits(angles)).max() < 4 * TOLERANCE[dtype] * largest
 
 
+@pytest.mark.slow
 def test_gradient_of_x_turns_back_and_that_of_the_angle_is_a_right_angle_ahead():
     x, angles = random_case(4, 1, 3, 2, 2, "float32", per_head=False)
     cotangent = jnp.asarray(np.random.default_rng(5).normal(size=x.shape), jnp.float32)
@@ -188,6 +192,7 @@ def test_sine_and_cosine_shared_by_layers_rotate_as_the_angles_do():
     chex.assert_trees_all_equal(rotate_pairs(x, sin, cos), apply_rotary(x, angles), strict=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interleaved", [False, True], ids=["half_split", "interleaved"])
 @pytest.mark.parametrize(
     "angles",
@@ -216,6 +221,7 @@ def test_gradient_given_to_the_angles_at_once_is_that_through_sine_and_cosine(co
     assert float(jnp.abs(expected[1][1]).min()) > 1e-4
 
 
+@pytest.mark.slow
 def test_gradient_given_to_the_angles_of_no_rows_is_zero():
     x, angles = jnp.zeros((0, 3, 2, 6)), jnp.ones((1, 3, 3))
 
@@ -231,6 +237,7 @@ def test_angles_of_another_shape_than_their_sine_are_refused_in_one_sentence():
         rotate_pairs(x, sin, sin, angles=jnp.zeros((1, 1, 2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("x_shape", "angle_shape", "options", "parts"),
     [
@@ -268,6 +275,7 @@ rotate = jax.jit(apply_rotary, static_argnames=("interleaved", "partial"))
 BATCHES = {"none": (), "one": (2,), "three": (2, 1, 3)}
 
 
+@pytest.mark.slow
 @interleaving
 @pytest.mark.parametrize("batch", BATCHES.values(), ids=BATCHES)
 def test_any_number_of_batch_axes_rotates_as_the_flattened_batch_does(batch, interleaved):
@@ -288,6 +296,7 @@ def test_angle_axes_of_one_serve_every_row_and_slot(shape):
     chex.assert_trees_all_close(rotate(x, angles), rotate(x, repeated), rtol=0, atol=2e-6)
 
 
+@pytest.mark.slow
 @interleaving
 @pytest.mark.parametrize("partial", [False, True], ids=["whole", "partial"])
 @pytest.mark.parametrize("groups", [1, 2, 3, 6])
@@ -306,6 +315,7 @@ def test_sequence_of_no_events_is_rotated_to_itself():
         chex.assert_trees_all_equal(rotate(empty, jnp.zeros(shape)), empty, strict=True)
 
 
+@pytest.mark.slow
 @interleaving
 @dtypes
 @pytest.mark.parametrize("per_head", [False, True], ids=["shared", "per_head"])
@@ -380,6 +390,7 @@ def xpos_logits(query, key, positions):
     return np.einsum("ind,jnd->ij", *(np.float64(x) for x in rotated))
 
 
+@pytest.mark.slow
 def test_logits_of_xpos_depend_on_the_distance_alone():
     generator = np.random.default_rng(15)
     query, key = (jnp.asarray(generator.normal(size=(6, 1, 16)), jnp.float32) for _ in range(2))
@@ -391,6 +402,7 @@ def test_logits_of_xpos_depend_on_the_distance_alone():
     assert np.abs(at_home - xpos_logits(query, key, 2 * positions)).max() > 0.5
 
 
+@pytest.mark.slow
 def test_logits_of_xpos_decay_with_the_distance_by_the_powers_of_its_scale():
     distance = jnp.arange(0, 2048, 64)
     ones = jnp.ones((distance.size, 1, 16))
@@ -420,6 +432,7 @@ def test_xpos_scale_of_no_meaning_is_refused_in_one_sentence(pairs, options, par
         xpos_scale(jnp.arange(3), pairs, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 def test_rotated_array_keeps_its_dtype_whatever_the_dtype_of_the_scale(dtype):
     with jax.enable_x64(dtype == "float64"):
@@ -436,6 +449,7 @@ def test_rotated_array_keeps_its_dtype_whatever_the_dtype_of_the_scale(dtype):
         chex.assert_type(sincos(angles), jnp.float32)
 
 
+@pytest.mark.slow
 def test_numbers_of_python_give_results_of_a_firm_float32():
     number, angles = jnp.asarray(3.0), jnp.broadcast_to(jnp.asarray(3.0), (2, 2))
     assert number.weak_type

@@ -64,6 +64,7 @@ def test_ordinal_angles_are_positions_times_the_published_frequencies():
     chex.assert_trees_all_close(angles(small_rotary("ordinal")), (ORDINAL, ORDINAL), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_base_of_the_configuration_is_used_by_every_kind():
     other = np.asarray(EVENTS.position)[..., None] * 100.0 ** (-2 * np.arange(PAIRS) / HEAD_DIM)
     for config in (
@@ -149,6 +150,7 @@ def test_leaving_a_branch_out_leaves_the_other_as_it_was(branch):
     chex.assert_trees_all_equal(alone, {branch: both[branch]}, strict=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ordinal", "time_order", "siren"])
 def test_an_angle_depends_on_its_own_event_alone(kind):
     config = small_rotary(kind)
@@ -170,6 +172,7 @@ def logits(config: RotaryConfig, events=EVENTS, **changes):
     return np.einsum("bind,bjnd->bnij", query, key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [
@@ -185,6 +188,7 @@ def test_every_learned_source_can_start_as_ordinal_rope(config):
     chex.assert_trees_all_close(rotated(config), rotated(small_rotary("ordinal")), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_learned_block_rotations_start_as_ordinal_rope_on_neighbouring_features():
     query, key = make(small_rotary("lie", block_size=2))(EVENTS, NOTHING, TOKEN)[0](QUERY, KEY)
     expected = tuple(apply_rotary(x, jnp.asarray(ORDINAL, jnp.float32), interleaved=True) for x in (QUERY, KEY))
@@ -200,6 +204,7 @@ def test_content_turns_each_token_by_its_own_bounded_angle():
     assert np.abs(moved[0] - base[0]).max() > 0.1
 
 
+@pytest.mark.slow
 def test_a_fraction_of_each_head_turns_and_the_rest_stays():
     for kind, changes in (("ordinal", {}), ("siren", {}), ("lie", {"block_size": 2})):
         query, _ = rotated(small_rotary(kind, partial=0.67, **changes))

@@ -13,6 +13,8 @@ from siren_rope_jax.train.cheats import as_new, rows_of, with_new
 from siren_rope_jax.train.predict import predict_events
 from siren_rope_jax.train.sharding import MeshConfig, make_layout
 
+pytestmark = pytest.mark.slow
+
 CONFIG = BatchConfig(window=16, row_length=24, batch_size=8)
 LAYOUT = make_layout(MeshConfig())
 CLOSE = {"rtol": 0, "atol": 1e-6}

@@ -25,6 +25,8 @@ from siren_rope_jax.train.optimizer import OptimizerConfig
 from siren_rope_jax.train.retention import CheckpointConfig
 from siren_rope_jax.train.session import load_session
 
+pytestmark = pytest.mark.slow
+
 LOG = small_log([16] * 16)
 CONFIG = TrainConfig(
     seed=4,

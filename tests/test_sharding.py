@@ -19,6 +19,8 @@ from small_logs import compile_small, encode, small_log
 from siren_rope_jax.data.batches import BatchConfig, batches, make_rows
 from siren_rope_jax.train.sharding import Layout, MeshConfig, make_layout
 
+pytestmark = pytest.mark.slow
+
 ENCODER, ENCODED = encode(small_log([16] * 16))
 MODEL = compile_small(ENCODER, make_layout(MeshConfig()), config=sharded_training.CONFIG)
 FSDP = MeshConfig(fsdp=True)

@@ -30,6 +30,7 @@ def small() -> SimulatedFeed:
     return simulate(SimulatorConfig(users=300, seed=3))
 
 
+@pytest.mark.slow
 def test_events_and_truth_are_aligned_and_complete(feed: SimulatedFeed) -> None:
     assert feed.events.columns == EVENT_COLUMNS
     assert feed.truth.columns == ["user_id", "time"] + [

@@ -35,6 +35,7 @@ def check_uniform(values, bound):
     assert abs((values**2).mean() / bound**2 - 1 / 3) < 5 * math.sqrt((1 / 5 - 1 / 9) / values.size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("in_features", "width", "omega0"), [(5, 64, 10.0), (6, 16, 30.0), (37, 24, 1.0)])
 def test_initial_weights_follow_the_published_distributions(in_features, width, omega0):
     params = many_draws(in_features, width, omega0)
@@ -70,6 +71,7 @@ def test_leaving_one_branch_out_keeps_the_draw_of_the_other(branch):
     chex.assert_trees_all_equal(alone, {branch: both[branch]}, strict=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
 @pytest.mark.parametrize("branches", [("sine", "relu"), ("sine",), ("relu",)])
 def test_network_equals_float64(jit, branches):
@@ -88,6 +90,7 @@ def test_omega0_is_the_frequency_of_the_sine_layers():
     assert np.abs(result - reference.siren(params, features, 10.0)).max() > 0.01
 
 
+@pytest.mark.slow
 def test_branches_add():
     params = siren_init(jax.random.key(8), 5, 3, width=16)
     features = jax.random.normal(jax.random.key(9), (4, 5))

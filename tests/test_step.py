@@ -15,6 +15,8 @@ from siren_rope_jax.train.predict import predict_events
 from siren_rope_jax.train.sharding import MeshConfig, make_layout
 from siren_rope_jax.train.step import CompiledModel
 
+pytestmark = pytest.mark.slow
+
 CONFIG = BatchConfig(window=16, row_length=16, batch_size=4)
 STEPS = 60
 ENCODER, ENCODED = encode(small_log([16] * 16))

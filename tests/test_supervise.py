@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parents[1] / "tpu" / "supervise.sh"
 # Takes its turns from a file, one line of shell per start, and notes each start.
 COMMAND = """

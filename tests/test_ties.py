@@ -20,6 +20,8 @@ from siren_rope_jax.train.cheats import rows_of
 from siren_rope_jax.train.predict import predict_events
 from siren_rope_jax.train.sharding import MeshConfig, make_layout
 
+pytestmark = pytest.mark.slow
+
 CONFIG = BatchConfig(window=16, row_length=32, batch_size=8)
 LAYOUT = make_layout(MeshConfig())
 

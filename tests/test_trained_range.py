@@ -91,6 +91,7 @@ def test_times_that_are_scaled_held_or_unread_are_no_reason_to_warn(config):
     assert times_of(config) == []
 
 
+@pytest.mark.slow
 def test_a_model_warns_once_of_each_kind_and_another_model_anew():
     def ask_twice():
         model = GenerativeRecommender(small_config(small_rotary("ordinal")), SHORT, (0.0,), key=jax.random.key(0))
