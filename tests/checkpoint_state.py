@@ -63,5 +63,8 @@ def save_and_die(run, moment):
     for step, state in states.items():
         checkpoints.save(state, {"next": step}, mean_ne=None)
         checkpoints.wait()
-        (Path(run) / "completed").write_text(str(step))
+        # In one go: the process may die between opening a file and filling it.
+        written = Path(run) / "completed.new"
+        written.write_text(str(step))
+        written.replace(Path(run) / "completed")
     threading.Event().wait(10)

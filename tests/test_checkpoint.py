@@ -300,7 +300,7 @@ def forks():
 def test_a_process_killed_while_it_saves_leaves_the_last_completed_checkpoint_sound(run, forks, moment):
     process = forks.Process(target=save_and_die, args=(str(run), moment))
     process.start()
-    process.join(60)
+    process.join(600)
     assert process.exitcode == -signal.SIGKILL
     completed = int((run / "completed").read_text()) if (run / "completed").exists() else 20
     said = []
