@@ -11,9 +11,9 @@ import json
 
 import numpy as np
 import polars as pl
-import scipy.stats
 import tyro
 from demo import EMBEDDING, ORDINAL, SIREN, Demo, compare, get_config, read_probabilities
+from real_logs import difference
 from rich.table import Table
 
 from siren_rope_jax.data.event_log import TEST, read_event_log
@@ -54,11 +54,8 @@ def main(experiment: Seeds) -> None:
         shown = [*shares, float(np.mean(shares)), max(shares) - min(shares)]
         table.add_row(name, *(f"{value:.3f}" for value in shown))
     console.print(table)
-    less = np.subtract(captured[SIREN], captured[EMBEDDING])
-    half = scipy.stats.t.ppf(0.975, len(less) - 1) * less.std(ddof=1) / len(less) ** 0.5
-    console.print(
-        f"{SIREN} less {EMBEDDING}: {less.mean():+.3f} ({less.mean() - half:+.3f} to {less.mean() + half:+.3f})"
-    )
+    less, low, high = difference(np.array(captured[EMBEDDING]), np.array(captured[SIREN]))
+    console.print(f"{SIREN} less {EMBEDDING}: {less:+.3f} ({low:+.3f} to {high:+.3f})")
     (experiment.out / "seeds.json").write_text(json.dumps({"captured": captured}) + "\n")
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_logs import INPUTS, random_events, small_config, small_log
 
-from siren_rope_jax.data.encode import Encoder
+from siren_rope_jax.data.encoder_file import load_encoder, save_encoder
 from siren_rope_jax.data.event_log import TRAIN
 from siren_rope_jax.nn.column_transform import ColumnTransform
 from siren_rope_jax.nn.context import ContextSkip, event_context, told_features
@@ -158,8 +158,8 @@ def test_a_table_and_an_encoders_file_keep_every_bit_of_it(tmp_path):
     transform = ColumnTransform.fit(x, labels)
     assert ColumnTransform.from_table(transform.to_table()) == transform
     encoder, spec = fitted(small_log([60] * 30))
-    encoder.save(tmp_path / "encoder.npz")
-    assert input_spec(Encoder.load(tmp_path / "encoder.npz"), TrainConfig()) == spec
+    save_encoder(encoder, tmp_path / "encoder.npz")
+    assert input_spec(load_encoder(tmp_path / "encoder.npz"), TrainConfig()) == spec
 
 
 @pytest.mark.slow

@@ -1,9 +1,7 @@
 """What training data teaches about the inputs (known ids, means, spans), and events encoded by it as arrays."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -43,9 +41,6 @@ class InputConfig:
             counter_smoothing="(0, inf)",
             counters_above="[0, inf)",
         )
-
-
-_ARRAYS = ("dense_mean", "dense_std", "context_mean", "context_std", "context_transform")
 
 
 class LateActions(NamedTuple):
@@ -216,34 +211,6 @@ class Encoder:
         bucket = 1 + (place if len(known) == rows - 1 else hashes % np.uint64(rows - 1))
         return np.where(known[place] == hashes, bucket, 0).astype(np.int32)
 
-    def agrees_with(self, other: "Encoder") -> bool:
-        """Tells whether both encode alike, but for what another version of NumPy rounds in another way."""
-        names = [field.name for field in dataclasses.fields(self)]
-        return all(_alike(getattr(self, name), getattr(other, name)) for name in names)
-
-    def save(self, path: Path) -> None:
-        """Writes the encoder as one .npz file."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        known = fields.pop("known_ids")
-        arrays = {name: fields.pop(name) for name in list(fields) if isinstance(fields[name], np.ndarray)}
-        fields["config"] = dataclasses.asdict(self.config)
-        arrays |= {f"known_ids_{column}": values for column, values in enumerate(known)}
-        np.savez(path, fields=json.dumps(fields), **arrays)
-
-    @classmethod
-    def load(cls, path: Path) -> "Encoder":
-        """Reads what `save` wrote."""
-        with np.load(path) as file:
-            arrays = dict(file)
-        fields = json.loads(str(arrays.pop("fields")))
-        fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-        fields["config"] = InputConfig(**fields["config"])
-        known = tuple(arrays.pop(f"known_ids_{column}") for column in range(len(fields["id_names"])))
-        shapes = {name: array.shape[1:] for name, array in arrays.items() if array.dtype.kind == "f" and array.ndim}
-        if shapes != {name: (6,) if name == "context_transform" else () for name in _ARRAYS}:
-            raise ValueError(f"it must hold the numbers {', '.join(_ARRAYS)}, but holds {shapes}")
-        return cls(known_ids=known, **fields, **arrays)
-
 
 class _Prepared(NamedTuple):
     """What both fitting and encoding need of a log; encoding standardises `context` in its place."""
@@ -253,15 +220,6 @@ class _Prepared(NamedTuple):
     context: Float32[np.ndarray, "E C"]  # in that order
     context_names: tuple[str, ...]
     item_hashes: UInt64[np.ndarray, " I"]
-
-
-def _alike(mine: object, theirs: object) -> bool:
-    if isinstance(mine, tuple) and isinstance(theirs, tuple):
-        return len(mine) == len(theirs) and all(map(_alike, mine, theirs))
-    if isinstance(mine, (float, np.ndarray)) and isinstance(theirs, (float, np.ndarray)):
-        close = np.allclose if np.result_type(mine).kind == "f" else np.array_equal
-        return np.shape(mine) == np.shape(theirs) and close(mine, theirs)
-    return mine == theirs
 
 
 def _counted(known_ids: Sequence[np.ndarray], config: InputConfig) -> tuple[int, ...]:

@@ -59,7 +59,7 @@ class Training:
             if said := member.describe():
                 self.console.print(said)
         self._say_start(step)
-        stream, before, last_save = self._stream(), self.members[0].progress["seconds"], time.monotonic()
+        stream, last_save = self._stream(), time.monotonic()
         evaluate_at = {round(steps * (k + 1) / config.evaluations) for k in range(config.evaluations)}
         alone = jax.process_count() == 1
         with InterruptRequest() as request, progress_bar(self.console) as bar, contextlib.ExitStack() as stack:
@@ -68,13 +68,12 @@ class Training:
                 stack.callback(member.log.close)
             bar.add_task("training", total=steps, completed=step, loss=math.nan, rate=0.0)
             rates = make_schedule(config.optimizer, steps)(np.arange(steps))
-            single = self.session.layout.seeds is None
-            log = StepLog(self.members, self.log.task_names, np.asarray(rates), self.hooks, bar, single=single)
+            log = StepLog(self.members, self.log.task_names, np.asarray(rates), self.hooks, bar)
             while step < steps:
                 batch = next(stream)
                 state, metrics = model.train_step(state, self._put(batch))
                 step += 1
-                log.add(step, metrics, batch["segment"], rows=config.batches.rows)
+                log.add(step, metrics, batch["segment"])
                 late = int(time.monotonic() - last_save > config.checkpoints.seconds)
                 due = step in evaluate_at or bool(config.checkpoints.every and step % config.checkpoints.every == 0)
                 wishes = request.received or late or log.asked
@@ -101,9 +100,9 @@ class Training:
                     self.console.print(f"stopped at step {step:,} of {steps:,}: a hook asked for it")
                     break
             self._wait()
-        rate = log.meter.rate
-        self.console.print(f"trained {step:,} steps in {before + log.meter.seconds:.0f} s, {rate:,.0f} events/s")
-        described = {"steps": step, "seconds": before + log.meter.seconds, "events_per_second": rate}
+        seconds, rate = self.members[0].progress["seconds"], log.meter.rate
+        self.console.print(f"trained {step:,} steps in {seconds:.0f} s, {rate:,.0f} events/s")
+        described = {"steps": step, "seconds": seconds, "events_per_second": rate}
         for member in self.members:
             of_run = described | {"fill": member.rows.fill, "parameters": self._parameters}
             decided_by_first(lambda path=member.run / "training.json", value=of_run: write_json(path, value))

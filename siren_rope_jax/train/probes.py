@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float32
 from sklearn.metrics import roc_auc_score
 
 from siren_rope_jax.data.encode import Encoded, Encoder
+from siren_rope_jax.data.encoder_file import encoder_parts
 from siren_rope_jax.data.event_log import TEST, TRAIN, EventLog
 from siren_rope_jax.train.cheats import (
     CHEATS,
@@ -210,12 +211,8 @@ def _training_inputs(log: EventLog, encoder: Encoder, encoded: Encoded) -> dict[
     inputs |= {"event": encoded.event[training], "user": encoded.user[training]}
     if encoded.late is not None:
         inputs |= {"known": encoded.late.known[training], "pending": encoded.late.pending}
-    for field in dataclasses.fields(encoder):
-        value = getattr(encoder, field.name)
-        if field.name == "known_ids":
-            inputs |= {f"known_ids_{index}": ids for index, ids in enumerate(value)}
-        else:
-            inputs[field.name] = value if isinstance(value, np.ndarray) else np.array(repr(value), object)
+    for name, value in encoder_parts(encoder).items():
+        inputs[name] = value if isinstance(value, np.ndarray) else np.array(repr(value), object)
     return inputs
 
 

@@ -11,7 +11,7 @@ class Meter:
 
     def __init__(self) -> None:
         """Starts at once."""
-        self.seconds, self.last, self._steps = 0.0, 0, 0
+        self.seconds, self._steps = 0.0, 0
         self._events, self._rate_seconds = 0, 0.0
         self.start()
 
@@ -24,7 +24,6 @@ class Meter:
         now = time.monotonic()
         elapsed, self._started = now - self._started, now
         self.seconds += elapsed
-        self.last = events
         if self._steps:
             self._events += events
             self._rate_seconds += elapsed

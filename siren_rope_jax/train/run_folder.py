@@ -19,6 +19,7 @@ import jax
 
 from siren_rope_jax import __version__
 from siren_rope_jax.data.encode import Encoder
+from siren_rope_jax.data.encoder_file import encode_alike, load_encoder, save_encoder
 from siren_rope_jax.data.event_log import EventLog
 from siren_rope_jax.data.fingerprint import fingerprint
 from siren_rope_jax.data.schema import EventLogSpec, InputError
@@ -94,13 +95,13 @@ def open_run(
     def open_it() -> str | None:
         if (run / "config.json").exists():
             drift = _check_described(run, log, described, allow_drift)
-            if not encoder.agrees_with(_read_encoder(run)):
+            if not encode_alike(encoder, _read_encoder(run)):
                 raise InputError(
                     f"{run / 'encoder.npz'} must hold what this version learns of the log, but holds something else: "
                     "give another --out"
                 )
             return drift
-        encoder.save(run / "encoder.npz")
+        save_encoder(encoder, run / "encoder.npz")
         write_json(run / "environment.json", _environment())
         write_json(run / "config.json", described)  # last: a folder with it is complete
         return None
@@ -213,7 +214,7 @@ def read_run(run: Path) -> tuple[EventLogSpec, TrainConfig, Encoder]:
 
 def _read_encoder(run: Path) -> Encoder:
     try:
-        return Encoder.load(run / "encoder.npz")
+        return load_encoder(run / "encoder.npz")
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{run / 'encoder.npz'} must be as `siren-rope train` {__version__} writes it, but is damaged, missing or "

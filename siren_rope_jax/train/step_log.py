@@ -20,7 +20,6 @@ class _Dispatched(NamedTuple):
     metrics: dict[str, jax.Array]
     events: int
     slots: int
-    rows: int
 
 
 class StepLog:
@@ -37,8 +36,6 @@ class StepLog:
         rates: Float[np.ndarray, " _"],
         hooks: Sequence[Hook],
         bar: Progress,
-        *,
-        single: bool,
     ):
         """Starts the clock.
 
@@ -48,26 +45,24 @@ class StepLog:
           rates: learning rate of each step of the run.
           hooks: what is told of each step.
           bar: shows the first of its tasks.
-          single: whether metrics have no axis for the runs.
         """
         self.meter = Meter()
         self.asked = False
         """Has a hook asked for an end?"""
         self._members, self._task_names, self._rates = members, task_names, rates
-        self._hooks, self._bar, self._single = hooks, bar, single
+        self._hooks, self._bar = hooks, bar
         self._flight: collections.deque[_Dispatched] = collections.deque()
         self._seconds = [member.progress["seconds"] for member in members]
 
-    def add(self, step: int, metrics: dict[str, jax.Array], segment: Int32[np.ndarray, "..."], *, rows: int) -> None:
+    def add(self, step: int, metrics: dict[str, jax.Array], segment: Int32[np.ndarray, "..."]) -> None:
         """Notes a step that was dispatched.
 
         Args:
           step: its number, from 1.
-          metrics: on the devices.
+          metrics: on the devices; with a leading axis for the runs, if they are trained as several.
           segment: of this process's slots of its batch; 0 is padding.
-          rows: of the whole batch.
         """
-        self._flight.append(_Dispatched(step, metrics, int((segment != 0).sum()), segment.size, rows))
+        self._flight.append(_Dispatched(step, metrics, int((segment != 0).sum()), segment.size))
 
     def finish(self, *, but: int = 0) -> None:
         """Waits for all steps but the latest few.
@@ -81,7 +76,7 @@ class StepLog:
     def _finish(self, dispatched: _Dispatched) -> None:
         step, metrics = dispatched.step, jax.device_get(dispatched.metrics)
         self.meter.stop(dispatched.events)
-        places = [...] if self._single else range(len(self._members))
+        places = range(len(self._members)) if np.ndim(metrics["loss"]) else [...]
         of_members = [jax.tree.map(lambda x, place=place: x[place], metrics) for place in places]
         for member, of_member in zip(self._members, of_members, strict=True):
             loss, norm = of_member["loss"], of_member["gradient_norm"]
@@ -94,7 +89,7 @@ class StepLog:
         of_all = {"learning_rate": rate, "events_per_second": self.meter.rate, "fill": fill}
         for member, of_member, seconds in zip(self._members, of_members, self._seconds, strict=True):
             member.log.add_step(of_member, self._task_names, step, **of_all)
-            place = {"next_example": member.progress["next_example"] + dispatched.rows}
+            place = {"next_example": member.progress["next_example"] + member.config.batches.rows}
             member.progress = member.progress | place | {"seconds": seconds + self.meter.seconds}
         report = StepReport(step, metrics, rate, self.meter.rate)
         for hook in self._hooks:
