@@ -25,7 +25,7 @@ bench: $(VENV)/installed
 test: check
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# In less than a minute and a half, whether a change broke something: all but the tests marked slow.
+# In about a minute and a half, whether a change broke something: all but the tests marked slow.
 quick: check
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not tpu and not drill'
 
@@ -48,9 +48,9 @@ fix: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Which lines no test runs, those that child processes run included.
+# Which lines no test runs.
 coverage: $(VENV)/installed
-	$(BIN)/pip install --quiet --constraint constraints.txt coverage pytest-cov
+	$(BIN)/pip install --quiet --constraint constraints.txt pytest-cov
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=siren_rope_jax --cov-report=term-missing:skip-covered
 
 clean:

@@ -345,6 +345,7 @@ def test_rotation_by_any_source_keeps_every_norm_and_changes_the_logits(source):
     assert np.abs(rotated_logits(angles_of(source)) - rotated_logits(jnp.zeros((2, 12, 4)))).max() > 0.5
 
 
+@pytest.mark.slow
 @each_source
 def test_moving_all_positions_or_times_leaves_the_logits_of_every_source_that_takes_differences(source):
     at_home = rotated_logits(angles_of(source))

@@ -302,6 +302,7 @@ def test_arguments_that_do_not_fit_are_refused_in_one_sentence(wrong, parts):
         strictly_causal_attention(**(FITTING | wrong))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("implementation", ["plain", "chunked"])
 @pytest.mark.parametrize("lowest", [-np.inf, float(np.finfo(np.float32).min), -1e30])
 def test_a_bias_that_hides_all_that_an_event_may_see_never_shows_it_the_future(lowest, implementation):

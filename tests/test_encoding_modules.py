@@ -16,6 +16,8 @@ from siren_rope_jax.nn.encodings import CalendarEncoding, LearnedEncoding, Sinus
 from siren_rope_jax.nn.recommender import GenerativeRecommender, interleave
 from siren_rope_jax.ops import alibi_slopes, calendar_features, sinusoidal_encoding
 
+pytestmark = pytest.mark.slow
+
 EVENTS = random_events(np.array([[1, 1, 1, 1, 2, 2, 2, 0]], np.int32))
 FLOAT32 = jnp.dtype("float32")
 
@@ -30,7 +32,6 @@ def logits(**changes):
     return np.asarray(jax.jit(lambda events: model(events))(EVENTS))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["t5", "hstu"])
 def test_a_learned_bias_starts_without_effect(kind):
     chex.assert_trees_all_close(logits(bias=BiasConfig(kind)), logits(), rtol=1e-6, atol=1e-7)
@@ -58,7 +59,6 @@ def test_t5_reads_its_table_by_bucket_of_distance():
     chex.assert_trees_all_equal(of_last, np.float32([[6, 6, 3], [7, 7, 4], [8, 8, 5]]))
 
 
-@pytest.mark.slow
 def test_hstu_adds_its_numbers_for_distance_and_log_time_to_every_head_alike():
     module = bias_of("hstu")
     assert module.positions.shape == (SPEC.window,)
@@ -71,7 +71,6 @@ def test_hstu_adds_its_numbers_for_distance_and_log_time_to_every_head_alike():
     chex.assert_trees_all_equal(bias(jnp.array([3]), jnp.array([0])), np.float32([[[[expected]]]]))
 
 
-@pytest.mark.slow
 def test_intervals_without_content_leave_the_attention_alone():
     config = small_config(NO_ROTATION, bias=BiasConfig("tisasrec"))
     model = heard(GenerativeRecommender(config, SPEC, (0.0, 0.0), key=jax.random.key(0)))
@@ -102,7 +101,6 @@ def test_time2vec_starts_with_periods_from_six_hours_to_the_training_span_and_on
     chex.assert_trees_all_close(module(EVENTS), waves @ np.float64(module.projection.kernel[...]), atol=1e-4)
 
 
-@pytest.mark.slow
 def test_sinusoidal_positions_are_added_as_they_are():
     expected = sinusoidal_encoding(EVENTS.position, 8, base=100.0)
     chex.assert_trees_all_equal(SinusoidalEncoding(8, 100.0)(EVENTS), expected)

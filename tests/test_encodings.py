@@ -84,6 +84,7 @@ def test_dot_product_of_two_sinusoidal_encodings_depends_on_their_distance_alone
     assert np.ptp(products[0]) > 5
 
 
+@pytest.mark.slow
 @variant
 def test_time2vec_values_and_gradients_are_its_equation_in_float64(variant):
     generator = np.random.default_rng(1)

@@ -24,6 +24,7 @@ def test_a_log_longer_than_its_simulation_repeats_it_under_new_users_in_order_of
     assert seen.join(once, on=seen.columns, how="semi").height == seen.height
 
 
+@pytest.mark.slow
 def test_every_event_is_measured_in_a_process_of_its_own(tmp_path):
     cost = measure_pipeline(write_csv_log(tmp_path, events=3000), timeout=60)
     assert cost.events == 3000

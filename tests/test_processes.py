@@ -145,6 +145,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_three_processes_agree_with_the_first_and_on_the_greatest():
     coordinator = f"localhost:{free_port()}"
     running = [

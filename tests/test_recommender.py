@@ -16,6 +16,8 @@ from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.nn.features import Events
 from siren_rope_jax.nn.recommender import GenerativeRecommender
 
+pytestmark = pytest.mark.slow
+
 SLOTS = 8  # rows too: row i asks about event i
 TASK_LOGITS = (-2.0, 0.5)
 RATES = 1 / (1 + np.exp(-np.array(TASK_LOGITS)))
@@ -101,7 +103,6 @@ ROW, SLOT = np.indices((SLOTS, SLOTS))
 DIAGONAL = np.arange(SLOTS)
 
 
-@pytest.mark.slow
 @every_model
 def test_no_score_changes_with_later_events_or_with_actions_not_yet_taken(model):
     events, other = one_user(), one_user(seed=1)
@@ -139,7 +140,6 @@ def test_every_score_depends_on_its_own_ids(model):
     assert np.all(np.abs(before - after).max(axis=-1) > 1e-4)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variant", "names", "felt"),
     [
@@ -175,7 +175,6 @@ def test_only_what_is_asked_for_reads_position_and_clock(variant, names, felt):
     assert (np.abs(before - after)[2:].max() > 1e-4) == felt
 
 
-@pytest.mark.slow
 @every_model
 def test_a_packed_row_scores_its_sequences_as_if_each_were_alone(model):
     config = MODELS[model]
@@ -194,7 +193,6 @@ def test_a_prefix_scores_the_same_as_inside_the_longer_history(model):
     chex.assert_trees_all_close(whole[:, :5], prefix[:, :5], **CLOSE)
 
 
-@pytest.mark.slow
 @every_model
 def test_padding_anywhere_and_of_any_content_moves_no_score(model):
     config, events = MODELS[model], one_user()
@@ -262,7 +260,6 @@ def test_events_of_one_second_may_stand_in_any_slots(model):
     chex.assert_trees_all_close(before[:, order][:, compared], after[:, compared], **CLOSE)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("fusion", ["mixed_value", "interleaved"])
 def test_without_ties_hiding_them_changes_nothing(fusion):
     events = one_user()
@@ -270,7 +267,6 @@ def test_without_ties_hiding_them_changes_nothing(fusion):
     chex.assert_trees_all_close(hiding, showing, **CLOSE)
 
 
-@pytest.mark.slow
 def test_bfloat16_stays_finite_and_close_to_float32():
     config, events = VARIANTS["siren"], one_user()
     exact = logits_of(config, events)
@@ -290,7 +286,6 @@ def parameters(config: ModelConfig, seed: int = 0) -> dict[str, np.ndarray]:
     return {name: np.asarray(value[...]) for name, value in named.items() if not telling.match(name)}
 
 
-@pytest.mark.slow
 @every_variant
 def test_everything_but_the_rotation_starts_alike_for_one_seed(variant):
     chex.assert_trees_all_equal(parameters(VARIANTS["ordinal"]), parameters(VARIANTS[variant]), strict=True)
@@ -311,7 +306,6 @@ def test_the_angle_network_starts_differently_for_another_seed():
         assert not np.any(a == b)
 
 
-@pytest.mark.slow
 def test_the_dropout_stream_is_the_same_for_every_rotation():
     events = one_user()
     inert = small_config(small_rotary("siren", initial_scale=0.0), dropout=0.5, id_dropout=0.5)
@@ -324,7 +318,6 @@ def test_the_dropout_stream_is_the_same_for_every_rotation():
     assert np.abs(a - other_key).max() > 1e-2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("which", ["dropout", "context_dropout", "id_dropout"])
 def test_each_dropout_acts_in_training_only(which):
     none = {"dropout": 0.0, "context_dropout": 0.0, "id_dropout": 0.0}
@@ -336,7 +329,6 @@ def test_each_dropout_acts_in_training_only(which):
     assert np.abs(model(events, dropout_key=key) - model(events)).max() > 1e-2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("features", [True, False])
 def test_dense_and_narrow_columns_of_the_event_itself_act_through_the_skip_unless_the_setting_is_off(features):
     model, events = make(small_config(head_features=features)), one_user()
@@ -364,7 +356,6 @@ def test_history_counters_act_linearly_unless_the_skip_is_off():
     assert make(small_config(context_skip=False)).context is None
 
 
-@pytest.mark.slow
 @every_variant
 def test_the_hour_of_the_event_itself_reaches_its_score_with_any_rotation_unless_the_setting_is_off(variant):
     # An event without a history: a rotation has nothing to relate it to.
@@ -420,7 +411,6 @@ def test_a_configuration_that_cannot_work_is_refused_in_one_sentence(changes, se
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["learned", "sinusoidal", "calendar", "time2vec"])
 def test_interleaved_actions_are_told_position_and_time_too(encoding):
     """With one layer and no rotation, only the encodings can tell whose action came first."""

@@ -83,6 +83,7 @@ def test_time_order_angles_add_the_days_since_the_training_span_began():
     chex.assert_trees_all_close(angles(config), (expected, expected), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_siren_with_scale_zero_is_ordinal_rope_exactly():
     ordinal = angles(small_rotary("ordinal"))[0]
     chex.assert_trees_all_equal(angles(small_rotary("siren", initial_scale=0.0)), (ordinal, ordinal), strict=True)

@@ -103,6 +103,7 @@ def naive_views(archive):
     return [(moment, *result[moment, number]) for moment, number in sorted(result)]
 
 
+@pytest.mark.slow
 def test_every_outcome_and_its_time_equal_a_naive_loop_over_the_events(archive, tmp_path):
     prepare_deskdrop(archive, tmp_path / "log")
     views = pl.read_parquet(tmp_path / "log" / "views.parquet").drop("device", "region", "country")

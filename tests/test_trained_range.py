@@ -12,6 +12,8 @@ from siren_rope_jax.nn.config import BiasConfig, ScalingConfig
 from siren_rope_jax.nn.recommender import GenerativeRecommender
 from siren_rope_jax.nn.trained_range import TrainedRange
 
+pytestmark = pytest.mark.slow
+
 SHORT = dataclasses.replace(SPEC, window=4)
 EVENTS = random_events(np.ones((1, 8), np.int32))
 DAYS = 86_400
@@ -91,7 +93,6 @@ def test_times_that_are_scaled_held_or_unread_are_no_reason_to_warn(config):
     assert times_of(config) == []
 
 
-@pytest.mark.slow
 def test_a_model_warns_once_of_each_kind_and_another_model_anew():
     def ask_twice():
         model = GenerativeRecommender(small_config(small_rotary("ordinal")), SHORT, (0.0,), key=jax.random.key(0))
