@@ -9,9 +9,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Float32
 
+from siren_rope_jax.batch import Events
 from siren_rope_jax.nn.block import Mlp, RotaryAttention
 from siren_rope_jax.nn.config import ModelConfig, RotaryConfig
-from siren_rope_jax.nn.features import Events, InputSpec
+from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.nn.recommender import GenerativeRecommender
 from siren_rope_jax.nn.rotary import SirenRotary
 from siren_rope_jax.ops.calendar import split_unix_time
@@ -257,7 +258,7 @@ def _events(kind: str, inputs: dict[str, Any]) -> Events:
         position=zeros + positions,
         day=day,
         second=second,
-        elapsed=elapsed,
+        elapsed_seconds=elapsed,
         ids=jnp.zeros((batch, length, 0), jnp.int32),
         dense=features,
         actions=jnp.asarray(inputs["action_features"], jnp.float32),

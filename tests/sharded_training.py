@@ -19,8 +19,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import PartitionSpec as P
 from small_logs import compile_small, encode, heard_start, small_config, small_log, small_rotary
 
+from siren_rope_jax.batch import Batch
 from siren_rope_jax.data.batches import BatchConfig, batches, make_rows
-from siren_rope_jax.nn.features import Events
 from siren_rope_jax.train.loss import multitask_loss
 from siren_rope_jax.train.optimizer import OptimizerConfig, make_optimizer
 from siren_rope_jax.train.sharding import MeshConfig, make_layout
@@ -43,7 +43,6 @@ def train_on(meshes: Meshes) -> dict[str, np.ndarray]:
         dataset = batches(encoded, rows, SHAPE, seed=0, rows_here=layout.rows_here(SHAPE.batch_size))
         for index in range(STEPS):
             batch = dataset[index]
-            batch.pop("event")
             state, metrics = model.train_step(state, layout.put_batch(batch, SHAPE.batch_size))
             losses.append(float(metrics["loss"]))
         table = state.params["features"]["tables"][0]["embedding"][...]
@@ -57,17 +56,16 @@ def gradients() -> dict[str, np.ndarray]:
     encoder, encoded = encode(small_log([16] * 16))
     rows = make_rows(encoded, np.ones(len(encoded.user), bool), SHAPE)
     batch = batches(encoded, rows, SHAPE, seed=0)[0]
-    batch.pop("event")
-    batch["labels"] = np.nan_to_num(batch["labels"])  # every device's mean then counts the same
+    batch = batch._replace(labels=np.nan_to_num(batch.labels))  # every device's mean then counts the same
     layout = make_layout(MeshConfig())
     model = compile_small(encoder, layout, config=CONFIG)
     params = jax.tree.map(np.asarray, heard_start(model))
 
-    def loss_of(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
-        logits = model.merge(params)(Events(**{name: batch[name] for name in Events._fields}))
-        return multitask_loss(logits, batch["labels"], jnp.array([1.0, 2.0]))[0]
+    def loss_of(params: Any, batch: Batch) -> jax.Array:
+        logits = model.merge(params)(batch.events)
+        return multitask_loss(logits, batch.labels, jnp.array([1.0, 2.0]))[0]
 
-    def mean_gradient(params: Any, batch: dict[str, jax.Array]) -> Any:
+    def mean_gradient(params: Any, batch: Batch) -> Any:
         return jax.lax.pmean(jax.grad(loss_of)(params, batch), "data")
 
     devices = jax.device_count()

@@ -11,12 +11,13 @@ import optax
 import polars as pl
 from flax import nnx
 
+from siren_rope_jax.batch import Events
 from siren_rope_jax.data.encode import Encoded, Encoder, InputConfig
 from siren_rope_jax.data.event_log import EventLog
 from siren_rope_jax.data.schema import EventLogSpec, Signal, Split
 from siren_rope_jax.data.stable_hash import stable_hash
 from siren_rope_jax.nn.config import BiasConfig, ModelConfig, RotaryConfig
-from siren_rope_jax.nn.features import Events, InputSpec
+from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.nn.recommender import GenerativeRecommender
 from siren_rope_jax.ops.calendar import split_unix_time
 from siren_rope_jax.train.config import TrainConfig
@@ -102,7 +103,7 @@ def random_events(segment: np.ndarray, *, seed: int = 0) -> Events:
         position=position.astype(np.int32),
         day=(START_DAY + elapsed // 86_400).astype(np.int32),
         second=(elapsed % 86_400).astype(np.int32),
-        elapsed=elapsed.astype(np.int32),
+        elapsed_seconds=elapsed.astype(np.int32),
         ids=rng.integers(0, SPEC.id_buckets, (rows, slots, 2)).astype(np.int32),
         dense=rng.normal(size=(rows, slots, 2)).astype(np.float32),
         actions=rng.integers(0, 2, (rows, slots, 2)).astype(np.float32),
@@ -142,7 +143,7 @@ def small_log(lengths: Sequence[int], *, seed: int = 0) -> EventLog:
             dense=("length", "age"),
             split=Split(0.6, 0.8),
         ),
-        time=time,
+        time_ms=time,
         day=day,
         second=second,
         row=np.arange(events),
@@ -187,7 +188,7 @@ def slate_log(users: int, slates: int, size: int, *, clicked: str = "any", seed:
     known[:, 1] += rng.choice([0, 300, 5_000, 10_000_000], len(user))  # likes may come late
     return dataclasses.replace(
         log,
-        time=time,
+        time_ms=time,
         day=day,
         second=of_day,
         user=user,
@@ -225,12 +226,18 @@ def sequences(lengths: Sequence[int]) -> Encoded:
     """Encoded users of the given lengths whose every array tells which event it is."""
     user = np.repeat(np.arange(len(lengths)), lengths)
     index = np.arange(len(user))
+    empty = np.zeros((len(user), 0), np.float32)
     columns = {
         "day": index.astype(np.int32),
-        "elapsed": index.astype(np.int32),
+        "second": index.astype(np.int32),
+        "elapsed_seconds": index.astype(np.int32),
+        "ids": empty.astype(np.int32),
+        "dense": empty,
+        "actions": empty,
+        "context": empty,
         "labels": (index % 2).astype(np.float32)[:, None],
     }
-    return Encoded(event=index, user=user, alone=np.zeros(len(user), bool), columns=columns)
+    return Encoded(log_index=index, user=user, alone=np.zeros(len(user), bool), columns=columns)
 
 
 def compile_small(

@@ -68,13 +68,13 @@ def test_on_the_simulated_feed_nothing_planted_is_found_and_nothing_moves(honest
 
 def place_in_second(log):
     """What the order of rows says, and what positions within a second once said."""
-    key = pl.DataFrame({"user": log.user, "second": log.time // 1000, "one": 1})
+    key = pl.DataFrame({"user": log.user, "second": log.time_ms // 1000, "one": 1})
     return key.select(pl.col("one").cum_sum().over("user", "second")).to_series().to_numpy()
 
 
 def outcome_of_others(log):
     """What the other events of a second, on the other side of the split, came to."""
-    key = pl.DataFrame({"user": log.user, "second": log.time // 1000, "outcome": log.labels[:, 0]})
+    key = pl.DataFrame({"user": log.user, "second": log.time_ms // 1000, "outcome": log.labels[:, 0]})
     others = (pl.col("outcome").sum() - pl.col("outcome")) / (pl.len() - 1).clip(1)
     return key.select(others.over("user", "second")).to_series().to_numpy()
 
@@ -83,7 +83,7 @@ KNOWN = {
     "clicks_first": place_in_second,
     "clicks_last": place_in_second,
     "by_file_order": lambda log: log.row,
-    "by_milliseconds": lambda log: log.time % 1000,
+    "by_milliseconds": lambda log: log.time_ms % 1000,
     "by_item_ids": lambda log: log.item,
     "by_user_ids": lambda log: log.user,
     "across_the_split": outcome_of_others,
@@ -113,8 +113,8 @@ def test_a_model_that_sees_within_a_second_is_found_out(honest, log):
     ("added", "probe", "found"),
     [
         (lambda log: np.nanmean(log.labels), probes.change_the_future, ["LEAK", "LEAK"]),
-        (lambda log: np.arange(len(log.time))[:, None] % 2, probes.permute_ties, ["LEAK", "LEAK"]),
-        (lambda log: log.time[:, None] % 1000 / 1000, probes.permute_ties, ["ok", "LEAK"]),
+        (lambda log: np.arange(len(log.time_ms))[:, None] % 2, probes.permute_ties, ["LEAK", "LEAK"]),
+        (lambda log: log.time_ms[:, None] % 1000 / 1000, probes.permute_ties, ["ok", "LEAK"]),
         (lambda log: log.new.any(), probes.score_as_evaluated, ["LEAK", "LEAK"]),
         (lambda log: log.new.mean(), probes.score_candidates_apart, ["LEAK"]),
     ],
@@ -146,7 +146,7 @@ def test_a_prediction_that_nothing_can_move_proves_nothing(honest, log):
 
 
 def test_too_few_test_events_prove_nothing(honest, log):
-    few = cheats.rows_of(log, np.arange(len(log.time))[:: len(log.time) // 200])
+    few = cheats.rows_of(log, np.arange(len(log.time_ms))[:: len(log.time_ms) // 200])
     assert probes.find_one(honest, few, cheats.by_item_ids).verdict == "says nothing"
 
 

@@ -50,7 +50,7 @@ def results(log):
 def test_inputs_stand_in_the_order_of_the_log(log):
     inputs = baseline_inputs(log, INPUTS)
     names = inputs.number_names
-    assert inputs.numbers.shape == (len(log.time), len(names))
+    assert inputs.numbers.shape == (len(log.time_ms), len(names))
     events_before = [int((log.user[:row] == user).sum()) for row, user in enumerate(log.user)]
     counted = inputs.numbers[:, names.index("user_events")]
     # More earlier events, a larger counter; as many, the same one.
@@ -65,7 +65,7 @@ def test_inputs_stand_in_the_order_of_the_log(log):
 
 def test_the_same_week_later_gives_the_same_inputs_so_that_none_tells_the_date(log):
     later = dataclasses.replace(
-        log, time=log.time + 70 * DAY, day=log.day + 70, action_known=log.action_known + 70 * DAY
+        log, time=log.time_ms + 70 * DAY, day=log.day + 70, action_known=log.action_known + 70 * DAY
     )
     now, then = baseline_inputs(log, INPUTS), baseline_inputs(later, INPUTS)
     np.testing.assert_array_equal(then.for_trees(), now.for_trees())
@@ -82,8 +82,8 @@ def test_a_habit_of_the_hour_is_found(results):
 def wide(log):
     """The log with a column of 40 values, of which the odd ones are clicked."""
     rng = np.random.default_rng(1)
-    values = rng.integers(0, 40, len(log.time))
-    click = (rng.random(len(log.time)) < np.where(values % 2, 0.95, 0.05)).astype(np.float32)
+    values = rng.integers(0, 40, len(log.time_ms))
+    click = (rng.random(len(log.time_ms)) < np.where(values % 2, 0.95, 0.05)).astype(np.float32)
     labels = np.stack([click, log.labels[:, 1]], axis=1)
     hashes = stable_hash(pl.Series(values).cast(pl.String), "author")[:, None]
     spec = dataclasses.replace(log.spec, categorical=("author",))
@@ -232,7 +232,7 @@ def test_baselines_are_found_for_their_own_data_and_inputs_alone(log, results, t
     assert read_baselines(description, log, more_rows) == (results, None)  # nothing that baselines feel
     changed = log.dense.copy()
     changed[3, 0] += 1
-    period = np.where(np.arange(len(log.time)) == np.flatnonzero(log.period == 1)[0], 0, log.period)
+    period = np.where(np.arange(len(log.time_ms)) == np.flatnonzero(log.period == 1)[0], 0, log.period)
     for other in (dataclasses.replace(log, dense=changed), dataclasses.replace(log, period=period)):
         found, said = read_baselines(description, other, INPUTS)
         assert found is None

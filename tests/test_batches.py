@@ -2,15 +2,16 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_logs import encode, sequences, small_log
 
+from siren_rope_jax.batch import Events
 from siren_rope_jax.data.batches import PADDING, BatchConfig, batches, make_rows, pack_rows
 from siren_rope_jax.data.windows import Windows
-from siren_rope_jax.nn.features import Events
 
 CONFIG = BatchConfig(window=6, row_length=10, batch_size=4)
 
@@ -35,7 +36,7 @@ def cases(draw):
 
 def segments(rows):
     """(events, scored, positions) of every segment of every row."""
-    for event, segment, position, scored in zip(rows.event, rows.segment, rows.position, rows.scored, strict=True):
+    for event, segment, position, scored in zip(rows.row_index, rows.segment, rows.position, rows.scored, strict=True):
         for number in range(1, segment.max() + 1):
             slots = segment == number
             yield event[slots], scored[slots], position[slots]
@@ -47,7 +48,7 @@ def segments(rows):
 def test_every_event_to_score_stands_in_exactly_one_scored_slot(case):
     encoded, scored, config, seed = case
     rows = make_rows(encoded, scored, config, seed=seed)
-    np.testing.assert_array_equal(np.sort(rows.event[rows.scored]), np.flatnonzero(scored))
+    np.testing.assert_array_equal(np.sort(rows.row_index[rows.scored]), np.flatnonzero(scored))
 
 
 @settings(max_examples=200, deadline=None)
@@ -66,14 +67,14 @@ def test_a_segment_is_an_unbroken_piece_of_one_users_history_no_longer_than_the_
 def test_padding_is_marked_in_every_array_and_segments_are_numbered_from_one(case):
     encoded, scored, config, seed = case
     rows = make_rows(encoded, scored, config, seed=seed)
-    assert rows.event.shape[1] == config.row_length
-    empty = rows.event == PADDING
+    assert rows.row_index.shape[1] == config.row_length
+    empty = rows.row_index == PADDING
     np.testing.assert_array_equal(rows.segment == 0, empty)
     assert not rows.scored[empty].any()
     assert not rows.position[empty].any()
     for row in rows.segment:
         assert set(row) - {0} == set(range(1, row.max() + 1))
-    if rows.event.size:
+    if rows.row_index.size:
         assert rows.fill == pytest.approx(1 - empty.mean())
 
 
@@ -88,7 +89,7 @@ def test_rows_are_more_than_95_percent_full_on_long_tailed_histories(window, row
 def test_the_seed_decides_which_windows_share_a_row():
     encoded = sequences([4] * 40)
     scored = np.ones(160, bool)
-    first, again, other = (make_rows(encoded, scored, CONFIG, seed=seed).event for seed in (0, 0, 1))
+    first, again, other = (make_rows(encoded, scored, CONFIG, seed=seed).row_index for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert np.any(first != other)
 
@@ -97,7 +98,7 @@ def test_short_windows_fill_the_gaps_that_long_ones_leave():
     starts = np.array([0, 6, 10, 14, 16, 20], np.int32)
     windows = Windows(starts[:-1], starts[:-1], starts[:-1], starts[1:])
     rows = pack_rows(windows, np.ones(20, bool), np.arange(20, dtype=np.int32), 10, seed=0)
-    assert rows.event.shape == (2, 10)
+    assert rows.row_index.shape == (2, 10)
     assert rows.fill == 1
 
 
@@ -110,11 +111,18 @@ def stream(count: int, seed: int | None = 0, **share):
     return [dataset[index] for index in range(count)]
 
 
+def scored_events(batch):
+    """Which event of `USERS`, whose days count them, is scored in each slot; PADDING in the others."""
+    return np.where(np.isnan(batch.labels[..., 0]), PADDING, batch.events.day)
+
+
+def joined(parts):
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+
+
 def assert_same(first, second):
     for a, b in zip(first, second, strict=True):
-        assert a.keys() == b.keys()
-        for name in a:
-            np.testing.assert_array_equal(a[name], b[name])
+        jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 def test_the_same_seed_gives_the_same_batches():
@@ -122,14 +130,14 @@ def test_the_same_seed_gives_the_same_batches():
 
 
 def test_another_seed_gives_another_order():
-    assert any(np.any(a["event"] != b["event"]) for a, b in zip(stream(3), stream(3, seed=1), strict=True))
+    assert any(np.any(a.events.day != b.events.day) for a, b in zip(stream(3), stream(3, seed=1), strict=True))
 
 
 def test_each_epoch_visits_every_row_once_and_in_an_order_of_its_own():
-    count = len(ROWS.event)
-    events = np.concatenate([batch["event"] for batch in stream(count)])  # batch_size epochs
+    count = len(ROWS.row_index)
+    events = np.concatenate([scored_events(batch) for batch in stream(count)])  # batch_size epochs
     epochs = events.reshape(CONFIG.batch_size, count, -1)
-    expected = np.where(ROWS.scored, ROWS.event, PADDING)
+    expected = np.where(ROWS.scored, ROWS.row_index, PADDING)
     expected = expected[np.lexsort(expected.T)]
     for epoch in epochs:
         np.testing.assert_array_equal(epoch[np.lexsort(epoch.T)], expected)
@@ -145,7 +153,7 @@ def test_batches_continue_where_they_were_left():
 def test_another_batch_size_goes_on_at_the_example_where_the_last_one_stopped():
     smaller = dataclasses.replace(CONFIG, batch_size=CONFIG.batch_size // 2)
     dataset = batches(USERS, ROWS, smaller, seed=0, first_example=6 * CONFIG.batch_size)
-    halves = [{name: np.concatenate([dataset[k][name], dataset[k + 1][name]]) for name in dataset[k]} for k in (0, 2)]
+    halves = [joined([dataset[k], dataset[k + 1]]) for k in (0, 2)]
     assert_same(stream(8)[6:], halves)
 
 
@@ -154,53 +162,50 @@ def test_another_batch_size_goes_on_at_the_example_where_the_last_one_stopped():
 def test_the_shares_of_the_processes_make_up_the_global_batch(processes, seed):
     held = np.arange(CONFIG.batch_size).reshape(processes, -1)
     shares = [stream(2, seed, rows_here=rows) for rows in held]
-    joined = [
-        {name: np.concatenate([p[name] for p in parts]) for name in parts[0]} for parts in zip(*shares, strict=True)
-    ]
-    assert_same(stream(2, seed), joined)
-    assert len(shares[0][0]["segment"]) == CONFIG.batch_size // processes
+    assert_same(stream(2, seed), [joined(parts) for parts in zip(*shares, strict=True)])
+    assert len(shares[0][0].events.segment) == CONFIG.batch_size // processes
 
 
 def test_without_a_seed_the_rows_come_once_as_they_are_and_the_last_batch_is_padded():
     dataset = batches(USERS, ROWS, CONFIG, seed=None)
-    count = len(ROWS.event)
+    count = len(ROWS.row_index)
     assert count % CONFIG.batch_size, "the case needs an incomplete batch"
     assert len(dataset) == count // CONFIG.batch_size + 1
-    together = {name: np.concatenate([batch[name] for batch in dataset]) for name in dataset[0]}
-    np.testing.assert_array_equal(together["segment"][:count], ROWS.segment)
-    np.testing.assert_array_equal(together["event"][:count], np.where(ROWS.scored, ROWS.event, PADDING))
-    assert np.all(together["event"][count:] == PADDING)
-    assert not together["segment"][count:].any()
-    assert np.all(np.isnan(together["labels"][count:]))
+    together = joined(list(dataset))
+    np.testing.assert_array_equal(together.events.segment[:count], ROWS.segment)
+    np.testing.assert_array_equal(scored_events(together)[:count], np.where(ROWS.scored, ROWS.row_index, PADDING))
+    assert not together.events.segment[count:].any()
+    assert np.all(np.isnan(together.labels[count:]))
 
 
 def test_labels_stand_where_events_are_scored_and_nowhere_else():
-    for batch in stream(4, seed=None):
-        scored = batch["event"] != PADDING
-        expected = np.where(scored, batch["event"] % 2, np.nan)
-        np.testing.assert_array_equal(batch["labels"][..., 0], expected)
+    for index, batch in enumerate(stream(2, seed=None)):
+        rows = slice(index * CONFIG.batch_size, (index + 1) * CONFIG.batch_size)
+        expected = np.where(ROWS.scored[rows], ROWS.row_index[rows] % 2, np.nan)
+        np.testing.assert_array_equal(batch.labels[..., 0], expected)
 
 
 def test_history_keeps_its_inputs_though_it_is_not_scored():
     rows = batches(USERS, ROWS, CONFIG, seed=None)[0]
-    expected = np.where(ROWS.event[:4] == PADDING, 0, ROWS.event[:4])
-    np.testing.assert_array_equal(rows["day"], expected)
-    assert np.any((rows["event"] == PADDING) & (rows["segment"] != 0))
+    expected = np.where(ROWS.row_index[:4] == PADDING, 0, ROWS.row_index[:4])
+    np.testing.assert_array_equal(rows.events.day, expected)
+    assert np.any((scored_events(rows) == PADDING) & (rows.events.segment != 0))
 
 
 def test_a_batch_of_a_real_log_holds_the_inputs_of_the_model_and_zeros_in_the_padding():
     _, encoded = encode(small_log([5, 9, 2, 7, 12]))
     before = {name: column.copy() for name, column in encoded.columns.items()}
     rows = make_rows(encoded, np.ones(len(encoded.user), bool), CONFIG)
-    for batch in batches(encoded, rows, CONFIG, seed=None):
-        assert set(batch) == {*Events._fields, "labels", "event"}
-        empty = batch["segment"] == 0
-        for name in set(batch) - {"labels", "event"}:
-            assert not batch[name][empty].any(), name
+    for index, batch in enumerate(batches(encoded, rows, CONFIG, seed=None)):
+        empty = batch.events.segment == 0
+        here = slice(index * CONFIG.batch_size, (index + 1) * CONFIG.batch_size)
+        row_index, scored = rows.row_index[here], rows.scored[here]
+        arrays = batch.events._asdict() | {"labels": batch.labels}
+        for name in Events._fields:
+            assert not arrays[name][empty].any(), name
         for name, column in encoded.columns.items():
-            assert batch[name].dtype == column.dtype
-            real = batch["event"] != PADDING
-            np.testing.assert_array_equal(batch[name][real], column[batch["event"][real]])
+            assert arrays[name].dtype == column.dtype
+            np.testing.assert_array_equal(arrays[name][: len(scored)][scored], column[row_index[scored]])
     for name, column in before.items():
         np.testing.assert_array_equal(encoded.columns[name], column)
 

@@ -18,7 +18,7 @@ def packed(rows: int, events: int | None = None) -> PackedRows:
     """Rows of 4 slots, of which so many are trained on."""
     scored = (np.arange(4 * rows) < (4 * rows if events is None else events)).reshape(rows, 4)
     zeros = np.zeros((rows, 4), np.int32)
-    return PackedRows(event=zeros, segment=zeros + 1, position=zeros, scored=scored)
+    return PackedRows(row_index=zeros, segment=zeros + 1, position=zeros, scored=scored)
 
 
 @settings(max_examples=50, deadline=None)

@@ -149,7 +149,7 @@ def test_a_training_learns_it_from_the_training_period_alone():
     other = dataclasses.replace(log, labels=np.where(later[:, None], 1 - log.labels, log.labels))
     learned = fitted(log)[0].context_transform
     np.testing.assert_array_equal(learned, fitted(other)[0].context_transform)
-    flipped = dataclasses.replace(log, labels=np.where(np.arange(len(log.time))[:, None] % 3, log.labels, 0))
+    flipped = dataclasses.replace(log, labels=np.where(np.arange(len(log.time_ms))[:, None] % 3, log.labels, 0))
     assert not np.array_equal(learned, fitted(flipped)[0].context_transform)
 
 

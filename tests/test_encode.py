@@ -25,7 +25,7 @@ def replace(log: EventLog, **columns) -> EventLog:
 
 def by_event(encoded) -> dict[str, np.ndarray]:
     """The encoded columns in the order of the log."""
-    return {name: column[np.argsort(encoded.event)] for name, column in encoded.columns.items()}
+    return {name: column[np.argsort(encoded.log_index)] for name, column in encoded.columns.items()}
 
 
 def assert_same_events(first, second, chosen):
@@ -36,9 +36,9 @@ def assert_same_events(first, second, chosen):
 def test_events_stand_user_after_user_in_the_order_of_time():
     _, encoded = encode(LOG)
     assert np.all(np.diff(encoded.user) >= 0)
-    np.testing.assert_array_equal(encoded.user, LOG.user[encoded.event])
+    np.testing.assert_array_equal(encoded.user, LOG.user[encoded.log_index])
     for user in range(6):
-        np.testing.assert_array_equal(encoded.event[encoded.user == user], np.flatnonzero(LOG.user == user))
+        np.testing.assert_array_equal(encoded.log_index[encoded.user == user], np.flatnonzero(LOG.user == user))
 
 
 def test_time_and_labels_pass_unchanged_and_elapsed_counts_from_the_start_of_training():
@@ -46,7 +46,7 @@ def test_time_and_labels_pass_unchanged_and_elapsed_counts_from_the_start_of_tra
     np.testing.assert_array_equal(columns["day"], LOG.day)
     np.testing.assert_array_equal(columns["second"], LOG.second)
     np.testing.assert_array_equal(columns["labels"], LOG.labels)
-    np.testing.assert_array_equal(columns["elapsed"], LOG.time // 1000 - LOG.time[0] // 1000)
+    np.testing.assert_array_equal(columns["elapsed_seconds"], LOG.time_ms // 1000 - LOG.time_ms[0] // 1000)
 
 
 def test_the_calendar_span_is_that_of_training_alone():
@@ -81,7 +81,7 @@ def test_nothing_after_the_training_period_changes_how_training_is_encoded(data)
 def test_numbers_are_standardised_on_training_and_missing_ones_become_the_mean():
     columns = by_event(encode(LOG)[1])
     missing = np.isnan(LOG.dense)
-    assert columns["dense"].shape == (len(LOG.time), 3)
+    assert columns["dense"].shape == (len(LOG.time_ms), 3)
     for column in (0, 1):
         present = TRAINING & ~missing[:, column]
         raw = LOG.dense[:, column]
@@ -200,10 +200,11 @@ def shown_actions(log: EventLog) -> np.ndarray:
     """What later events see of the actions of each event (values, then observed flags), in the order of the log."""
     encoded = encode(log)[1]
     config = BatchConfig(window=64, row_length=64, batch_size=len(log.user_ids))
-    (batch,) = batches(encoded, make_rows(encoded, encoded.user >= 0, config), config, seed=None)
-    real = batch["event"] >= 0
-    shown = np.empty((len(log.time), batch["actions"].shape[-1]))
-    shown[encoded.event[batch["event"][real]]] = batch["actions"][real]
+    rows = make_rows(encoded, encoded.user >= 0, config)
+    (batch,) = batches(encoded, rows, config, seed=None)
+    actions = batch.events.actions[: len(rows.scored)]
+    shown = np.empty((len(log.time_ms), actions.shape[-1]))
+    shown[encoded.log_index[rows.row_index[rows.scored]]] = actions[rows.scored]
     return shown
 
 
@@ -211,12 +212,12 @@ def one_user(known: list[int], pending: float, actions: list[float]) -> np.ndarr
     """What later events see of one action (value, observed) of a user with an event every 10 seconds."""
     log = small_log([len(known), 1])
     events = np.flatnonzero(log.user == 0)
-    time = log.time.copy()
+    time = log.time_ms.copy()
     time[events] = 10_000 * np.arange(len(events))
     shown, known_at = log.actions.copy(), np.repeat(time[:, None], 2, axis=1)
     shown[events, 0], known_at[events, 0] = actions, 1000 * np.array(known)
     log = replace(
-        log, time=time, actions=shown, action_known=known_at, action_pending=np.array([pending, np.nan], np.float32)
+        log, time_ms=time, actions=shown, action_known=known_at, action_pending=np.array([pending, np.nan], np.float32)
     )
     return shown_actions(log)[events][:, [0, 2]]
 
@@ -236,15 +237,15 @@ def test_an_action_is_not_shown_to_another_event_of_its_own_second():
     # Three events in one second, known at once, 5 s and 20 s later; the next second's event comes after 10 s.
     log = small_log([4, 1])
     events = np.flatnonzero(log.user == 0)
-    time = log.time.copy()
+    time = log.time_ms.copy()
     time[events] = np.array([0, 300, 900, 10_000]) + 1_650_000_000_000
     order = np.argsort(time, kind="stable")
     known = np.repeat(time[:, None], 2, axis=1)
     known[events[:3], 0] += np.array([0, 5_000, 20_000])
     actions = np.ones_like(log.actions)
     pending = np.full(2, np.nan, np.float32)
-    log = replace(log, time=time, actions=actions, action_known=known, action_pending=pending)
-    fields = {name: getattr(log, name)[order] for name in ("time", "user", "item", "actions", "action_known")}
+    log = replace(log, time_ms=time, actions=actions, action_known=known, action_pending=pending)
+    fields = {name: getattr(log, name)[order] for name in ("time_ms", "user", "item", "actions", "action_known")}
     shown = shown_actions(replace(log, **fields))
     own = np.flatnonzero(fields["user"] == 0)
     np.testing.assert_array_equal(shown[own, 2], [1, 1, 0, 1])
@@ -255,7 +256,7 @@ def test_the_moment_an_action_is_known_counts_from_the_users_own_next_event():
     log = replace(
         log,
         user=np.array([0, 1, 0, 1], np.int32),
-        time=np.array([0, 10_000, 20_000, 30_000]),
+        time_ms=np.array([0, 10_000, 20_000, 30_000]),
         actions=np.ones((4, 2), np.float32),
         action_known=np.repeat([[15_000], [35_000], [20_000], [30_000]], 2, axis=1),
     )
@@ -270,7 +271,7 @@ def test_fitting_and_encoding_at_once_gives_what_one_after_the_other_does():
         np.testing.assert_equal(getattr(encoder, field.name), getattr(alone, field.name), err_msg=field.name)
     again = alone.encode(LOG)
     assert_same_events(encoded.columns, again.columns, slice(None))
-    np.testing.assert_array_equal(encoded.event, again.event)
+    np.testing.assert_array_equal(encoded.log_index, again.log_index)
 
 
 def test_encoding_leaves_the_log_as_it_was():
@@ -304,8 +305,8 @@ def test_a_log_without_features_is_encoded_by_item_and_counters():
     encoder, encoded = encode(bare)
     assert encoder.id_names == ("item",)
     assert encoder.input_names == ()
-    assert encoded.columns["ids"].shape == (len(LOG.time), 1)
-    assert encoded.columns["dense"].shape == (len(LOG.time), 0)
+    assert encoded.columns["ids"].shape == (len(LOG.time_ms), 1)
+    assert encoded.columns["dense"].shape == (len(LOG.time_ms), 0)
 
 
 def write(path, rows):
@@ -332,7 +333,7 @@ def test_new_events_leave_the_encoding_of_the_history_as_it_was(tmp_path):
     log, longer = read_event_log(spec), read_event_log(spec, new_events=tmp_path / "new.csv")
     encoder = Encoder.fit(log, INPUTS)
     before, after = by_event(encoder.encode(log)), by_event(encoder.encode(longer))
-    assert len(longer.time) == 63
+    assert len(longer.time_ms) == 63
     assert longer.user_ids[0] == "a", "the case needs indices that move"
     for name, column in before.items():
         np.testing.assert_array_equal(column, after[name][~longer.new], err_msg=name)

@@ -66,7 +66,7 @@ def test_hstu_adds_its_numbers_for_distance_and_log_time_to_every_head_alike():
     module.positions[...] = jnp.arange(SPEC.window, dtype=jnp.float32)
     module.times[...] = 1000 * jnp.arange(129.0)
     bias, _ = module(EVENTS)
-    elapsed = np.asarray(EVENTS.elapsed, np.float64)[0]
+    elapsed = np.asarray(EVENTS.elapsed_seconds, np.float64)[0]
     expected = 3 + 1000 * np.floor(np.log(elapsed[3] - elapsed[0]) / 0.301)
     chex.assert_trees_all_equal(bias(jnp.array([3]), jnp.array([0])), np.float32([[[[expected]]]]))
 
@@ -95,7 +95,7 @@ def test_time2vec_starts_with_periods_from_six_hours_to_the_training_span_and_on
     periods = 2 * np.pi / np.asarray(module.frequencies[...])[1:]
     assert periods.min() == pytest.approx(0.25, rel=1e-5)
     assert periods.max() == pytest.approx(SPEC.span_days, rel=1e-5)
-    days = np.asarray(EVENTS.elapsed)[..., None] / 86_400
+    days = np.asarray(EVENTS.elapsed_seconds)[..., None] / 86_400
     phases, frequencies = np.float64(module.phases[...]), np.float64(module.frequencies[...])
     waves = np.concatenate([days / SPEC.span_days, np.sin(days * frequencies[1:] + phases[1:])], axis=-1)
     chex.assert_trees_all_close(module(EVENTS), waves @ np.float64(module.projection.kernel[...]), atol=1e-4)
@@ -113,7 +113,7 @@ def test_learned_positions_beyond_the_window_get_its_last_vector():
 
 
 def test_interleaving_puts_each_action_after_its_event_at_the_same_position_and_time():
-    tied = EVENTS._replace(elapsed=EVENTS.elapsed.at[:, 2].set(EVENTS.elapsed[:, 1]))
+    tied = EVENTS._replace(elapsed_seconds=EVENTS.elapsed_seconds.at[:, 2].set(EVENTS.elapsed_seconds[:, 1]))
     tokens, times = interleave(tied, hide_ties=True)
     for name, values in tokens._asdict().items():
         chex.assert_trees_all_equal(values[:, 0::2], getattr(tied, name))
@@ -127,7 +127,8 @@ def test_interleaving_puts_each_action_after_its_event_at_the_same_position_and_
 
 def test_interleaving_tells_times_apart_that_are_68_years_apart():
     ends = np.array([[-(2**30), 2**30 - 1]], np.int32)
-    _, times = interleave(random_events(np.ones((1, 2), np.int32))._replace(elapsed=jnp.asarray(ends)), hide_ties=True)
+    events = random_events(np.ones((1, 2), np.int32))._replace(elapsed_seconds=jnp.asarray(ends))
+    _, times = interleave(events, hide_ties=True)
     assert np.all(np.diff(np.asarray(times, np.int64)) > 0)
 
 

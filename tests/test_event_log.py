@@ -68,7 +68,7 @@ def signal_log(folder: Path, columns: dict[str, list], **changes: object) -> Eve
 def contents(log: EventLog) -> list[tuple]:
     """Everything that was read, in plain values."""
     fields = (
-        log.time,
+        log.time_ms,
         log.day,
         log.second,
         log.labels,
@@ -87,7 +87,7 @@ def contents(log: EventLog) -> list[tuple]:
 def test_a_log_is_read_column_by_column(tmp_path):
     write(tmp_path / "log.csv", rows(8))
     log = read(tmp_path)
-    assert log.time.tolist() == [1000 * (START + 3600 * i) for i in range(8)]
+    assert log.time_ms.tolist() == [1000 * (START + 3600 * i) for i in range(8)]
     assert log.user_ids.to_list() == ["u0", "u1"]
     assert log.user.tolist() == [0, 1] * 4
     assert log.item_ids.gather(log.item).to_list() == ["i0", "i1", "i2", "i0", "i1", "i2", "i0", "i1"]
@@ -99,7 +99,7 @@ def test_a_log_is_read_column_by_column(tmp_path):
     assert (log.categorical_names, log.dense_names) == (("tab",), ("length",))
     assert log.row.tolist() == list(range(8))
     assert not log.new.any()
-    assert {log.time.dtype, log.action_known.dtype} == {np.dtype(np.int64)}
+    assert {log.time_ms.dtype, log.action_known.dtype} == {np.dtype(np.int64)}
     assert {log.day.dtype, log.second.dtype, log.user.dtype, log.item.dtype} == {np.dtype(np.int32)}
     assert {log.labels.dtype, log.actions.dtype, log.dense.dtype} == {np.dtype(np.float32)}
     assert log.categorical.dtype == np.uint64
@@ -201,9 +201,9 @@ def test_millisecond_and_fractional_times_are_exact(tmp_path):
     lines = [f"u{i % 2},i,{time},{i % 2},0,0" for i, time in enumerate(times)]
     write(tmp_path / "log.csv", lines)
     milliseconds = read(tmp_path, log={"timestamp_unit": "ms"})
-    assert milliseconds.time.tolist() == list(times)
+    assert milliseconds.time_ms.tolist() == list(times)
     write(tmp_path / "log.csv", [re.sub(r"(\d{10})(\d{3}),", r"\1.\2,", line) for line in lines])
-    assert read(tmp_path).time.tolist() == milliseconds.time.tolist()
+    assert read(tmp_path).time_ms.tolist() == milliseconds.time_ms.tolist()
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_actions_may_differ_from_tasks(tmp_path):
     assert (log.task_names, log.action_names) == (("like",), ("early",))
     assert log.labels[:3, 0].tolist() == [1, 1, 0]
     assert log.actions[:3, 0].tolist() == [0, 1, 0]
-    np.testing.assert_array_equal(log.action_known[:, 0], log.time)
+    np.testing.assert_array_equal(log.action_known[:, 0], log.time_ms)
 
 
 # Features
@@ -374,7 +374,7 @@ def test_new_events_are_added_after_the_history_and_recognisable(tmp_path):
     assert log.row[log.new].tolist() == [1, 0, 2, 3]
     assert np.isnan(log.labels[log.new]).all()
     assert np.isnan(log.actions[log.new]).all()
-    np.testing.assert_array_equal(log.action_known[log.new, 0], log.time[log.new])
+    np.testing.assert_array_equal(log.action_known[log.new, 0], log.time_ms[log.new])
     assert log.user_ids.gather(log.user[log.new]).to_list() == ["u0", "u0", "stranger", "u0"]
     np.testing.assert_array_equal(log.labels[~log.new], history.labels)
     assert log.duplicates == history.duplicates == 1
@@ -386,7 +386,7 @@ def test_new_events_amid_the_history_do_not_move_the_split(tmp_path):
     early = [line.replace(f"{START + 3600 * i}", f"{START + 1800 * i + 60}") for i, line in enumerate(rows())]
     log = read(tmp_path, write(tmp_path / "new.csv", early))
     assert log.period[~log.new].tolist() == history.period.tolist()
-    assert np.all(np.diff(log.time) >= 0)
+    assert np.all(np.diff(log.time_ms) >= 0)
     assert log.labels[log.new, 0].tolist() == history.labels[:, 0].tolist()
 
 
@@ -629,10 +629,10 @@ def test_kuairand_is_read_under_the_names_of_the_published_archive(tmp_path):
     )
     assert log.duplicates + log.contradictions == repeats
     assert log.contradictions <= 3
-    assert len(log.time) == count - repeats
-    assert np.all(np.diff(log.time) >= 0)
+    assert len(log.time_ms) == count - repeats
+    assert np.all(np.diff(log.time_ms) >= 0)
     assert log.unmatched == (0, 0)
     assert log.categorical_names == ("tab", ACTIVITY, "tag")
-    assert np.isin(log.labels, [0, 1]).all(axis=1).sum() >= len(log.time) - log.contradictions
-    shares = np.bincount(log.period) / len(log.time)
+    assert np.isin(log.labels, [0, 1]).all(axis=1).sum() >= len(log.time_ms) - log.contradictions
+    shares = np.bincount(log.period) / len(log.time_ms)
     np.testing.assert_allclose(shares, [0.7, 0.1, 0.2], atol=0.01)

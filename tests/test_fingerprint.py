@@ -12,8 +12,8 @@ from siren_rope_jax.data.event_log import EventLog
 from siren_rope_jax.data.fingerprint import fingerprint
 
 LOG = small_log([9, 4, 12])
-EVENTS = len(LOG.time)
-PER_EVENT = ("time", "day", "second", "row", "user", "item", "labels", "actions", "action_known")
+EVENTS = len(LOG.time_ms)
+PER_EVENT = ("time_ms", "day", "second", "row", "user", "item", "labels", "actions", "action_known")
 PER_EVENT += ("categorical", "dense")
 
 
@@ -89,7 +89,7 @@ def test_digests_stay_the_same_forever_because_runs_keep_them():
         user=np.zeros(1, np.int32),
         item_ids=pl.Series(["i"]),
         item=np.zeros(1, np.int32),
-        time=np.array([1_650_000_000_123]),
+        time_ms=np.array([1_650_000_000_123]),
         day=np.array([19_097], np.int32),
         second=np.array([19_200], np.int32),
         labels=np.array([[1, np.nan]], np.float32),

@@ -85,7 +85,7 @@ def test_a_stray_quote_swallows_no_row(tmp_path, titles, said):
     assert message.startswith(f"log.csv: {said}")
     assert message.endswith('; if quotes are part of the text of this file, set quote = "none"')
     log = read(tmp_path, with_title(*titles), quote="none")
-    assert len(log.time) == 40
+    assert len(log.time_ms) == 40
     assert log.notes[0].startswith("40 rows read")
 
 
@@ -93,8 +93,8 @@ def test_a_side_table_and_new_events_follow_the_quote_of_the_log_unless_the_tabl
     (tmp_path / "items.csv").write_text('id,kind\ni0,5" pipe\n')
     side = {"file": "items.csv", "join": "item", "key": "id", "categorical": ["kind"]}
     assert refusal(tmp_path, rows(), side=side).startswith("items.csv: line 2 has a quote inside a cell")
-    assert len(read(tmp_path, rows(), side=side, quote="none").time) == 40
-    assert len(read(tmp_path, rows(), side=side | {"quote": "none"}).time) == 40
+    assert len(read(tmp_path, rows(), side=side, quote="none").time_ms) == 40
+    assert len(read(tmp_path, rows(), side=side | {"quote": "none"}).time_ms) == 40
     assert refusal(tmp_path, rows(), side=side | {"quote": '"'}, quote="none").startswith("items.csv: line 2")
     new = tmp_path / "new.csv"
     new.write_text("\n".join([HEADER, *with_title('5" pipe')[3:6], ""]))
@@ -105,7 +105,7 @@ def test_a_side_table_and_new_events_follow_the_quote_of_the_log_unless_the_tabl
 def test_cells_may_hold_separators_quotes_and_line_breaks_in_quotes(tmp_path):
     titles = ['"a, b"', '"say ""hi"""', '"one\ntwo, three\n\nfour"', '""', '"""x"""', '"7\n8"', "plain"]
     log = read(tmp_path, with_title(*titles))
-    assert len(log.time) == 40
+    assert len(log.time_ms) == 40
     said = "line breaks inside 2 rows, the first from line 8 on"
     assert log.notes == (f"40 rows read from {tmp_path / 'log.csv'} ({said})",)
     (tmp_path / "log.csv").write_text("")
@@ -143,7 +143,7 @@ def test_a_fault_names_its_own_line_after_cells_with_line_breaks(tmp_path):
 def test_lines_of_separators_only_are_blank(tmp_path):
     lines = rows()
     log = read(tmp_path, [*lines[:7], ",,,,", *lines[7:], ",,,,", ""])
-    assert (len(log.time), log.notes[0].split("(")[1]) == (40, "3 blank lines skipped)")
+    assert (len(log.time_ms), log.notes[0].split("(")[1]) == (40, "3 blank lines skipped)")
     assert "line 9 has 3 of 5 fields" in refusal(tmp_path, [*lines[:7], ",,", *lines[7:]])
 
 
@@ -189,7 +189,7 @@ def test_stray_quotes_anywhere_cost_no_row_without_a_refusal(tmp_path_factory, p
     except InputError as error:
         assert "line" in str(error)  # noqa: PT017
     else:
-        assert len(log.time) == 40
+        assert len(log.time_ms) == 40
 
 
 def test_a_header_that_names_a_column_twice_is_refused(tmp_path):

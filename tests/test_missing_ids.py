@@ -126,7 +126,7 @@ def test_a_threshold_on_a_missing_outcome_leaves_it_unobserved_and_a_missing_tim
     (tmp_path / "log.csv").write_text("\n".join(f"{a},{b}" for a, b in zip(text, later, strict=True)) + "\n")
     log = read_event_log(spec)
     assert np.isnan(log.labels[:, 0]).tolist() == [False, True, *[False] * 38]
-    assert (log.action_known[:, 0] == log.time).tolist() == [True, True, *[False] * 38]
+    assert (log.action_known[:, 0] == log.time_ms).tolist() == [True, True, *[False] * 38]
     refused = with_cells("time", {4: "NULL"})
     assert "found 'NULL'" in refusal(tmp_path, refused)
 
@@ -154,4 +154,4 @@ def test_the_words_are_missing_in_every_type_of_text(tmp_path, kind):
     table = pl.read_csv(tmp_path / "log.csv").with_columns(pl.col("user").replace("u2", "u0").cast(kind))
     table.write_parquet(tmp_path / "log.parquet")
     log = read(tmp_path, rows(), files=["log.parquet"], missing_ids="drop")
-    assert (len(log.time), log.user_ids.to_list()) == (39, ["u0", "u1"])
+    assert (len(log.time_ms), log.user_ids.to_list()) == (39, ["u0", "u1"])

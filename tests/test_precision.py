@@ -94,7 +94,7 @@ def test_times_in_scientific_notation_are_refused_unless_they_have_all_digits(tm
         assert 'line 2, column "time": expected a Unix time with all its digits, found ' in message
         assert message.endswith("export the times as whole numbers")
     whole = table(time=[f"{time:.9e}" for time in times])
-    assert read(tmp_path, whole).time.tolist() == (times * 1000).tolist()
+    assert read(tmp_path, whole).time_ms.tolist() == (times * 1000).tolist()
     milliseconds = [f"{1000 * time:.11e}" for time in times]
     assert "with all its digits" in refusal(tmp_path, table(time=milliseconds), timestamp_unit="ms")
 
@@ -126,7 +126,7 @@ def test_times_rounded_to_units_of_the_clock_are_read_without_a_word(tmp_path, s
 
 def test_a_few_times_that_are_multiples_by_chance_are_read(tmp_path):
     times = 1_650_000_000 + 128 * np.arange(EVENTS) // 10 // 128 * 128
-    assert len(read(tmp_path, table(time=times)).time) == EVENTS
+    assert len(read(tmp_path, table(time=times)).time_ms) == EVENTS
 
 
 def test_times_in_coarse_steps_are_said_and_times_in_minutes_or_hours_are_not():

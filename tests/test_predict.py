@@ -19,7 +19,7 @@ from siren_rope_jax.train.sharding import MeshConfig, make_layout
 pytestmark = pytest.mark.slow
 
 LOG = small_log([5, 30, 17, 1, 2, 8, 11])
-EVERYTHING = np.ones(len(LOG.time), bool)
+EVERYTHING = np.ones(len(LOG.time_ms), bool)
 ENCODER, ENCODED = encode(LOG)
 SMALL = BatchConfig(window=8, row_length=12, batch_size=4)
 LARGE = BatchConfig(window=8, row_length=20, batch_size=3)
@@ -54,7 +54,7 @@ def test_predictions_differ_from_event_to_event(everything):
 def test_every_wanted_event_has_a_finite_probability_and_no_other_has_one(predict, period):
     wanted = LOG.period == period
     probabilities = predict(wanted, SMALL)
-    assert probabilities.shape == (len(LOG.time), 2)
+    assert probabilities.shape == (len(LOG.time_ms), 2)
     assert np.all(np.isfinite(probabilities[wanted]))
     assert np.all(np.isnan(probabilities[~wanted]))
 
@@ -64,7 +64,7 @@ def test_packing_moves_no_prediction(predict, everything):
 
 
 def test_a_wanted_event_is_predicted_from_its_whole_history_though_that_is_not_wanted(predict, everything):
-    wanted = (LOG.period == TEST) | (np.arange(len(LOG.time)) % 7 == 0)
+    wanted = (LOG.period == TEST) | (np.arange(len(LOG.time_ms)) % 7 == 0)
     np.testing.assert_allclose(predict(wanted, WHOLE)[wanted], everything[id(WHOLE)][wanted], **CLOSE)
 
 
@@ -72,10 +72,10 @@ def test_predictions_stand_in_the_order_of_the_log(predict, everything):
     users = np.isin(LOG.user, [1, 2])
     alone = dataclasses.replace(
         ENCODED,
-        event=ENCODED.event[users[ENCODED.event]],
-        user=ENCODED.user[users[ENCODED.event]],
-        alone=ENCODED.alone[users[ENCODED.event]],
-        columns={name: column[users[ENCODED.event]] for name, column in ENCODED.columns.items()},
+        log_index=ENCODED.log_index[users[ENCODED.log_index]],
+        user=ENCODED.user[users[ENCODED.log_index]],
+        alone=ENCODED.alone[users[ENCODED.log_index]],
+        columns={name: column[users[ENCODED.log_index]] for name, column in ENCODED.columns.items()},
     )
     np.testing.assert_allclose(predict(users, WHOLE, alone)[users], everything[id(WHOLE)][users], **CLOSE)
 
@@ -120,7 +120,7 @@ def test_the_file_of_predictions_names_each_predicted_event_and_nothing_else(tmp
     assert table["row"].to_list() == np.flatnonzero(wanted).tolist()
     assert table["user"].to_list() == [f"u{user:04d}" for user in LOG.user[wanted]]
     assert table["item"].to_list() == [f"i{item:02d}" for item in LOG.item[wanted]]
-    assert table["time_ms"].to_list() == LOG.time[wanted].tolist()
+    assert table["time_ms"].to_list() == LOG.time_ms[wanted].tolist()
     assert set(table["period"]) == {TEST}
     for k, task in enumerate(LOG.task_names):
         np.testing.assert_array_equal(table[f"label_{task}"].to_numpy(), LOG.labels[wanted, k])
@@ -132,8 +132,8 @@ def test_scoring_beyond_the_training_span_says_once_that_the_model_extrapolates(
     config = TrainConfig(model=small_config(rotary), inputs=INPUTS, batches=SMALL)
     session = make_session(ENCODER, config)
     params = session.model.initial_state().params
-    elapsed = ENCODED.columns["elapsed"] + 60 * 86_400
-    later = dataclasses.replace(ENCODED, columns=ENCODED.columns | {"elapsed": elapsed})
+    elapsed = ENCODED.columns["elapsed_seconds"] + 60 * 86_400
+    later = dataclasses.replace(ENCODED, columns=ENCODED.columns | {"elapsed_seconds": elapsed})
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for encoded in (ENCODED, later, later):

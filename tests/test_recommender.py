@@ -12,8 +12,8 @@ import pytest
 from flax import nnx
 from small_logs import FORMS, SPEC, VARIANTS, heard, random_events, small_config, small_rotary
 
+from siren_rope_jax.batch import Events
 from siren_rope_jax.nn.config import ModelConfig
-from siren_rope_jax.nn.features import Events
 from siren_rope_jax.nn.recommender import GenerativeRecommender
 
 pytestmark = pytest.mark.slow
@@ -24,7 +24,7 @@ RATES = 1 / (1 + np.exp(-np.array(TASK_LOGITS)))
 # Sums over 8 slots in another order: a few units in the last place of values of order 1.
 CLOSE = {"rtol": 1e-5, "atol": 3e-6}
 MODELS = VARIANTS | FORMS
-TIME = ("day", "second", "elapsed")
+TIME = ("day", "second", "elapsed_seconds")
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 every_model = pytest.mark.parametrize("model", MODELS)
 
@@ -143,26 +143,26 @@ def test_every_score_depends_on_its_own_ids(model):
 @pytest.mark.parametrize(
     ("variant", "names", "felt"),
     [
-        ("none", ("position", "day", "second", "elapsed"), False),
-        ("ordinal", ("day", "second", "elapsed"), False),
+        ("none", ("position", "day", "second", "elapsed_seconds"), False),
+        ("ordinal", ("day", "second", "elapsed_seconds"), False),
         ("ordinal", ("position",), True),
-        ("time_order", ("elapsed",), True),
+        ("time_order", ("elapsed_seconds",), True),
         ("siren", ("day", "second"), True),
         ("time in embedding", ("day", "second"), True),
-        ("semantic", ("day", "second", "elapsed"), False),
-        ("lie", ("elapsed",), True),
+        ("semantic", ("day", "second", "elapsed_seconds"), False),
+        ("lie", ("elapsed_seconds",), True),
         ("lie", ("position",), True),
-        ("time2vec", ("elapsed",), True),
+        ("time2vec", ("elapsed_seconds",), True),
         ("time2vec", ("position", "day", "second"), False),
         ("added positions", ("position",), True),
-        ("added positions", ("day", "second", "elapsed"), False),
+        ("added positions", ("day", "second", "elapsed_seconds"), False),
         ("alibi", ("position",), True),
-        ("alibi", ("day", "second", "elapsed"), False),
+        ("alibi", ("day", "second", "elapsed_seconds"), False),
         ("t5", ("position",), True),
-        ("t5", ("day", "second", "elapsed"), False),
+        ("t5", ("day", "second", "elapsed_seconds"), False),
         ("hstu", ("position",), True),
-        ("hstu", ("elapsed",), True),
-        ("tisasrec", ("elapsed",), True),
+        ("hstu", ("elapsed_seconds",), True),
+        ("tisasrec", ("elapsed_seconds",), True),
         ("tisasrec", ("position", "day", "second"), False),
     ],
 )
@@ -233,7 +233,7 @@ def test_every_parameter_is_used(model):
 def test_with_ties_hidden_events_of_one_second_do_not_see_each_other(fusion):
     config = small_config(hide_ties=True, action_fusion=fusion)
     events = one_user()
-    tied = events._replace(elapsed=events.elapsed.at[:, 3:6].set(events.elapsed[:, 3:4]))
+    tied = events._replace(elapsed_seconds=events.elapsed_seconds.at[:, 3:6].set(events.elapsed_seconds[:, 3:4]))
     _, (_, numbers) = compiled(config)(tied, np.eye(SLOTS))
     for name in ("dense", "actions"):
         from_slot = np.abs(numbers[name]).max(axis=-1)

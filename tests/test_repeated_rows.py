@@ -36,7 +36,7 @@ def event(log: EventLog, row: int) -> int:
 def test_rows_that_are_the_same_in_every_column_that_is_read_are_duplicates_whatever_else_the_file_holds(tmp_path):
     doubled = pl.concat([EVENTS, EVENTS.head(3)]).with_columns(ingested=pl.int_range(23), note=pl.lit("x"))
     log = read([write(doubled, tmp_path / "log.csv")], **FEATURES)
-    assert (log.duplicates, len(log.time)) == (3, 20)
+    assert (log.duplicates, len(log.time_ms)) == (3, 20)
     assert any("duplicate rows dropped: 3" in note for note in log.notes)
     # Without the features in which other rows differ, these are duplicates too.
     apart = pl.concat([EVENTS, again(0, tab="b", length=9.0)])
@@ -51,14 +51,14 @@ def test_a_row_of_a_csv_and_the_same_row_of_a_parquet_file_are_duplicates(tmp_pa
     )
     files = [write(worded, tmp_path / "a.csv"), write(typed, tmp_path / "b.parquet")]
     log = read(files, **FEATURES)
-    assert (log.duplicates, len(log.time), log.contradictions) == (20, 20, 0)
+    assert (log.duplicates, len(log.time_ms), log.contradictions) == (20, 20, 0)
     assert log.row.tolist() == list(range(20))
 
 
 @pytest.mark.parametrize("change", [{"user": "v"}, {"item": "i2"}, {"time": START + 1}, {"tab": "c"}, {"length": 7.0}])
 def test_rows_that_differ_in_a_column_that_is_read_are_two_events_and_no_contradiction(tmp_path, change):
     log = read_rows(tmp_path, again(0, **change, click=1))
-    assert (log.duplicates, log.contradictions, len(log.time)) == (0, 0, 21)
+    assert (log.duplicates, log.contradictions, len(log.time_ms)) == (0, 0, 21)
 
 
 def test_events_without_repeats_are_read_without_a_word(tmp_path):
@@ -80,7 +80,7 @@ def test_new_events_are_never_dropped_or_merged(tmp_path):
 
 def test_by_default_an_event_with_contradicting_rows_has_the_mean_of_their_labels(tmp_path):
     log = read_rows(tmp_path, again(0, click=1), again(0, click=1))
-    assert (len(log.time), log.duplicates, log.contradictions) == (20, 1, 1)
+    assert (len(log.time_ms), log.duplicates, log.contradictions) == (20, 1, 1)
     assert log.labels[event(log, 0), 0] == 0.5
     assert set(np.delete(log.labels[:, 0], event(log, 0))) == {0, 1}
     assert any("events whose rows contradict one another on outcomes: 1; the mean" in note for note in log.notes)
@@ -88,7 +88,7 @@ def test_by_default_an_event_with_contradicting_rows_has_the_mean_of_their_label
 
 def test_first_keeps_the_first_row(tmp_path):
     log = read_rows(tmp_path, again(0, click=1), again(3, click=0), log={"contradictions": "first"})
-    assert (len(log.time), log.contradictions) == (20, 2)
+    assert (len(log.time_ms), log.contradictions) == (20, 2)
     assert log.labels[:, 0].tolist() == EVENTS["click"].to_list()
     assert any("outcomes: 2; the first row of each counts" in note for note in log.notes)
 

@@ -47,7 +47,7 @@ def later(days: int, seconds: int = 0):
     moment = EVENTS.second + seconds
     shift = days * 86_400 + seconds
     return EVENTS._replace(
-        day=EVENTS.day + days + moment // 86_400, second=moment % 86_400, elapsed=EVENTS.elapsed + shift
+        day=EVENTS.day + days + moment // 86_400, second=moment % 86_400, elapsed_seconds=EVENTS.elapsed_seconds + shift
     )
 
 
@@ -77,7 +77,7 @@ def test_the_base_of_the_configuration_is_used_by_every_kind():
 
 def test_time_order_angles_add_the_days_since_the_training_span_began():
     frequencies = 10_000.0 ** (-2 * np.arange(PAIRS) / HEAD_DIM)
-    days = np.asarray(EVENTS.elapsed) / 86_400
+    days = np.asarray(EVENTS.elapsed_seconds) / 86_400
     expected = (EVENTS.position + 0.5 * days)[..., None] * frequencies
     config = dataclasses.replace(small_rotary("time_order"), time_scale=0.5)
     chex.assert_trees_all_close(angles(config), (expected, expected), rtol=1e-6)
@@ -237,7 +237,7 @@ def test_learned_frequencies_are_the_ones_that_turn():
 def test_order_and_time_split_as_configured(mixing):
     config = small_rotary("time_order", mixing=mixing, learned_mixing=True)
     module = make(config)
-    days = np.asarray(EVENTS.elapsed)[..., None] / 86_400
+    days = np.asarray(EVENTS.elapsed_seconds)[..., None] / 86_400
     order, time = ORDINAL, days * 10_000.0 ** (-2 * np.arange(PAIRS) / HEAD_DIM)
 
     def expected(weight):
@@ -306,7 +306,7 @@ def test_position_scaling_turns_positions_by_the_scaled_frequencies():
 
 def test_scaling_of_days_leaves_positions_alone_and_the_other_way_round():
     frequencies = 10_000.0 ** (-2 * np.arange(PAIRS) / HEAD_DIM)
-    days = np.asarray(EVENTS.elapsed)[..., None] / 86_400
+    days = np.asarray(EVENTS.elapsed_seconds)[..., None] / 86_400
     linear = small_rotary("time_order", time_scaling=ScalingConfig("linear", factor=4.0))
     chex.assert_trees_all_close(angles(linear)[0], ORDINAL + days * frequencies / 4, rtol=1e-5)
     positions_alone = small_rotary("time_order", scaling=ScalingConfig("linear", factor=4.0))
@@ -330,7 +330,7 @@ def test_scaling_of_days_leaves_positions_alone_and_the_other_way_round():
 @pytest.mark.parametrize("learned", [False, True])
 def test_learned_frequencies_are_stretched_as_fixed_ones_are_and_days_alone_stay(learned):
     config = small_rotary("time_order", scaling=ScalingConfig("linear", factor=4.0), learned_frequencies=learned)
-    days = np.asarray(EVENTS.elapsed)[..., None] / 86_400
+    days = np.asarray(EVENTS.elapsed_seconds)[..., None] / 86_400
     expected = ORDINAL / 4 + days * 10_000.0 ** (-2 * np.arange(PAIRS) / HEAD_DIM)
     chex.assert_trees_all_close(angles(config)[0], expected, rtol=1e-5, atol=1e-6)
 

@@ -58,7 +58,7 @@ def scored_alone(predict, log: EventLog, event: int, history: np.ndarray) -> np.
 @pytest.mark.parametrize("name", LOGS)
 def test_the_last_events_scored_from_a_file_as_history_equal_their_evaluation(predict, name):
     log = LOGS[name]
-    last = np.arange(len(log.time)) >= len(log.time) - NEW_EVENTS
+    last = np.arange(len(log.time_ms)) >= len(log.time_ms) - NEW_EVENTS
     moved = as_new(log, last)
     scored = predict(moved, moved.new, as_history=True)
     np.testing.assert_allclose(scored, predict(log, last), **CLOSE)
@@ -68,9 +68,9 @@ def test_the_last_events_scored_from_a_file_as_history_equal_their_evaluation(pr
 @pytest.mark.parametrize("name", LOGS)
 def test_an_event_scored_alone_from_what_came_before_equals_its_evaluation(predict, name):
     log = LOGS[name]
-    for event in range(len(log.time) - 8, len(log.time)):
-        wanted = np.arange(len(log.time)) == event
-        before = log.time < log.time[event]
+    for event in range(len(log.time_ms) - 8, len(log.time_ms)):
+        wanted = np.arange(len(log.time_ms)) == event
+        before = log.time_ms < log.time_ms[event]
         np.testing.assert_allclose(scored_alone(predict, log, event, before), predict(log, wanted)[0], **CLOSE)
 
 
@@ -79,8 +79,8 @@ def test_each_candidate_of_a_file_is_scored_as_if_it_were_the_only_one(predict, 
     log = LOGS[name]
     # Candidates in the middle of the log too, some twice, some of one second, some that the log holds as well.
     rng = np.random.default_rng(0)
-    drawn = rng.integers(0, len(log.time), 12)
-    file = np.concatenate([drawn, drawn[:4], np.arange(len(log.time) - 6, len(log.time))])
+    drawn = rng.integers(0, len(log.time_ms), 12)
+    file = np.concatenate([drawn, drawn[:4], np.arange(len(log.time_ms) - 6, len(log.time_ms))])
     together, events = with_new(log, file)
     for score, event in zip(predict(together, together.new), events, strict=True):
         alone, _ = with_new(log, np.array([event]))
@@ -90,9 +90,9 @@ def test_each_candidate_of_a_file_is_scored_as_if_it_were_the_only_one(predict, 
 @pytest.mark.parametrize("name", LOGS)
 def test_a_candidate_within_the_log_is_scored_from_what_was_known_at_its_time(predict, name):
     log = LOGS[name]
-    middle = len(log.time) // 2
-    second = log.time // 1000
-    new = np.arange(len(log.time)) == middle
+    middle = len(log.time_ms) // 2
+    second = log.time_ms // 1000
+    new = np.arange(len(log.time_ms)) == middle
     later = second >= second[middle]
     known_later = (log.action_known > 1000 * second[middle]) | later[:, None]
     other = dataclasses.replace(
@@ -109,10 +109,10 @@ def test_a_candidate_within_the_log_is_scored_from_what_was_known_at_its_time(pr
 
 def test_a_row_that_the_log_holds_already_does_not_count_twice_as_history(predict):
     log = LOGS["short and long histories"]
-    last = np.arange(len(log.time)) >= len(log.time) - 10
+    last = np.arange(len(log.time_ms)) >= len(log.time_ms) - 10
     moved = as_new(log, last)
-    twice, _ = with_new(moved, np.arange(len(log.time) - 20, len(log.time) - 10))
-    repeats = twice.new & (twice.time < log.time[-10])
+    twice, _ = with_new(moved, np.arange(len(log.time_ms) - 20, len(log.time_ms) - 10))
+    repeats = twice.new & (twice.time < log.time_ms[-10])
     twice = as_new(twice, twice.new | np.isin(twice.row, log.row[last]))
     scored = predict(twice, twice.new & ~repeats, as_history=True)
     np.testing.assert_allclose(scored, predict(moved, moved.new, as_history=True), **CLOSE)
@@ -120,7 +120,7 @@ def test_a_row_that_the_log_holds_already_does_not_count_twice_as_history(predic
 
 def test_later_rows_see_earlier_ones_only_as_history(predict):
     log = LOGS["short and long histories"]
-    last = np.arange(len(log.time)) >= len(log.time) - NEW_EVENTS
+    last = np.arange(len(log.time_ms)) >= len(log.time_ms) - NEW_EVENTS
     moved = as_new(log, last)
     alone, as_history = (predict(moved, moved.new, as_history=flag) for flag in (False, True))
     assert np.abs(alone - as_history).max() > 1e-2

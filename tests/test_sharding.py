@@ -183,7 +183,6 @@ def test_five_seeds_in_one_job_train_as_five_jobs_do():
     def batches_of(seed):
         for index in range(steps):
             batch = batches(ENCODED, rows, shape, seed=seed)[index]
-            batch.pop("event")
             yield batch
 
     together, alone = (make_layout(MeshConfig(), seeds=seeds) for seeds in (5, None))

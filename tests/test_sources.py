@@ -120,10 +120,10 @@ def test_the_prepared_log_is_read_with_late_outcomes_hidden_from_earlier_events(
     views = pl.read_parquet(views_file)
     assert log.task_names == log.action_names == ("like", "contribution", "long_dwell")
     assert log.categorical_names == ("device", "region", "country")
-    assert len(log.time) + log.duplicates == views.height
+    assert len(log.time_ms) + log.duplicates == views.height
     np.testing.assert_array_equal(log.action_pending, [0, 0, np.nan])
     late = views["like_at"].to_numpy()[log.row] * 1000.0
-    is_late = late > log.time
+    is_late = late > log.time_ms
     assert is_late.sum() > 50
     np.testing.assert_array_equal(log.action_known[is_late, 0], late[is_late])
     unobserved = views["long_dwell"].is_null().to_numpy()[log.row]
@@ -283,14 +283,14 @@ def test_kuairand_is_read_from_all_standard_logs_and_never_the_random_one(kuaira
     event, told = ["user_id", "video_id", "time_ms", "tab", "duration_ms"], ["is_click", "long_view", "is_like"]
     once = raw.select(*event, *told, contribution=contribution).unique()
     assert log.duplicates == raw.height - once.height > 0
-    assert len(log.time) == once.select(event).unique().height == once.height - log.contradictions
+    assert len(log.time_ms) == once.select(event).unique().height == once.height - log.contradictions
     assert log.task_names == ("click", "long_view", "like", "contribution")
     positives = [*((once[name] == "1").sum() for name in told), once["contribution"].sum()]
     np.testing.assert_allclose(log.labels.sum(axis=0), positives, atol=log.contradictions)
     assert log.contradictions <= 3
     np.testing.assert_allclose((log.period == 2).mean(), 0.2, atol=0.01)
     # Users live at UTC+8.
-    np.testing.assert_array_equal(log.day, (log.time // 1000 + 8 * HOUR) // (24 * HOUR))
+    np.testing.assert_array_equal(log.day, (log.time_ms // 1000 + 8 * HOUR) // (24 * HOUR))
 
 
 def test_kuairand_may_lie_compressed_and_beside_its_own_uncompressed_twin(tmp_path):

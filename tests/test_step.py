@@ -26,7 +26,6 @@ LAYOUT = make_layout(MeshConfig())
 
 def batch_of(step: int):
     batch = batches(ENCODED, ROWS, CONFIG, seed=0)[step]
-    batch.pop("event")
     return LAYOUT.put_batch(batch, CONFIG.batch_size)
 
 
@@ -55,14 +54,13 @@ def test_the_loss_falls_by_a_fifth_on_a_log_that_can_be_learned(training):
 def test_a_label_that_depends_on_the_hour_alone_is_learned_with_any_rotation(kind):
     log = small_log([40] * 40)  # a like follows the hour
     encoder, encoded = encode(log)
-    rows = make_rows(encoded, (log.period == TRAIN)[encoded.event], CONFIG)
+    rows = make_rows(encoded, (log.period == TRAIN)[encoded.log_index], CONFIG)
     found = {}
     for told in (True, False):
         config = small_config(small_rotary(kind), head_calendar=told)
         model = compile_small(encoder, LAYOUT, config=config)
         state = model.initial_state()
         for batch in batches(encoded, rows, CONFIG, seed=0)[:150]:
-            batch.pop("event")
             state, _ = model.train_step(state, LAYOUT.put_batch(batch, CONFIG.batch_size))
         wanted = (log.period == TEST) & ~np.isnan(log.labels[:, 1])
         predicted = predict_events(model.predict, state.evaluated, encoded, wanted, CONFIG, LAYOUT)

@@ -29,9 +29,9 @@ LAYOUT = make_layout(MeshConfig())
 def within_seconds(log, seed):
     """Moves rows about within their user and second: other rows, other milliseconds, the same events."""
     rng = np.random.default_rng(seed)
-    key = np.stack([log.user, log.time // 1000])
-    order = np.lexsort((rng.random(len(log.time)), *key))
-    back = np.lexsort((np.arange(len(log.time)), *key))
+    key = np.stack([log.user, log.time_ms // 1000])
+    order = np.lexsort((rng.random(len(log.time_ms)), *key))
+    back = np.lexsort((np.arange(len(log.time_ms)), *key))
     permutation = np.empty_like(order)
     permutation[back] = order
     return permutation
@@ -41,8 +41,8 @@ def stream_of(log, encoder, history, as_history=False):
     """Every batch of a log's training events, or of its new ones."""
     encoded = encoder.encode(log, as_history=as_history)
     wanted = log.new if np.any(log.new) else log.period == TRAIN
-    rows = make_rows(encoded, wanted[encoded.event], CONFIG, history=history)
-    return list(batches(encoded, rows, CONFIG, seed=0)[: len(rows.event) // CONFIG.batch_size + 1])
+    rows = make_rows(encoded, wanted[encoded.log_index], CONFIG, history=history)
+    return list(batches(encoded, rows, CONFIG, seed=0)[: len(rows.row_index) // CONFIG.batch_size + 1])
 
 
 @settings(max_examples=25, deadline=None)
@@ -59,13 +59,12 @@ def test_a_permutation_of_tied_rows_changes_no_bit_of_any_batch(seed, size, hist
         period[-3 * size :] = NEW
         log = dataclasses.replace(log, period=period)
     # Outcomes of two events of one user, item and second are told apart by content alone if all differs: time does not.
-    log = dataclasses.replace(log, time=log.time // 1000 * 1000)
+    log = dataclasses.replace(log, time_ms=log.time_ms // 1000 * 1000)
     encoder = Encoder.fit(log, encode(log)[0].config)
     moved = rows_of(log, within_seconds(log, seed))
     ours, theirs = (stream_of(one, encoder, history, new == "as history") for one in (log, moved))
     for a, b in zip(ours, theirs, strict=True):
-        for name in a.keys() - {"event"}:
-            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+        jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 def test_predictions_follow_the_rows_bit_by_bit_wherever_they_stand_in_the_file():
@@ -74,8 +73,8 @@ def test_predictions_follow_the_rows_bit_by_bit_wherever_they_stand_in_the_file(
     model = compile_small(encoder, LAYOUT)
     params = shaken(model.initial_state().params)
     order = within_seconds(log, 1)
-    order = order[np.argsort(log.time[order], kind="stable")]
-    everything = np.ones(len(log.time), bool)
+    order = order[np.argsort(log.time_ms[order], kind="stable")]
+    everything = np.ones(len(log.time_ms), bool)
     ours, theirs = (
         predict_events(model.predict, params, encoder.encode(one), everything, CONFIG, LAYOUT)
         for one in (log, rows_of(log, order))
@@ -107,10 +106,9 @@ def test_a_label_placed_by_the_order_of_rows_cannot_be_predicted(config):
     model = compile_small(encoder, LAYOUT, config=config)
     for log in logs:
         encoded = encoder.encode(log)
-        rows = make_rows(encoded, (log.period == TRAIN)[encoded.event], CONFIG)
+        rows = make_rows(encoded, (log.period == TRAIN)[encoded.log_index], CONFIG)
         state = model.initial_state()
         for batch in batches(encoded, rows, CONFIG, seed=0)[:60]:
-            batch.pop("event")
             state, _ = model.train_step(state, LAYOUT.put_batch(batch, CONFIG.batch_size))
         wanted = log.period == TEST
         predicted = predict_events(model.predict, state.params, encoded, wanted, CONFIG, LAYOUT)
@@ -124,5 +122,5 @@ def test_events_of_one_second_never_part_at_the_edge_of_a_period(tmp_path):
     number = pl.int_range(20) + 1
     table = table.with_columns(time=START * 1000 + number // 2 * 60_000 + number % 2 * 500)
     log = read([write(table, tmp_path / "log.csv")], log={"timestamp_unit": "ms"})
-    for second in np.unique(log.time // 1000):
-        assert len(set(log.period[log.time // 1000 == second])) == 1
+    for second in np.unique(log.time_ms // 1000):
+        assert len(set(log.period[log.time_ms // 1000 == second])) == 1

@@ -70,9 +70,8 @@ def test_the_train_step_of_a_recommender_calls_the_kernels_of_both_its_attention
     encoder, encoded = encode(small_log([16] * 16))
     shape = BatchConfig(window=16, row_length=16, batch_size=8)
     batch = batches(encoded, make_rows(encoded, np.ones(len(encoded.user), bool), shape), shape, seed=0)[0]
-    batch.pop("event")
     config = small_config(width=256, heads=4, attention="splash", dtype=dtype)
     model = compile_small(encoder, layout, config=config)
-    abstract = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout.batch) for name, x in batch.items()}
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout.batch), batch)
     traced = model.train_step.trace(model.abstract_state, abstract)
     assert kernels(traced.lower(lowering_platforms=("tpu",))) == 2 * 3

@@ -18,9 +18,9 @@ def encoded_users(users: list[tuple[list[int], list[int]]]) -> Encoded:
     user = np.repeat(np.arange(len(users)), [len(history) + len(alone) for history, alone in users])
     elapsed = np.array([second for history, alone in users for second in sorted(history) + sorted(alone)], np.int32)
     hidden = np.array([flag for h, a in users for flag in [False] * len(h) + [True] * len(a)], bool)
-    return dataclasses.replace(
-        sequences([len(user)]), user=user, alone=hidden, columns=sequences([len(user)]).columns | {"elapsed": elapsed}
-    )
+    one = sequences([len(user)])
+    columns = one.columns | {"elapsed_seconds": elapsed}
+    return dataclasses.replace(one, user=user, alone=hidden, columns=columns)
 
 
 @st.composite
@@ -43,8 +43,8 @@ def cases(draw, alone: bool = True):
 def seen_by_scored(encoded, scored, config, history):
     """For each scored event: the events it sees, in the order of the slots, and its position."""
     rows = make_rows(encoded, scored, config, history=history)
-    elapsed = encoded.columns["elapsed"]
-    for events, segment, position, wanted in zip(rows.event, rows.segment, rows.position, rows.scored, strict=True):
+    elapsed = encoded.columns["elapsed_seconds"]
+    for events, segment, position, wanted in zip(rows.row_index, rows.segment, rows.position, rows.scored, strict=True):
         for slot in np.flatnonzero(wanted):
             before = events[:slot][segment[:slot] == segment[slot]]
             yield events[slot], before[elapsed[before] < elapsed[events[slot]]], position[slot]
@@ -52,7 +52,7 @@ def seen_by_scored(encoded, scored, config, history):
 
 def history_of(encoded, event):
     """By definition: the user's events at earlier seconds that are not hidden."""
-    earlier = encoded.columns["elapsed"] < encoded.columns["elapsed"][event]
+    earlier = encoded.columns["elapsed_seconds"] < encoded.columns["elapsed_seconds"][event]
     return np.flatnonzero((encoded.user == encoded.user[event]) & ~encoded.alone & earlier)
 
 
@@ -83,10 +83,10 @@ def test_a_trained_event_sees_at_least_half_a_window_of_the_end_of_its_history_o
 def test_events_of_one_second_and_window_share_their_position(case):
     encoded, scored, config = case
     rows = make_rows(encoded, scored, config)
-    for events, segment, position in zip(rows.event, rows.segment, rows.position, strict=True):
+    for events, segment, position in zip(rows.row_index, rows.segment, rows.position, strict=True):
         places: dict[tuple, set] = {}
         for slot in np.flatnonzero(segment):
-            key = segment[slot], encoded.columns["elapsed"][events[slot]], encoded.alone[events[slot]]
+            key = segment[slot], encoded.columns["elapsed_seconds"][events[slot]], encoded.alone[events[slot]]
             places.setdefault(key, set()).add(position[slot])
         assert all(len(found) == 1 for found in places.values())
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import jax
-import jax.numpy as jnp
 import tyro
 from compiled import Program, memory_wanted, read_program
 from fitting import Share, share_of_device, what_would_fit
@@ -27,7 +26,7 @@ from program_tables import collectives_table, memory_table
 from render import xla_flags
 from topologies import Topology, find_topology
 
-from siren_rope_jax.data.batches import BatchConfig
+from siren_rope_jax.batch import abstract_batch
 from siren_rope_jax.data.encode import Encoder
 from siren_rope_jax.data.event_log import read_event_log
 from siren_rope_jax.data.schema import EventLogSpec, InputError
@@ -39,7 +38,7 @@ from siren_rope_jax.train.inputs import fit_inputs
 from siren_rope_jax.train.run_folder import read_run
 from siren_rope_jax.train.session import compile_run, input_spec
 from siren_rope_jax.train.sharding import Layout
-from siren_rope_jax.train.step import Batch, CompiledModel
+from siren_rope_jax.train.step import CompiledModel
 
 # Without them the compiler looks for a machine with TPUs; the last lets two processes compile at once.
 NO_TPU_HERE = {
@@ -112,23 +111,6 @@ def _of_encoder(encoder: Encoder, config: TrainConfig) -> tuple[InputSpec, int]:
     return input_spec(encoder, config), len(encoder.task_names)
 
 
-def abstract_batch(spec: InputSpec, tasks: int, config: BatchConfig, layout: Layout) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes and shardings of what a train step is given, as `data.batches` makes it."""
-    slots = (config.rows, config.row_length)
-    columns: dict[str, tuple[tuple[int, ...], Any]] = {
-        **dict.fromkeys(("segment", "position", "day", "second", "elapsed"), ((), jnp.int32)),
-        "ids": ((len(spec.id_names),), jnp.int32),
-        "dense": ((len(spec.dense_names),), jnp.float32),
-        "actions": ((spec.action_features,), jnp.float32),
-        "context": ((spec.context_features,), jnp.float32),
-        "labels": ((tasks,), jnp.float32),
-    }
-    return {
-        name: jax.ShapeDtypeStruct((*slots, *last), dtype, sharding=layout.batch)
-        for name, (last, dtype) in columns.items()
-    }
-
-
 def compile_ahead(command: AotCompile) -> tuple[Program, dict[str, Any]]:
     """Compiles the train step.
 
@@ -154,7 +136,7 @@ def compile_ahead(command: AotCompile) -> tuple[Program, dict[str, Any]]:
         layout, model = prepare(command.config, topology)
     except ValueError as error:
         raise InputError(str(error)) from error
-    batch: Batch = abstract_batch(spec, tasks, command.config.batches, layout)  # type: ignore[assignment]
+    batch = abstract_batch(spec, tasks, command.config.batches, sharding=layout.batch)
     start = time.monotonic()
     lowered = model.train_step.trace(model.abstract_state, batch).lower(lowering_platforms=("tpu",))  # type: ignore
     try:

@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 from rich.progress import track
 
+from siren_rope_jax.batch import Batch
 from siren_rope_jax.data.batches import BatchConfig, PackedRows, batches, make_rows
 from siren_rope_jax.data.encode import Encoded, Encoder, InputConfig
 from siren_rope_jax.data.event_log import TRAIN, read_event_log
@@ -96,7 +97,7 @@ def measure_pipeline(log_toml: Path, *, timeout: float = 600.0) -> PipelineCost:
 
 
 def waiting_share(
-    encoded: Encoded, rows: PackedRows, config: BatchConfig, step: Callable[[dict[str, np.ndarray]], Any], *, steps: int
+    encoded: Encoded, rows: PackedRows, config: BatchConfig, step: Callable[[Batch], Any], *, steps: int
 ) -> tuple[float, float]:
     """Measures which part of a training step is spent on fetching the next batch, as the training loop does.
 
@@ -117,7 +118,6 @@ def waiting_share(
         start = time.perf_counter()
         batch = next(stream)
         fetched = time.perf_counter()
-        batch.pop("event")
         step(batch)
         fetching.append(fetched - start)
         shares.append(fetching[-1] / (time.perf_counter() - start))
@@ -139,13 +139,13 @@ def _run_pipeline(log_toml: Path) -> PipelineCost:
     done("read")
     _, encoded = Encoder.fit_encode(log, InputConfig())
     done("fit and encode")
-    rows = make_rows(encoded, log.period[encoded.event] == TRAIN, config)
+    rows = make_rows(encoded, log.period[encoded.log_index] == TRAIN, config)
     done("pack")
     dataset = batches(encoded, rows, config, seed=0)
     for index in range(8):
         dataset[index]
     done("8 batches")
-    return PipelineCost(events=len(log.time), seconds=seconds, peak_gib=_peak_gib())
+    return PipelineCost(events=len(log.time_ms), seconds=seconds, peak_gib=_peak_gib())
 
 
 def _peak_gib() -> float:

@@ -4,11 +4,11 @@ import tempfile
 from pathlib import Path
 
 import jax
-import numpy as np
 from benchmarks.input_pipeline import measure_pipeline, waiting_share, write_csv_log
 from benchmarks.timing import Row
 from benchmarks.workload import SMALL
 
+from siren_rope_jax.batch import Batch
 from siren_rope_jax.data.batches import BatchConfig, make_rows
 from siren_rope_jax.data.encode import Encoder
 from siren_rope_jax.data.event_log import TRAIN, read_event_log
@@ -48,13 +48,13 @@ def rows(events: int, steps: int) -> list[Row]:
 def _waiting(log_toml: Path, name: str, config: TrainConfig, steps: int) -> Row:
     log = read_event_log(EventLogSpec.from_toml(log_toml))
     encoder, encoded = Encoder.fit_encode(log, config.inputs)
-    packed = make_rows(encoded, log.period[encoded.event] == TRAIN, config.batches)
+    packed = make_rows(encoded, log.period[encoded.log_index] == TRAIN, config.batches)
     session = make_session(encoder, config, steps=1000)
     state = session.model.initial_state()
 
-    def step(batch: dict[str, np.ndarray]) -> None:
+    def step(batch: Batch) -> None:
         nonlocal state
-        state, metrics = session.model.train_step(state, session.layout.put_batch(batch, len(batch["segment"])))
+        state, metrics = session.model.train_step(state, session.layout.put_batch(batch, len(batch.labels)))
         jax.block_until_ready((state, metrics))
 
     seconds, share = waiting_share(encoded, packed, config.batches, step, steps=max(steps, 20))

@@ -22,7 +22,7 @@ def lengths_of(log_toml: Path) -> np.ndarray:
     """Lengths of the windows that `train` would cut from a log's training events."""
     log = read_event_log(EventLogSpec.from_toml(log_toml))
     _, encoded = Encoder.fit_encode(log, InputConfig())
-    wanted = (log.period == TRAIN)[encoded.event]
+    wanted = (log.period == TRAIN)[encoded.log_index]
     return plan_windows(encoded, wanted, window=PADDED_TO, history=PADDED_TO // 2, row_length=ROW_LENGTH).lengths
 
 

@@ -11,6 +11,8 @@ from rotary_embedding_torch import RotaryEmbedding
 from torch import Tensor, nn
 from torch.nn import functional
 
+from siren_rope_jax.batch import Batch
+
 
 def mlp(*sizes: int) -> nn.Sequential:
     """Linear layers with SiLU between them."""
@@ -80,13 +82,15 @@ class TorchRecommender(nn.Module):
 class TorchModel:
     """Training with Adam and inference on one batch; each training call goes one step further."""
 
-    def __init__(self, setting: Setting, batch: dict[str, np.ndarray], *, compiled: bool = False):
+    def __init__(self, setting: Setting, batch: Batch, *, compiled: bool = False):
         torch.manual_seed(0)
         model = TorchRecommender(setting)
         self.optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
         self.model: Any = torch.compile(model) if compiled else model
-        self.inputs = [torch.from_numpy(batch[name]) for name in ("dense", "actions", "context")]
-        labels = torch.from_numpy(batch["labels"])
+        self.inputs = [
+            torch.from_numpy(np.asarray(x)) for x in (batch.events.dense, batch.events.actions, batch.events.context)
+        ]
+        labels = torch.from_numpy(np.array(batch.labels))
         self.labels, self.observed = torch.nan_to_num(labels), (~torch.isnan(labels)).float()
 
     def train(self) -> None:

@@ -5,8 +5,10 @@ import itertools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from siren_rope_jax.batch import Batch, Events
 from siren_rope_jax.nn.config import ModelConfig, RotaryConfig
 from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.ops.calendar import split_unix_time
@@ -78,7 +80,7 @@ MID = Setting("mid", layers=4, width=256, heads=4, length=256, batch_size=8)
 LARGE = Setting("large", layers=12, width=512, heads=8, length=1024, batch_size=8, dtype="bfloat16")  # for a GPU
 
 
-def make_batch(segment: np.ndarray, *, seed: int = 0) -> tuple[InputSpec, dict[str, np.ndarray]]:
+def make_batch(segment: np.ndarray, *, seed: int = 0) -> tuple[InputSpec, Batch]:
     """Random events in the slots whose segment is not 0.
 
     Args:
@@ -93,17 +95,16 @@ def make_batch(segment: np.ndarray, *, seed: int = 0) -> tuple[InputSpec, dict[s
     day, second = split_unix_time(elapsed)
     labels = rng.integers(0, 2, (*shape, TASKS)).astype(np.float32)
     labels[segment == 0] = np.nan
-    events = {
+    events: dict[str, Any] = {
         "segment": segment.astype(np.int32),
         "position": (slots - np.maximum.accumulate(np.where(starts, slots, 0), axis=1)).astype(np.int32),
         "day": day,
         "second": second,
-        "elapsed": elapsed.astype(np.int32),
+        "elapsed_seconds": elapsed.astype(np.int32),
         "ids": np.zeros((*shape, 0), np.int32),
         "dense": rng.normal(size=(*shape, FEATURES)).astype(np.float32),
         "actions": rng.integers(0, 2, (*shape, ACTIONS)).astype(np.float32),
         "context": rng.normal(size=(*shape, CONTEXT)).astype(np.float32),
-        "labels": labels,
     }
     spec = InputSpec(
         dense_names=tuple(f"feature_{index}" for index in range(FEATURES)),
@@ -112,10 +113,10 @@ def make_batch(segment: np.ndarray, *, seed: int = 0) -> tuple[InputSpec, dict[s
         span_days=float(day.max() + 1),
         window=shape[1],
     )
-    return spec, events
+    return spec, Batch(Events(**events), jnp.asarray(labels))
 
 
-def full_batch(setting: Setting) -> tuple[InputSpec, dict[str, np.ndarray]]:
+def full_batch(setting: Setting) -> tuple[InputSpec, Batch]:
     """One user a row, every slot an event."""
     return make_batch(np.ones((setting.batch_size, setting.length), np.int32))
 
@@ -123,10 +124,10 @@ def full_batch(setting: Setting) -> tuple[InputSpec, dict[str, np.ndarray]]:
 class OurModel:
     """Training and inference on one batch; each training call goes one step further."""
 
-    def __init__(self, config: ModelConfig, spec: InputSpec, batch: dict[str, np.ndarray]):
+    def __init__(self, config: ModelConfig, spec: InputSpec, batch: Batch):
         """Draws the parameters; nothing else is compiled yet."""
         layout = make_layout(MeshConfig())
-        self.batch = layout.put_batch(batch, len(batch["segment"]))
+        self.batch = layout.put_batch(batch, len(batch.labels))
         optimizer = make_optimizer(OptimizerConfig(), 1000)
         self.compiled = compile_model(
             config, spec, (0.0,) * TASKS, optimizer, layout, task_weights=(1.0,) * TASKS, seed=0

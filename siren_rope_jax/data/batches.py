@@ -1,11 +1,13 @@
 """Windows -> rows packed with several of them -> shuffled, sharded grain batches."""
 
 import dataclasses
+from typing import Any
 
 import grain
 import numpy as np
 from jaxtyping import Bool, Int32, Int64, Integer
 
+from siren_rope_jax.batch import Batch, Events
 from siren_rope_jax.data.encode import Encoded
 from siren_rope_jax.data.windows import Windows, first_of_second, plan_windows
 
@@ -42,7 +44,7 @@ class BatchConfig:
 class PackedRows:
     """Which event stands in which slot."""
 
-    event: Int32[np.ndarray, "R L"]  # index into the encoded arrays, or PADDING
+    row_index: Int32[np.ndarray, "R L"]  # row of the encoded arrays, or PADDING
     segment: Int32[np.ndarray, "R L"]
     position: Int32[np.ndarray, "R L"]
     scored: Bool[np.ndarray, "R L"]
@@ -50,7 +52,7 @@ class PackedRows:
     @property
     def fill(self) -> float:
         """Share of the slots that hold an event."""
-        return float((self.event != PADDING).mean())
+        return float((self.row_index != PADDING).mean())
 
 
 def pack_rows(
@@ -95,7 +97,7 @@ def pack_rows(
     position = np.where(apart, history, np.maximum(first_of_second[event] - first, 0))
     shape = (count, row_length)
     return PackedRows(
-        event=_scattered(shape, slot, event, PADDING),
+        row_index=_scattered(shape, slot, event, PADDING),
         segment=_scattered(shape, slot, number[of_window], 0),
         position=_scattered(shape, slot, position, 0),
         scored=_scattered(shape, slot, scored[event] & is_new, False),
@@ -156,7 +158,7 @@ def batches(
     seed: int | None,
     rows_here: Integer[np.ndarray, " b"] | None = None,
     first_example: int = 0,
-) -> grain.MapDataset:
+) -> grain.MapDataset[Batch]:
     """Builds the random-access dataset of batches, a pure function of its arguments.
 
     Batch k holds the examples from first_example + k * batch_size on, in the shuffled, repeated order of the rows,
@@ -172,47 +174,43 @@ def batches(
       first_example: place in the order of the rows where the first batch starts.
 
     Returns:
-      Batches as dicts: the fields of `nn.features.Events`; "labels" [b, L, K], NaN where unobserved or not to be
-      scored; "event" [b, L], the index into `encoded` of each scored slot, else PADDING.
+      Batches of NumPy arrays.
 
     Raises:
       ValueError: if there are no rows.
     """
-    if not len(rows.event):
+    if not len(rows.row_index):
         raise ValueError("rows must hold at least one window, but are empty: no event is to be scored")
     if seed is None:
-        count = -(-len(rows.event) // config.rows) * config.rows
+        count = -(-len(rows.row_index) // config.rows) * config.rows
         indices = grain.MapDataset.range(count)
     else:
-        indices = grain.MapDataset.range(len(rows.event)).seed(seed).shuffle().repeat()
+        indices = grain.MapDataset.range(len(rows.row_index)).seed(seed).shuffle().repeat()
     mine = slice(None) if rows_here is None else rows_here
     return indices[first_example:].batch(config.rows).map(lambda batch: _gather(encoded, rows, batch[mine]))
 
 
-def _gather(encoded: Encoded, rows: PackedRows, indices: np.ndarray) -> dict[str, np.ndarray]:
-    beyond = np.flatnonzero(indices >= len(rows.event))
+def _gather(encoded: Encoded, rows: PackedRows, indices: np.ndarray) -> Batch:
+    beyond = np.flatnonzero(indices >= len(rows.row_index))
 
     def take(values: np.ndarray, empty: int | bool) -> np.ndarray:
         taken = values.take(indices, axis=0, mode="clip")
         taken[beyond] = empty
         return taken
 
-    event, scored, segment = take(rows.event, PADDING), take(rows.scored, False), take(rows.segment, 0)
-    padding = np.flatnonzero(event == PADDING)
-    batch = {}
+    row_index, segment = take(rows.row_index, PADDING), take(rows.segment, 0)
+    padding = np.flatnonzero(row_index == PADDING)
+    columns: dict[str, Any] = {"segment": segment, "position": take(rows.position, 0)}
     for name, column in encoded.columns.items():
-        batch[name] = column.take(event, axis=0, mode="clip")  # PADDING takes the first event
-        batch[name].reshape(event.size, *column.shape[1:])[padding] = 0
-    batch["labels"][~scored] = np.nan
+        columns[name] = column.take(row_index, axis=0, mode="clip")  # PADDING takes the first event
+        columns[name].reshape(row_index.size, *column.shape[1:])[padding] = 0
+    labels = columns.pop("labels")
+    labels[~take(rows.scored, False)] = np.nan
     if encoded.late is not None:
-        known = encoded.late.known.take(event, axis=0, mode="clip")
-        unknown = (known > _next_seconds(segment, batch["elapsed"])[..., None]) & (segment != 0)[..., None]
-        batch["actions"] = np.where(np.tile(unknown, 2), encoded.late.pending, batch["actions"])
-    return batch | {
-        "segment": segment,
-        "position": take(rows.position, 0),
-        "event": np.where(scored, event, PADDING),
-    }
+        known = encoded.late.known.take(row_index, axis=0, mode="clip")
+        unknown = (known > _next_seconds(segment, columns["elapsed_seconds"])[..., None]) & (segment != 0)[..., None]
+        columns["actions"] = np.where(np.tile(unknown, 2), encoded.late.pending, columns["actions"])
+    return Batch(Events(**columns), labels)
 
 
 def _next_seconds(segment: Int32[np.ndarray, "b L"], elapsed: Int32[np.ndarray, "b L"]) -> Int32[np.ndarray, "b L"]:

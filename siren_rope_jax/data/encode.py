@@ -46,7 +46,7 @@ class InputConfig:
 class LateActions(NamedTuple):
     """Actions that are known only after their event, for events that may be followed before."""
 
-    known: Int32[np.ndarray, "E A"]  # second from which each is, as "elapsed" counts them
+    known: Int32[np.ndarray, "E A"]  # elapsed_seconds from which each is
     pending: Float32[np.ndarray, " A2"]  # what is seen of each event's "actions" until then
 
 
@@ -54,10 +54,10 @@ class LateActions(NamedTuple):
 class Encoded:
     """Events of whole users in the order of `event_order`; the arrays that batches are cut from."""
 
-    event: np.ndarray  # index into the log that was encoded
+    log_index: np.ndarray  # of the log that was encoded
     user: np.ndarray  # non-decreasing
     alone: Bool[np.ndarray, " E"]  # seen by no other event; behind those of their user that are
-    columns: dict[str, np.ndarray]  # the fields of nn.features.Events but segment and position, and "labels"
+    columns: dict[str, np.ndarray]  # the fields of batch.Events but segment and position, and "labels"
     late: LateActions | None = None
 
 
@@ -144,12 +144,12 @@ class Encoder:
             task_rates=tuple(float(np.nanmean(column[train], dtype=np.float64)) for column in log.labels.T),
             start_day=start_day,
             span_days=int(log.day[train].max()) - start_day + 1,
-            start_second=int(log.time[train].min()) // 1000,
+            start_second=int(log.time_ms[train].min()) // 1000,
         )
         return encoder, prepared
 
     def _encode(self, log: EventLog, prepared: "_Prepared") -> Encoded:
-        elapsed = log.time // 1000 - self.start_second
+        elapsed = log.time_ms // 1000 - self.start_second
         if len(elapsed) and np.abs(elapsed).max() > np.iinfo(np.int32).max:
             raise InputError(
                 "events must lie within 68 years of the start of training, but one lies "
@@ -165,7 +165,7 @@ class Encoder:
         columns = {
             "day": log.day[order],
             "second": log.second[order],
-            "elapsed": elapsed.astype(np.int32)[order],
+            "elapsed_seconds": elapsed.astype(np.int32)[order],
             "ids": np.stack([ids[order] for ids in (items, *others)], axis=1),
             "dense": np.concatenate([dense, absent], axis=1),
             "actions": _actions(log, order),
@@ -173,7 +173,7 @@ class Encoder:
             "labels": log.labels[order],
         }
         late = _late_actions(log, order, self.start_second)
-        return Encoded(event=order, user=log.user[order], alone=prepared.alone[order], columns=columns, late=late)
+        return Encoded(log_index=order, user=log.user[order], alone=prepared.alone[order], columns=columns, late=late)
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -239,7 +239,7 @@ def _prepare(log: EventLog, config: InputConfig, counted: tuple[int, ...], *, as
 
 def _first_of_kind(log: EventLog, order: Int64[np.ndarray, " E"]) -> Bool[np.ndarray, " E"]:
     """Whether each event is the first, in the given order, of its user, item and time."""
-    kinds = pl.DataFrame({"user": log.user[order], "item": log.item[order], "time": log.time[order]})
+    kinds = pl.DataFrame({"user": log.user[order], "item": log.item[order], "time": log.time_ms[order]})
     first = np.empty(len(order), bool)
     first[order] = kinds.select(pl.struct(pl.all()).is_first_distinct()).to_series().to_numpy()
     return first
@@ -253,7 +253,7 @@ def _actions(log: EventLog, order: np.ndarray) -> Float32[np.ndarray, "E A2"]:
 
 
 def _late_actions(log: EventLog, order: np.ndarray, start_second: int) -> LateActions | None:
-    if not np.any(log.action_known > log.time[:, None]):
+    if not np.any(log.action_known > log.time_ms[:, None]):
         return None
     known = known_seconds(log)[order] - start_second
     known = np.minimum(known, np.iinfo(np.int32).max).astype(np.int32)

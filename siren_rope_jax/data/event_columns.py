@@ -29,7 +29,7 @@ def event_columns(table: Table, spec: EventLogSpec, *, are_new: bool) -> tuple[d
         outcome without all of its columns is unobserved.
 
     Returns:
-      (columns, rules). The columns are user, item (text; null = missing, unless the spec refuses that), time
+      (columns, rules). The columns are user, item (text; null = missing, unless the spec refuses that), time_ms
       (int64, ms), utc_offset (int32, s; where the spec has such a column), "outcome i" (float32, null =
       unobserved) for each of `outcomes`, "known i" (int64, ms) for those with their own time, "categorical i"
       (text) and "dense i" (float32).
@@ -46,7 +46,7 @@ def event_columns(table: Table, spec: EventLogSpec, *, are_new: bool) -> tuple[d
         builder.columns[name] = ids
         builder.rules += rules
     time = builder.time(spec.timestamp, "[log] timestamp", required=True)
-    builder.columns["time"] = time
+    builder.columns["time_ms"] = time
     if spec.utc_offset_column is not None:
         builder.utc_offset(spec.utc_offset_column)
     for index, signal in enumerate(outcomes(spec)):

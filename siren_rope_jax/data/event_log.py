@@ -28,7 +28,7 @@ class EventLog:
 
     Attributes:
       spec: the description that the log was read by.
-      time: Unix milliseconds.
+      time_ms: Unix milliseconds.
       day: local calendar day, counted from 1970-01-01.
       second: second of that day.
       row: row over all input files, counted from 0; of a new event, its row in the file of new events.
@@ -39,7 +39,7 @@ class EventLog:
       labels: outcome of each task, 0 or 1, NaN where unobserved; between 0 and 1 where rows of the event contradict
         one another.
       actions: outcome of each action that later events may see, 0 or 1, NaN where unobserved.
-      action_known: Unix milliseconds from which later events may see it, not before `time`.
+      action_known: Unix milliseconds from which later events may see it, not before `time_ms`.
       action_pending: what they see of each action until then: 0 ("none yet") or NaN ("unobserved").
       categorical: stable hash of (feature name, value); a missing value has its own.
       dense: numbers, NaN where missing.
@@ -55,7 +55,7 @@ class EventLog:
     """
 
     spec: EventLogSpec
-    time: Int64[np.ndarray, " E"]
+    time_ms: Int64[np.ndarray, " E"]
     day: Int32[np.ndarray, " E"]
     second: Int32[np.ndarray, " E"]
     row: Int64[np.ndarray, " E"]
@@ -111,9 +111,9 @@ def read_event_log(spec: EventLogSpec, *, new_events: Path | None = None, allow_
     )
     user_codes, user_ids = _codes(events["user"])
     item_codes, item_ids = _codes(events["item"])
-    events = events.with_columns(user=user_codes, item=item_codes).sort("time", maintain_order=True)
+    events = events.with_columns(user=user_codes, item=item_codes).sort("time_ms", maintain_order=True)
 
-    time, user, item = (events[name].to_numpy() for name in ("time", "user", "item"))
+    time, user, item = (events[name].to_numpy() for name in ("time_ms", "user", "item"))
     period = _periods(spec, time, user, user_ids, events["new"].to_numpy())
     _check_users(spec, user[period != NEW], user_ids)
     labels = _labels(events, spec, spec.tasks)
@@ -137,7 +137,7 @@ def read_event_log(spec: EventLogSpec, *, new_events: Path | None = None, allow_
         sides.append((features, index))
     return EventLog(
         spec=spec,
-        time=time,
+        time_ms=time,
         day=day,
         second=second,
         row=events["row"].cast(pl.Int64).to_numpy(),
@@ -187,7 +187,7 @@ def _labels(events: pl.DataFrame, spec: EventLogSpec, signals: Sequence[Signal])
 
 
 def _action_known(events: pl.DataFrame, spec: EventLogSpec) -> Int64[np.ndarray, "E A"]:
-    time, shape = events["time"].to_numpy(), (events.height, len(spec.actions))
+    time, shape = events["time_ms"].to_numpy(), (events.height, len(spec.actions))
     if not any(action.known_at or action.happened_at for action in spec.actions):
         return np.broadcast_to(time[:, None], shape)  # of a long log, a quarter of its memory
     known = np.empty(shape, np.int64)

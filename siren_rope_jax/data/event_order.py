@@ -23,7 +23,7 @@ def event_order(
       item_hashes: of each item of the log.
     """
     order = stable_order(2 * log.user.astype(np.int64) + alone)
-    second = (log.time // 1000)[order]
+    second = (log.time_ms // 1000)[order]
     same = np.zeros(len(order) + 1, bool)  # as the event before
     if len(order):
         ordered = [log.user[order], alone[order], second]
@@ -32,7 +32,7 @@ def event_order(
     events = order[tied]
     run = np.cumsum(~same[tied])
     outcomes = _mixed(log.labels[events], log.actions[events], log.action_known[events])
-    content = _mixed(log.categorical[events], log.dense[events], log.time[events, None])
+    content = _mixed(log.categorical[events], log.dense[events], log.time_ms[events, None])
     order[tied] = events[np.lexsort((outcomes, content, item_hashes[log.item[events]], run))]
     return order
 

@@ -111,7 +111,7 @@ def _read(file: Path, spec: EventLogSpec, notes: list[str], *, are_new: bool = F
         rows = table.read(*event_columns(table, spec, are_new=are_new))
     notes += table.notes
     notes += filter(None, [missing_ids_note(file, rows, is_new=are_new)])
-    check_times(file, spec.timestamp, rows["time"].to_numpy())
+    check_times(file, spec.timestamp, rows["time_ms"].to_numpy())
     return rows
 
 

@@ -27,7 +27,7 @@ def fingerprint(log: EventLog, rows: Bool[np.ndarray, " E"] | None = None) -> di
       {"events": how many, "digest": 32 hexadecimal digits}, fit for JSON.
     """
     users, items = stable_hash(log.user_ids, "user"), stable_hash(log.item_ids, "item")
-    chosen = np.arange(len(log.time)) if rows is None else np.flatnonzero(rows)
+    chosen = np.arange(len(log.time_ms)) if rows is None else np.flatnonzero(rows)
     first = second = 0
     for start in range(0, len(chosen), _AT_ONCE):
         part = chosen[start : start + _AT_ONCE]
@@ -43,7 +43,7 @@ def _cells(
     """Yields each column of the chosen events as bits."""
     yield users[log.user[part]]
     yield items[log.item[part]]
-    yield log.time[part].astype(np.uint64)
+    yield log.time_ms[part].astype(np.uint64)
     yield (log.day[part].astype(np.int64) * 86_400 + log.second[part]).astype(np.uint64)  # local time
     for numbers in (*log.labels.T, *log.actions.T, *log.dense.T):
         yield float_bits(numbers[part])

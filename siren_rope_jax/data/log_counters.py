@@ -28,7 +28,7 @@ def log_counters(
       The counters of each event, in the order of the log, and their names.
     """
     return history_counters(
-        log.time // 1000,
+        log.time_ms // 1000,
         log.user,
         log.item,
         log.actions,
@@ -47,8 +47,8 @@ def _codes(hashes: UInt64[np.ndarray, " E"]) -> Int32[np.ndarray, " E"]:
 
 def known_seconds(log: EventLog) -> Int64[np.ndarray, "E A"]:
     """First whole second from which each action may be seen; that of the event itself if known at once."""
-    second = (log.time // 1000)[:, None]
-    late = log.action_known > log.time[:, None]
+    second = (log.time_ms // 1000)[:, None]
+    late = log.action_known > log.time_ms[:, None]
     if not np.any(late):
         return np.broadcast_to(second, log.actions.shape)  # of a long log, a quarter of its memory
     return np.where(late, -(-log.action_known // 1000), second)

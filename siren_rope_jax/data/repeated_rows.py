@@ -44,7 +44,7 @@ def one_row_per_event(rows: pl.DataFrame, spec: EventLogSpec) -> OneRowPerEvent:
       InputError: if there are contradictions and `spec.contradictions` is "refuse".
     """
     # Equal where user, item and time are equal, and hardly anywhere else: what is compared in full is little.
-    repeated = rows.select("user", "item", "time").hash_rows().is_duplicated()
+    repeated = rows.select("user", "item", "time_ms").hash_rows().is_duplicated()
     if not repeated.any():
         return OneRowPerEvent(rows, 0, 0, ())
     candidates = rows.filter(repeated).with_columns(at=repeated.arg_true())

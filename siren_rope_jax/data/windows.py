@@ -80,7 +80,7 @@ def plan_windows(
 
 def first_of_second(encoded: Encoded) -> Int32[np.ndarray, " E"]:
     """Index of the first event of each event's user and second, which all of that second see up to."""
-    return run_starts(_changes(encoded.user, encoded.alone, encoded.columns["elapsed"]))
+    return run_starts(_changes(encoded.user, encoded.alone, encoded.columns["elapsed_seconds"]))
 
 
 def _histories(encoded: Encoded) -> tuple[Int32[np.ndarray, " E"], Int32[np.ndarray, " E"]]:
@@ -90,7 +90,7 @@ def _histories(encoded: Encoded) -> tuple[Int32[np.ndarray, " E"], Int32[np.ndar
     if len(alone):
         # User and second in one number, by which a user's history is sorted.
         user = encoded.user.astype(np.int64) << 32
-        key = user + encoded.columns["elapsed"] - np.iinfo(np.int32).min
+        key = user + encoded.columns["elapsed_seconds"] - np.iinfo(np.int32).min
         history = key[~encoded.alone]
         before = np.searchsorted(history, key[alone]) - np.searchsorted(history, user[alone])
         seen_end[alone] = first_of_user[alone] + before

@@ -4,8 +4,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from siren_rope_jax.batch import Events
 from siren_rope_jax.nn.config import BiasConfig
-from siren_rope_jax.nn.features import Events, InputSpec
+from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.ops.attention_terms import RelativeEmbedding
 from siren_rope_jax.ops.bias import (
     Bias,
@@ -66,7 +67,7 @@ class HstuBias(nnx.Module):
 
     def __call__(self, events: Events) -> Terms:
         """Returns the bias; the time of the query is that of its own event, known when it is scored."""
-        return hstu_bias(events.position, events.elapsed, self.positions[...], self.times[...]), None
+        return hstu_bias(events.position, events.elapsed_seconds, self.positions[...], self.times[...]), None
 
 
 class IntervalEmbedding(nnx.Module):
@@ -84,7 +85,7 @@ class IntervalEmbedding(nnx.Module):
 
     def __call__(self, events: Events) -> Terms:
         """Returns the relative embedding."""
-        buckets = interval_buckets(events.elapsed, events.segment, max_interval=self.max_interval)
+        buckets = interval_buckets(events.elapsed_seconds, events.segment, max_interval=self.max_interval)
         tables: list[Float[Array, "T N H"]] = [self.key[...], self.value[...]]
         return None, RelativeEmbedding(buckets, *tables)
 

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Integer, Key
 
+from siren_rope_jax.batch import Events
 from siren_rope_jax.nn.bias import make_bias
 from siren_rope_jax.nn.config import ModelConfig
-from siren_rope_jax.nn.features import Events, InputSpec
+from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.nn.rotary import Rotation
 from siren_rope_jax.ops.attention import strictly_causal_attention
 

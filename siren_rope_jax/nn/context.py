@@ -6,10 +6,11 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Float32, Key
 
+from siren_rope_jax.batch import Events
 from siren_rope_jax.nn.block import Mlp, drop
 from siren_rope_jax.nn.column_transform import ColumnTransform
 from siren_rope_jax.nn.config import ModelConfig
-from siren_rope_jax.nn.features import Events, InputSpec
+from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.nn.rotary import CALENDAR_COLUMNS
 from siren_rope_jax.ops.calendar import calendar_features
 

@@ -6,8 +6,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Float32
 
-from siren_rope_jax.nn.features import Events, InputSpec
-from siren_rope_jax.ops.calendar import SECONDS_PER_DAY, calendar_features
+from siren_rope_jax.batch import Events
+from siren_rope_jax.nn.features import InputSpec
+from siren_rope_jax.ops.calendar import calendar_features, elapsed_days
 from siren_rope_jax.ops.encodings import sinusoidal_encoding, time2vec
 
 TIME2VEC_FEATURES = 32
@@ -46,7 +47,7 @@ class Time2VecEncoding(nnx.Module):
 
     def __call__(self, events: Events) -> Float[Array, "B S D"]:
         """Returns the projected features."""
-        days = events.elapsed.astype(jnp.float32) / SECONDS_PER_DAY
+        days = elapsed_days(events.elapsed_seconds)
         return self.projection(time2vec(days, self.frequencies[...], self.phases[...]))
 
 

@@ -1,30 +1,16 @@
 """What the recommender reads of each event, and its embedding into one feature vector."""
 
 import dataclasses
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
+from siren_rope_jax.batch import Events
 from siren_rope_jax.nn.column_transform import ColumnTransform
 
 _FEW_VALUES = 16
-
-
-class Events(NamedTuple):
-    """Packed rows of events, oldest first within each segment; events of one second share a position."""
-
-    segment: Int[Array, "B S"]  # 0 is padding
-    position: Int[Array, "B S"]
-    day: Int[Array, "B S"]  # local calendar, see ops.split_unix_time
-    second: Int[Array, "B S"]
-    elapsed: Int[Array, "B S"]  # seconds since the start of the training span, exact
-    ids: Int[Array, "B S C"]  # one bucket per id column, the item's first; bucket 0 is "unknown"
-    dense: Float[Array, "B S F"]  # standardised
-    actions: Float[Array, "B S A"]  # what later events may see of this one
-    context: Float[Array, "B S E"]  # history counters, standardised
 
 
 @dataclasses.dataclass(frozen=True)

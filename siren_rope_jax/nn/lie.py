@@ -6,9 +6,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Float32
 
+from siren_rope_jax.batch import Events
 from siren_rope_jax.nn.config import RotaryConfig
-from siren_rope_jax.nn.features import Events, InputSpec
-from siren_rope_jax.ops.calendar import SECONDS_PER_DAY
+from siren_rope_jax.nn.features import InputSpec
+from siren_rope_jax.ops.calendar import elapsed_days
 from siren_rope_jax.ops.lie import lie_rotations, planar_generators, rotate_blocks
 
 Heads = Float[Array, "B S _ H"]  # keys may have fewer than queries
@@ -57,7 +58,7 @@ class LieRotary(nnx.Module):
         self, events: Events, metadata: Float[Array, "B S F"], token: Float[Array, "B S D"]
     ) -> tuple[BlockRotation, BlockRotation]:
         """Returns the same rotation for the blocks and the action attention."""
-        days = events.elapsed.astype(jnp.float32) / SECONDS_PER_DAY
+        days = elapsed_days(events.elapsed_seconds)
         coordinates = jnp.stack([events.position.astype(jnp.float32), days * self.config.time_scale], axis=-1)
         rotation = BlockRotation(lie_rotations(coordinates, self.generators[...]) * self.attention_factor)
         return rotation, rotation

@@ -6,11 +6,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float32, Integer, Key
 
+from siren_rope_jax.batch import Events
 from siren_rope_jax.nn.block import Block, Mlp, RotaryAttention, dense_rows, drop, widen
 from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.nn.context import ContextSkip, event_context, told_features
 from siren_rope_jax.nn.encodings import CalendarEncoding, LearnedEncoding, SinusoidalEncoding, Time2VecEncoding
-from siren_rope_jax.nn.features import Events, InputFeatures, InputSpec
+from siren_rope_jax.nn.features import InputFeatures, InputSpec
 from siren_rope_jax.nn.rotary import make_rotary
 from siren_rope_jax.nn.trained_range import TrainedRange
 
@@ -103,7 +104,7 @@ class GenerativeRecommender(nnx.Module):
         """
         if not isinstance(events.position, jax.core.Tracer):
             self.trained_range.check_positions(events.position)
-            self.trained_range.check_times(events.elapsed)
+            self.trained_range.check_times(events.elapsed_seconds)
         keys = (
             [None] * (len(self.blocks) + 3)
             if dropout_key is None
@@ -122,7 +123,7 @@ class GenerativeRecommender(nnx.Module):
             x, actions = x + place, actions + place if interleaved else actions
         rotations = self.rotary(events, features[..., self.metadata_columns], x)
         block_rotation, action_rotation = (None, None) if rotations is None else rotations
-        tokens, times, on_values = events, events.elapsed if self.config.hide_ties else None, None
+        tokens, times, on_values = events, events.elapsed_seconds if self.config.hide_ties else None, None
         if interleaved:
             tokens, times = interleave(events, hide_ties=self.config.hide_ties)
             block_rotation = jax.tree.map(lambda array: jnp.repeat(array, 2, axis=1), block_rotation)
@@ -156,5 +157,5 @@ def interleave(events: Events, *, hide_ties: bool) -> tuple[Events, Integer[Arra
     if not hide_ties:
         return tokens, None
     # Twice the seconds since the row's first event, unsigned: 68 years fit, where twice an int32 holds 34.
-    since = (events.elapsed - events.elapsed.min(axis=1, keepdims=True)).astype(jnp.uint32)
+    since = (events.elapsed_seconds - events.elapsed_seconds.min(axis=1, keepdims=True)).astype(jnp.uint32)
     return tokens, jnp.stack([2 * since, 2 * since + 1], axis=2).reshape(tokens.segment.shape)

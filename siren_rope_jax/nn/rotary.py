@@ -8,11 +8,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Float32, Int
 
+from siren_rope_jax.batch import Events
 from siren_rope_jax.nn.config import RotaryConfig
-from siren_rope_jax.nn.features import Events, InputSpec
+from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.nn.lie import BlockRotation, LieRotary
 from siren_rope_jax.ops.angles import content_angles, ordinal_angles, siren_rope_angles, time_order_angles
-from siren_rope_jax.ops.calendar import SECONDS_PER_DAY, calendar_features
+from siren_rope_jax.ops.calendar import calendar_features, elapsed_days
 from siren_rope_jax.ops.frequencies import ScaledFrequencies, inverse_frequencies
 from siren_rope_jax.ops.rotary import rotate_pairs, sincos, xpos_scale
 from siren_rope_jax.ops.siren import siren_init
@@ -175,7 +176,7 @@ class TimeOrderRotary(Rotary):
         order, time = weights[..., None] if config.mixing == "by_head" else weights
         angles = time_order_angles(
             events.position,
-            events.elapsed.astype(jnp.float32) / SECONDS_PER_DAY,
+            elapsed_days(events.elapsed_seconds),
             self._frequencies(self._positions()),
             time_frequencies=self._frequencies(self._days(self._unit)),
             position_scale=order,

@@ -13,7 +13,7 @@ from siren_rope_jax.ops.bias import (
     t5_bias,
     t5_buckets,
 )
-from siren_rope_jax.ops.calendar import calendar_features, split_unix_time
+from siren_rope_jax.ops.calendar import calendar_features, elapsed_days, split_unix_time
 from siren_rope_jax.ops.encodings import sinusoidal_encoding, time2vec
 from siren_rope_jax.ops.frequencies import ScaledFrequencies, inverse_frequencies, scaled_frequencies
 from siren_rope_jax.ops.lie import lie_rotations, planar_generators, rotate_blocks
@@ -29,6 +29,7 @@ __all__ = [
     "apply_rotary",
     "calendar_features",
     "content_angles",
+    "elapsed_days",
     "hstu_bias",
     "interval_buckets",
     "inverse_frequencies",

@@ -89,6 +89,15 @@ def _zone_offsets(seconds: np.ndarray, time_zone: str) -> np.ndarray:
     return result
 
 
+def elapsed_days(elapsed_seconds: Int[Array, "*batch"]) -> Float32[Array, "*batch"]:
+    """Returns whole seconds as days, the unit of every frequency of time.
+
+    Args:
+      elapsed_seconds: since any start; a float32 tells the seconds of the first 128 days apart.
+    """
+    return elapsed_seconds.astype(jnp.float32) / SECONDS_PER_DAY
+
+
 def calendar_features(
     day: Int[Array, "*batch"],
     second: Int[Array, "*batch"],

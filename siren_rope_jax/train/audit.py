@@ -135,10 +135,9 @@ class SmallModels:
             devices = jax.local_devices()[:1]
             self._compiled[spec] = compile_run(config, spec, start, steps=config.steps or 1, devices=devices)
         layout, model = self._compiled[spec]
-        rows = make_rows(encoded, (log.period == TRAIN)[encoded.event], config.batches, seed=config.seed)
+        rows = make_rows(encoded, (log.period == TRAIN)[encoded.log_index], config.batches, seed=config.seed)
         state = model.initial_state()
         for batch in batches(encoded, rows, config.batches, seed=config.seed)[: config.steps]:
-            batch.pop("event")
             state, _ = model.train_step(state, layout.put_batch(batch, config.batches.rows))
 
         def predict(

@@ -64,13 +64,13 @@ def baseline_inputs(log: EventLog, config: InputConfig) -> BaselineInputs:
         if len(known) and k not in encoder.counted:
             codes.append(_codes(log.categorical[:, k], known))
             code_names.append(name)
-    numbers = np.empty((len(log.time), len(names)), np.float32)
-    numbers[encoded.event] = np.concatenate(columns, axis=1)
+    numbers = np.empty((len(log.time_ms), len(names)), np.float32)
+    numbers[encoded.log_index] = np.concatenate(columns, axis=1)
     return BaselineInputs(
         numbers=numbers,
         number_names=tuple(names),
         clock=np.stack([log.second / 3600, (log.day + 3) % 7], axis=1).astype(np.float32),  # 1970 began on a Thursday
-        codes=np.stack(codes, axis=1) if codes else np.zeros((len(log.time), 0), np.int32),
+        codes=np.stack(codes, axis=1) if codes else np.zeros((len(log.time_ms), 0), np.int32),
         code_names=tuple(code_names),
     )
 

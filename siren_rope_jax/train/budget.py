@@ -32,7 +32,7 @@ def fit_to_log(config: TrainConfig, rows: PackedRows, *, shares: int = 1) -> Tra
     Returns:
       The configuration with batch size, learning rate, dropout and steps, and without epochs.
     """
-    count, events = len(rows.event), int(rows.scored.sum())
+    count, events = len(rows.row_index), int(rows.scored.sum())
     power = round(np.log2(max(count / _STEPS_OF_AN_EPOCH, 1)))
     chosen = int(np.clip(2**power, _LEAST_ROWS, MOST_ROWS))
     batch_size = config.batches.batch_size or -(-chosen // shares) * shares

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Int64, Integer
 from siren_rope_jax.data.event_log import NEW, TEST, TRAIN, VALIDATION, EventLog
 from siren_rope_jax.data.stable_hash import stable_hash
 
-_PER_EVENT = ("time", "day", "second", "row", "user", "item", "period", "labels", "actions", "action_known")
+_PER_EVENT = ("time_ms", "day", "second", "row", "user", "item", "period", "labels", "actions", "action_known")
 _PER_EVENT += ("categorical", "dense")
 _IN_A_SECOND = 4
 
@@ -30,7 +30,7 @@ class Cheat(NamedTuple):
 
 def rows_of(log: EventLog, order: Integer[np.ndarray, " N"]) -> EventLog:
     """Returns the log that a file with these of its events in this order makes: those of one time stand as given."""
-    order = order[np.argsort(log.time[order], kind="stable")]
+    order = order[np.argsort(log.time_ms[order], kind="stable")]
     return dataclasses.replace(log, **{name: getattr(log, name)[order] for name in _PER_EVENT})
 
 
@@ -44,7 +44,7 @@ def some_of(log: EventLog, events: int) -> EventLog:
     users = drawn[np.cumsum(by_user[drawn]) - by_user[drawn] < events]
     one_each = [drawn[np.isin(drawn, log.user[log.period == period])][:1] for period in (TRAIN, VALIDATION, TEST)]
     kept = rows_of(log, np.flatnonzero(np.isin(log.user, np.concatenate([users, *one_each]))))
-    return without_repeats(kept, kept.time)
+    return without_repeats(kept, kept.time_ms)
 
 
 def without_repeats(log: EventLog, time: Int64[np.ndarray, " E"]) -> EventLog:
@@ -59,11 +59,11 @@ def gathered(log: EventLog) -> EventLog:
 
     Milliseconds are gone, and `row` numbers the events: it says which is which after they have been moved about.
     """
-    order = np.lexsort((log.time, log.user))
+    order = np.lexsort((log.time_ms, log.user))
     rank = np.arange(len(order)) - np.searchsorted(log.user[order], log.user[order])
     leader = np.empty_like(order)
     leader[order] = order[np.arange(len(order)) - rank % _IN_A_SECOND]
-    moved = at_time(log, log.time[leader] // 1000 * 1000)
+    moved = at_time(log, log.time_ms[leader] // 1000 * 1000)
     # With a second on both sides of the split, what training remembers of the one half would tell of the other.
     like_leader = {name: getattr(log, name)[leader] for name in ("day", "second", "period")}
     moved = dataclasses.replace(moved, **like_leader)
@@ -72,15 +72,15 @@ def gathered(log: EventLog) -> EventLog:
 
 def at_time(log: EventLog, time: Int64[np.ndarray, " E"]) -> EventLog:
     """Returns the log with other times, before it is sorted by them; outcomes are known as long after as before."""
-    return dataclasses.replace(log, time=time, action_known=log.action_known + (time - log.time)[:, None])
+    return dataclasses.replace(log, time_ms=time, action_known=log.action_known + (time - log.time_ms)[:, None])
 
 
 def with_milliseconds(log: EventLog, milliseconds: Int64[np.ndarray, " E"]) -> EventLog:
     """Returns the log with other milliseconds within each event's second."""
-    moved = at_time(log, log.time // 1000 * 1000 + milliseconds)
+    moved = at_time(log, log.time_ms // 1000 * 1000 + milliseconds)
     # Known at once stays at once; late outcomes keep their second.
-    known = np.where(log.action_known > log.time[:, None], log.action_known, moved.time[:, None])
-    return rows_of(dataclasses.replace(moved, action_known=known), np.arange(len(log.time)))
+    known = np.where(log.action_known > log.time_ms[:, None], log.action_known, moved.time_ms[:, None])
+    return rows_of(dataclasses.replace(moved, action_known=known), np.arange(len(log.time_ms)))
 
 
 def moved_within_seconds(log: EventLog, seed: int) -> EventLog:
@@ -108,9 +108,9 @@ def as_new(log: EventLog, chosen: Bool[np.ndarray, " E"]) -> EventLog:
 
 def with_new(log: EventLog, events: Integer[np.ndarray, " N"]) -> tuple[EventLog, Int64[np.ndarray, " N"]]:
     """Returns the log beside a file that holds the given of its events, and which of them each new event is."""
-    rows = np.concatenate([np.arange(len(log.time)), events])
-    in_time = np.argsort(log.time[rows], kind="stable")
-    new = in_time >= len(log.time)
+    rows = np.concatenate([np.arange(len(log.time_ms)), events])
+    in_time = np.argsort(log.time_ms[rows], kind="stable")
+    new = in_time >= len(log.time_ms)
     return as_new(rows_of(log, rows), new), rows[in_time[new]]
 
 
@@ -164,7 +164,7 @@ def across_the_split(log: EventLog, seed: int) -> Cheat:
     """
     log, rng = gathered(log), np.random.default_rng(seed)
     seconds = _shuffled(log, rng)
-    label, period = np.empty(len(log.time), bool), log.period.copy()
+    label, period = np.empty(len(log.time_ms), bool), log.period.copy()
     label[seconds.order] = np.repeat(rng.random(seconds.starts.sum()) < 0.5, seconds.size[seconds.starts])
     period[seconds.order] = np.repeat(log.period[seconds.order[seconds.starts]], seconds.size[seconds.starts])
     before = np.empty(len(label), bool)
@@ -194,7 +194,7 @@ class _Seconds(NamedTuple):
 
 
 def _shuffled(log: EventLog, rng: np.random.Generator) -> _Seconds:
-    second = log.time // 1000
+    second = log.time_ms // 1000
     order = np.lexsort((rng.random(len(second)), second, log.user))
     starts = np.ones(len(order), bool)
     starts[1:] = (np.diff(second[order]) != 0) | (np.diff(log.user[order]) != 0)
@@ -217,7 +217,7 @@ def _by_place(log: EventLog, seed: int, *, first: bool) -> Cheat:
 
 def _tossed(log: EventLog, seed: int) -> tuple[Bool[np.ndarray, " E"], np.random.Generator]:
     rng = np.random.default_rng(seed)
-    return rng.random(len(log.time)) < 0.5, rng
+    return rng.random(len(log.time_ms)) < 0.5, rng
 
 
 def _own_ids(label: Bool[np.ndarray, " E"], rng: np.random.Generator) -> tuple[np.ndarray, pl.Series]:

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool
 from rich.console import Console
 
+from siren_rope_jax.batch import Batch
 from siren_rope_jax.data.batches import batches
 from siren_rope_jax.data.encode import Encoded
 from siren_rope_jax.data.event_log import TRAIN, EventLog
@@ -73,7 +74,7 @@ class Training:
                 batch = next(stream)
                 state, metrics = model.train_step(state, self._put(batch))
                 step += 1
-                log.add(step, metrics, batch["segment"])
+                log.add(step, metrics, batch.events.segment)
                 late = int(time.monotonic() - last_save > config.checkpoints.seconds)
                 due = step in evaluate_at or bool(config.checkpoints.every and step % config.checkpoints.every == 0)
                 wishes = request.received or late or log.asked
@@ -130,7 +131,7 @@ class Training:
             states.append(one)
         return self.session.model.stack(states), int(states[0].step)
 
-    def _stream(self) -> Iterator[dict[str, np.ndarray]]:
+    def _stream(self) -> Iterator[Batch]:
         """This process's rows of each batch; with a leading axis for the seeds, if there are several."""
         config = self.session.config.batches
         streams = []
@@ -146,11 +147,9 @@ class Training:
             # Without threads: the rows lie in memory, and threads only fight over Python's lock.
             streams.append(iter(dataset.to_iter_dataset(grain.ReadOptions(0, 0))))
         for parts in zip(*streams, strict=True):
-            for part in parts:
-                part.pop("event")
             yield parts[0] if self.session.layout.seeds is None else jax.tree.map(lambda *x: np.stack(x), *parts)
 
-    def _put(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+    def _put(self, batch: Batch) -> Batch:
         return self.session.layout.put_batch(batch, self.session.config.batches.rows)
 
     def _save(self, state: TrainState, step: int, *, validate: bool) -> None:
@@ -195,10 +194,10 @@ class Training:
         if not step:
             rows, models = self.members[0].rows, "" if len(self.members) == 1 else f"{len(self.members)} models of "
             self.console.print(
-                f"{(self.log.period == TRAIN).sum():,} training events in {len(rows.event):,} rows, "
+                f"{(self.log.period == TRAIN).sum():,} training events in {len(rows.row_index):,} rows, "
                 f"{rows.fill:.1%} full; {models}{self._parameters:,} parameters"
             )
-            self.console.print(self._plan(len(rows.event)))
+            self.console.print(self._plan(len(rows.row_index)))
 
     def _plan(self, rows: int) -> str:
         """What was chosen for the log, and the flags that choose otherwise."""

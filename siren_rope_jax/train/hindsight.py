@@ -45,8 +45,8 @@ def look_at_columns(log: EventLog) -> list[Finding]:
 
 def shape_of_ties(log: EventLog, window: int) -> list[Finding]:
     """Tells how much of the log lies in shared seconds, and how much history does not fit a window."""
-    order = np.lexsort((log.time, log.user))
-    user, second = log.user[order], (log.time // 1000)[order]
+    order = np.lexsort((log.time_ms, log.user))
+    user, second = log.user[order], (log.time_ms // 1000)[order]
     first = np.flatnonzero(np.r_[True, (np.diff(user) != 0) | (np.diff(second) != 0)])
     sizes = np.diff(first, append=len(order))
     tied, labels = np.repeat(sizes, sizes) > 1, log.labels[order]

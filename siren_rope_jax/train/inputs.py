@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from siren_rope_jax.batch import Events
 from siren_rope_jax.data.encode import Encoded, Encoder, InputConfig
 from siren_rope_jax.data.event_log import TRAIN, EventLog
 from siren_rope_jax.nn.column_transform import ColumnTransform
 from siren_rope_jax.nn.context import event_context
-from siren_rope_jax.nn.features import Events
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.session import input_spec
 
@@ -28,7 +28,7 @@ def fit_inputs(log: EventLog, config: InputConfig) -> tuple[Encoder, Encoded]:
       The encoder, with the transform of everything that a head can be told; and the log.
     """
     encoder, encoded = Encoder.fit_encode(log, config)
-    events = np.flatnonzero(log.period[encoded.event] == TRAIN)
+    events = np.flatnonzero(log.period[encoded.log_index] == TRAIN)
     events = events[np.linspace(0, len(events) - 1, min(len(events), _LEARNED_FROM)).astype(int)]
     columns = {name: column[None, events] for name, column in encoded.columns.items()}
     labels = columns.pop("labels")[0]

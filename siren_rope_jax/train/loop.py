@@ -111,7 +111,7 @@ def _train(
         stack.enter_context(_naming_lost_processes([]))
         check_all_same(settings, "was given other settings than process 0: start all of them with the same command")
         encoder, encoded = fit_inputs(log, config.inputs)
-        in_training = log.period[encoded.event] == TRAIN
+        in_training = log.period[encoded.log_index] == TRAIN
         members = []
         for run, seed in runs.items():
             try:

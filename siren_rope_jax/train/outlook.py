@@ -34,7 +34,7 @@ def outlook(log: EventLog, encoder: Encoder, encoded: Encoded, *, steps: int) ->
                 rarer = "positives" if positives <= observed - positives else "negatives"
                 count = min(positives, observed - positives)
                 said.append(f"{name} has only {count:.3g} {rarer} of {task}: its metrics are mostly chance{unused}")
-        in_period = chosen[encoded.event]
+        in_period = chosen[encoded.log_index]
         if encoder.id_buckets[0] > 1:
             unknown = float(np.mean(encoded.columns["ids"][in_period, 0] == 0))
             if unknown > _MOSTLY:

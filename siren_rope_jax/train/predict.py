@@ -10,6 +10,7 @@ import polars as pl
 from flax import nnx
 from jaxtyping import Bool, Float32
 
+from siren_rope_jax.batch import Batch
 from siren_rope_jax.data.batches import BatchConfig, batches, make_rows
 from siren_rope_jax.data.encode import Encoded
 from siren_rope_jax.data.event_log import TEST, VALIDATION, EventLog
@@ -20,7 +21,7 @@ from siren_rope_jax.train.sharding import Layout
 FEW = 20  # positives or negatives with which a metric is mostly chance
 PERIODS = {"validation": VALIDATION, "test": TEST}
 _EVENTS_AT_ONCE = 100_000  # each may need a window of its own: bounds the memory
-Predict = Callable[[nnx.State, dict[str, jax.Array]], jax.Array]
+Predict = Callable[[nnx.State, Batch], jax.Array]
 
 
 def predict_events(
@@ -47,18 +48,17 @@ def predict_events(
     tasks = encoded.columns["labels"].shape[1]
     result = np.full((len(wanted), tasks), np.nan, np.float32)
     size = config.rows
-    in_user_order = np.flatnonzero(wanted[encoded.event])
+    in_user_order = np.flatnonzero(wanted[encoded.log_index])
     for start in range(0, len(in_user_order), _EVENTS_AT_ONCE):
-        chosen = np.zeros(len(encoded.event), bool)
+        chosen = np.zeros(len(encoded.log_index), bool)
         chosen[in_user_order[start : start + _EVENTS_AT_ONCE]] = True
         rows = make_rows(encoded, chosen, config, history=config.window - 1)
         dataset = batches(encoded, rows, config, seed=None, rows_here=layout.rows_here(size))
         for index, batch in enumerate(dataset):
-            batch.pop("event")
             probabilities = np.asarray(predict(params, layout.put_batch(batch, size)))
             chunk = slice(index * size, (index + 1) * size)
-            event, scored = rows.event[chunk], rows.scored[chunk]
-            result[encoded.event[event[scored]]] = probabilities[: len(event)][scored]
+            row_index, scored = rows.row_index[chunk], rows.scored[chunk]
+            result[encoded.log_index[row_index[scored]]] = probabilities[: len(row_index)][scored]
     return result
 
 
@@ -107,7 +107,7 @@ def write_predictions(path: Path, log: EventLog, probabilities: Float32[np.ndarr
         "row": log.row[chosen],
         "user": log.user_ids[log.user[chosen]],
         "item": log.item_ids[log.item[chosen]],
-        "time_ms": log.time[chosen],
+        "time_ms": log.time_ms[chosen],
         "period": log.period[chosen],
     }
     for k, task in enumerate(log.task_names):

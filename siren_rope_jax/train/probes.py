@@ -91,7 +91,7 @@ def find_one(audited: Audited, log: EventLog, plant: Callable[[EventLog, int], C
 def change_the_future(audited: Audited, log: EventLog) -> Iterator[Finding]:
     """Flips all that is not known yet at two moments, then removes all later events."""
     log = gathered(log)
-    second, known = log.time // 1000, -(-log.action_known // 1000)
+    second, known = log.time_ms // 1000, -(-log.action_known // 1000)
     flips, removals, predictions = [], [], []
     for share in (0.5, 0.9):
         now = second[int(share * len(second))]
@@ -112,7 +112,7 @@ def change_what_training_must_not_see(audited: Audited, log: EventLog) -> Iterat
 
     The log is split by time for it: with users apart, others' outcomes in between are known history.
     """
-    second = log.time // 1000
+    second = log.time_ms // 1000
     later = second >= second[int(0.7 * len(second))]
     log = dataclasses.replace(log, period=np.where(later, TEST, TRAIN).astype(np.int8))
     actions = np.repeat(later[:, None], log.actions.shape[1], axis=1)
@@ -131,14 +131,14 @@ def permute_ties(audited: Audited, log: EventLog) -> Iterator[Finding]:
     log = gathered(log)
     yield _in_other_rows(audited, log, moved_within_seconds(log, seed=1), "the rows of each second are permuted", 0)
     # Of one item shown twice in a second, the time draws which of the two a window keeps: by a hash, not by its order.
-    log = without_repeats(log, log.time)
-    log = dataclasses.replace(log, row=np.arange(len(log.time)))
-    drawn = with_milliseconds(log, np.random.default_rng(2).integers(0, 1000, len(log.time)))
+    log = without_repeats(log, log.time_ms)
+    log = dataclasses.replace(log, row=np.arange(len(log.time_ms)))
+    drawn = with_milliseconds(log, np.random.default_rng(2).integers(0, 1000, len(log.time_ms)))
     yield _in_other_rows(audited, log, drawn, "the milliseconds of each event are drawn anew", TOLERANCE)
 
 
 def _in_other_rows(audited: Audited, log: EventLog, moved: EventLog, tried: str, tolerance: float) -> Finding:
-    wanted = _last(np.ones(len(log.time), bool))
+    wanted = _last(np.ones(len(log.time_ms), bool))
     before = audited.predict(log, wanted)
     after = audited.predict(moved, wanted[moved.row])
     differences = (after - before[moved.row])[wanted[moved.row]]
@@ -147,7 +147,7 @@ def _in_other_rows(audited: Audited, log: EventLog, moved: EventLog, tried: str,
 
 def score_as_evaluated(audited: Audited, log: EventLog) -> Iterator[Finding]:
     """Moves the last events into a file of new events; then scores copies of them as candidates."""
-    last = _last(np.ones(len(log.time), bool))
+    last = _last(np.ones(len(log.time_ms), bool))
     evaluated = audited.predict(log, last)
     scored = audited.predict(as_new(log, last), last, as_history=True)
     yield _moved(
@@ -162,7 +162,7 @@ def score_as_evaluated(audited: Audited, log: EventLog) -> Iterator[Finding]:
 
 def score_candidates_apart(audited: Audited, log: EventLog) -> Iterator[Finding]:
     """Scores candidates in one file, some of them twice, and then some in files of their own."""
-    drawn = np.random.default_rng(3).integers(0, len(log.time), _WANTED // 2)
+    drawn = np.random.default_rng(3).integers(0, len(log.time_ms), _WANTED // 2)
     beside, copied = with_new(log, np.concatenate([drawn, drawn[:20]]))
     together = audited.predict(beside, beside.new)[beside.new]
     differences = []
@@ -206,9 +206,9 @@ def _moved(
 
 
 def _training_inputs(log: EventLog, encoder: Encoder, encoded: Encoded) -> dict[str, np.ndarray]:
-    training = (log.period == TRAIN)[encoded.event]
+    training = (log.period == TRAIN)[encoded.log_index]
     inputs = {name: column[training] for name, column in encoded.columns.items()}
-    inputs |= {"event": encoded.event[training], "user": encoded.user[training]}
+    inputs |= {"log_index": encoded.log_index[training], "user": encoded.user[training]}
     if encoded.late is not None:
         inputs |= {"known": encoded.late.known[training], "pending": encoded.late.pending}
     for name, value in encoder_parts(encoder).items():

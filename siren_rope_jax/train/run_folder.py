@@ -261,7 +261,7 @@ def check_history(run: Path, log: EventLog, *, allow_changed: bool = False) -> s
     if _events_of(there) == _events_of(here):
         return None
     # Rows come at the end of the last file, or at later times; either tells which are old.
-    old = (log.row < there["rows"], log.time <= there["last_time_ms"])
+    old = (log.row < there["rows"], log.time_ms <= there["last_time_ms"])
     if any(fingerprint(log, ~log.new & chosen) == _events_of(there) for chosen in old):
         return (
             f"the log has grown by {here['events'] - there['events']:,} events since {run} was trained on "
@@ -278,7 +278,7 @@ def check_history(run: Path, log: EventLog, *, allow_changed: bool = False) -> s
 
 def _described_data(log: EventLog) -> dict[str, Any]:
     old = ~log.new
-    extent = {"rows": int(log.row[old].max()) + 1, "last_time_ms": int(log.time[old].max())}
+    extent = {"rows": int(log.row[old].max()) + 1, "last_time_ms": int(log.time_ms[old].max())}
     return fingerprint(log, old) | extent
 
 

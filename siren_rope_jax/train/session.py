@@ -41,7 +41,7 @@ class Session:
     ) -> Float32[np.ndarray, "E K"]:
         """Computes the probabilities of the wanted events; NaN for the others."""
         # Windows are no longer than in training, so that only times can leave the trained range.
-        self.trained_range.check_times(encoded.columns["elapsed"][wanted[encoded.event]])
+        self.trained_range.check_times(encoded.columns["elapsed_seconds"][wanted[encoded.log_index]])
         one = dataclasses.replace(self.layout, seeds=None)
         return predict_events(self.model.predict, params, encoded, wanted, self.config.batches, one)
 

@@ -12,6 +12,8 @@ from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int
 
+from siren_rope_jax.batch import Batch
+
 # One rule for each kind of parameter: the mesh axes that divide each of its own axes. "data" means FSDP, save for the
 # rows of tables; "model" means tensor parallelism, by heads and by units of the feed-forward. The optimizer's moments
 # bear the names of their parameters.
@@ -127,7 +129,7 @@ class Layout:
         held = [rows[index] for index in sharding.addressable_devices_indices_map((batch_size,)).values()]
         return np.unique(np.concatenate(held))
 
-    def put_batch(self, batch: dict[str, np.ndarray], batch_size: int) -> dict[str, jax.Array]:
+    def put_batch(self, batch: Batch, batch_size: int) -> Batch:
         """Makes one global batch of the rows that each process holds, those of `rows_here`."""
         rows_axis = len(self._leading)
 
@@ -135,7 +137,7 @@ class Layout:
             shape = (*local.shape[:rows_axis], batch_size, *local.shape[rows_axis + 1 :])
             return jax.make_array_from_process_local_data(self.batch, local, shape)
 
-        return {name: put(local) for name, local in batch.items()}
+        return jax.tree.map(put, batch)
 
 
 def make_layout(config: MeshConfig, *, seeds: int | None = None, devices: Sequence[Any] | None = None) -> Layout:

@@ -10,15 +10,14 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float32, Int32, Key, PyTree, UInt32
 
+from siren_rope_jax.batch import Batch
 from siren_rope_jax.nn.config import ModelConfig
-from siren_rope_jax.nn.features import Events, InputSpec
+from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.nn.recommender import GenerativeRecommender
 from siren_rope_jax.nn.rotary import SirenRotary
 from siren_rope_jax.train.loss import multitask_loss
 from siren_rope_jax.train.optimizer import averaged
 from siren_rope_jax.train.sharding import Layout
-
-Batch = dict[str, jax.Array]
 
 
 class TrainState(NamedTuple):
@@ -100,7 +99,7 @@ def compile_model(
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         def loss_of(params: nnx.State) -> tuple[jax.Array, jax.Array]:
             key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-            return multitask_loss(merge(params)(_events(batch), dropout_key=key), batch["labels"], weights)
+            return multitask_loss(merge(params)(batch.events, dropout_key=key), batch.labels, weights)
 
         with jax.sharding.use_abstract_mesh(mesh):
             (loss, task_losses), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
@@ -114,7 +113,7 @@ def compile_model(
 
     def predict(params: nnx.State, batch: Batch) -> Float32[Array, "B S K"]:
         with jax.sharding.use_abstract_mesh(mesh):
-            return jax.nn.sigmoid(merge(params)(_events(batch)))
+            return jax.nn.sigmoid(merge(params)(batch.events))
 
     def split(state: TrainState) -> tuple[TrainState, ...]:
         return tuple(jax.tree.map(lambda x, i=index: x[i], state) for index in range(layout.seeds or 0))
@@ -138,7 +137,3 @@ def compile_model(
         abstract_state=abstract_state,
         abstract_one=abstract_one,
     )
-
-
-def _events(batch: Batch) -> Events:
-    return Events(**{name: batch[name] for name in Events._fields})

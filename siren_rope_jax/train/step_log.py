@@ -54,7 +54,7 @@ class StepLog:
         self._flight: collections.deque[_Dispatched] = collections.deque()
         self._seconds = [member.progress["seconds"] for member in members]
 
-    def add(self, step: int, metrics: dict[str, jax.Array], segment: Int32[np.ndarray, "..."]) -> None:
+    def add(self, step: int, metrics: dict[str, jax.Array], segment: Int32[jax.Array | np.ndarray, "..."]) -> None:
         """Notes a step that was dispatched.
 
         Args:

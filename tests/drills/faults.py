@@ -42,7 +42,9 @@ def nan_gradient(compiled_anew: Step) -> Step:
 
 def nan_batch(compiled_anew: Step) -> Step:
     """The numbers of the batch are NaN, as by a fault of the memory."""
-    return lambda state, batch: compiled_anew(state, batch | {"dense": batch["dense"] * jnp.nan})
+    return lambda state, batch: compiled_anew(
+        state, batch._replace(events=batch.events._replace(dense=batch.events.dense * jnp.nan))
+    )
 
 
 def clock(compiled_anew: Step) -> Step:

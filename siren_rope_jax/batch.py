@@ -1,0 +1,80 @@
+"""One batch of packed events: the fields that data makes, a model reads and a training step learns from."""
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+
+class Events(NamedTuple):
+    """Packed rows of events, oldest first within each segment; events of one second share a position."""
+
+    segment: Int[Array, "B S"]  # 0 is padding
+    position: Int[Array, "B S"]
+    day: Int[Array, "B S"]  # local calendar, see ops.split_unix_time
+    second: Int[Array, "B S"]
+    elapsed_seconds: Int[Array, "B S"]  # since the start of the training span, exact
+    ids: Int[Array, "B S C"]  # one bucket per id column, the item's first; bucket 0 is "unknown"
+    dense: Float[Array, "B S F"]  # standardised
+    actions: Float[Array, "B S A"]  # what later events may see of this one
+    context: Float[Array, "B S E"]  # history counters, standardised
+
+
+class Batch(NamedTuple):
+    """Events and the outcomes to learn; on the host NumPy arrays, on the devices JAX arrays."""
+
+    events: Events
+    labels: Float[Array, "B S K"]  # NaN where unobserved, and where an event is history only
+
+
+@runtime_checkable
+class _Columns(Protocol):
+    """The part of `nn.features.InputSpec` that shapes depend on."""
+
+    @property
+    def id_names(self) -> tuple[str, ...]: ...
+    @property
+    def dense_names(self) -> tuple[str, ...]: ...
+    @property
+    def action_features(self) -> int: ...
+    @property
+    def context_features(self) -> int: ...
+
+
+@runtime_checkable
+class _Slots(Protocol):
+    """The part of `data.batches.BatchConfig` that shapes depend on."""
+
+    @property
+    def rows(self) -> int: ...
+    @property
+    def row_length(self) -> int: ...
+
+
+def abstract_batch(
+    spec: _Columns, tasks: int, config: _Slots, *, sharding: jax.sharding.Sharding | None = None
+) -> Batch:
+    """Describes a batch without its values, such as to compile for.
+
+    Args:
+      spec: columns of the events.
+      tasks: columns of the labels.
+      config: rows of a batch, and slots of a row.
+      sharding: of every array.
+
+    Returns:
+      A batch of `jax.ShapeDtypeStruct`.
+    """
+
+    def array(dtype: type, *features: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((config.rows, config.row_length, *features), dtype, sharding=sharding)
+
+    per_event = ("segment", "position", "day", "second", "elapsed_seconds")
+    events = {name: array(np.int32) for name in per_event} | {
+        "ids": array(np.int32, len(spec.id_names)),
+        "dense": array(np.float32, len(spec.dense_names)),
+        "actions": array(np.float32, spec.action_features),
+        "context": array(np.float32, spec.context_features),
+    }
+    return Batch(Events(**events), array(np.float32, tasks))  # type: ignore[arg-type]
