@@ -25,6 +25,7 @@ def state_of(step, size=1000):
         "optimizer": {"moment": values[1], "count": jnp.asarray(7 * step, jnp.int32)},
         "step": jnp.asarray(step, jnp.int32),
         "key": jnp.asarray([step, 3], jnp.uint32),
+        "average": {"kernel": values + 1},
     }
     return TrainState(**{name: parts[name] for name in TrainState._fields})
 

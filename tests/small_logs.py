@@ -253,5 +253,12 @@ def compile_small(
     optimizer = optimizer or make_optimizer(OptimizerConfig(learning_rate=0.03), 60)
     spec = input_spec(encoder, TrainConfig())
     return compile_model(
-        config or small_config(), spec, (0.0, 0.0), optimizer, layout, task_weights=task_weights, seed=seed
+        config or small_config(),
+        spec,
+        (0.0, 0.0),
+        optimizer,
+        layout,
+        task_weights=task_weights,
+        average_decay=OptimizerConfig().average_decay,
+        seed=seed,
     )

@@ -99,6 +99,13 @@ def test_a_state_donated_while_it_is_written_keeps_the_values_it_was_saved_with(
             chex.assert_trees_all_equal(jax.device_get(restored), truth, strict=True)
 
 
+def test_a_part_that_is_not_asked_for_is_not_read_and_need_not_be_known(tmp_path):
+    save_steps(tmp_path, {1: None})
+    with opened(tmp_path) as checkpoints:
+        state, _ = checkpoints.restore(like(state_of(0))._replace(optimizer=None, average=None))
+    chex.assert_trees_all_equal(state, state_of(1)._replace(optimizer=None, average=None), strict=True)
+
+
 def test_progress_that_changes_while_it_is_written_keeps_the_values_it_was_saved_with(tmp_path):
     progress = {"next": 1, "best": None, "seconds": 0.1}
     with opened(tmp_path) as checkpoints:

@@ -128,9 +128,16 @@ class OurModel:
         """Draws the parameters; nothing else is compiled yet."""
         layout = make_layout(MeshConfig())
         self.batch = layout.put_batch(batch, len(batch.labels))
-        optimizer = make_optimizer(OptimizerConfig(), 1000)
+        settings = OptimizerConfig()
         self.compiled = compile_model(
-            config, spec, (0.0,) * TASKS, optimizer, layout, task_weights=(1.0,) * TASKS, seed=0
+            config,
+            spec,
+            (0.0,) * TASKS,
+            make_optimizer(settings, 1000),
+            layout,
+            task_weights=(1.0,) * TASKS,
+            average_decay=settings.average_decay,
+            seed=0,
         )
         self.state = self.compiled.initial_state()
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from jaxtyping import PyTree
 
 from siren_rope_jax.data.schema import InputError
 from siren_rope_jax.train.checkpoint_list import steps_in
@@ -93,7 +94,7 @@ class Checkpoints:
 
         Args:
           like: the state's arrays as `jax.ShapeDtypeStruct`, with the shardings that they shall have; these need not
-            be those of the saved state.
+            be those of the saved state. A part that is None is not read.
           best: the best by validation, or the newest if none was validated, instead of the newest.
           step: the checkpoint of this step instead.
 
@@ -108,7 +109,9 @@ class Checkpoints:
         if chosen is None:
             return None
         path = self._folder / str(chosen["step"])
-        arrays, wanted = chosen["arrays"], _arrays(like)
+        parts = {name: part for name, part in like._asdict().items() if part is not None}
+        wanted = _arrays(parts)
+        arrays = {name: array for name, array in chosen["arrays"].items() if name.partition("/")[0] in parts}
         for name in sorted(arrays.keys() | wanted.keys()):
             if arrays.get(name) != wanted.get(name):
                 raise InputError(
@@ -116,8 +119,10 @@ class Checkpoints:
                     f"{wanted.get(name, 'missing')} here"
                 )
         try:
-            with ocp.StandardCheckpointer() as orbax:
-                state = orbax.restore(path / "state", like)
+            with ocp.PyTreeCheckpointer() as orbax:
+                arguments = ocp.checkpoint_utils.construct_restore_args(parts)
+                read = ocp.args.PyTreeRestore(parts, restore_args=arguments, partial_restore=True)
+                state = like._replace(**orbax.restore(path / "state", read))
         except Exception as error:  # orbax and tensorstore raise what they like
             raise InputError(f"checkpoint {path} cannot be read: {_reason(error)}") from error
         self._latest = chosen["step"]
@@ -277,7 +282,7 @@ def _discard(folder: Path) -> None:
         time.sleep(0.05)
 
 
-def _arrays(state: TrainState) -> dict[str, str]:
+def _arrays(state: PyTree) -> dict[str, str]:
     leaves, _ = jax.tree_util.tree_flatten_with_path(state)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): f"{x.dtype}{[*x.shape]}" for path, x in leaves}
 

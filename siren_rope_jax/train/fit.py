@@ -11,7 +11,7 @@ from typing import Any
 import grain
 import jax
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from rich.console import Console
 
 from siren_rope_jax.batch import Batch
@@ -23,7 +23,7 @@ from siren_rope_jax.train.durable import write_json
 from siren_rope_jax.train.hooks import Hook
 from siren_rope_jax.train.interrupt import Interrupted, InterruptRequest
 from siren_rope_jax.train.member import Member, latest
-from siren_rope_jax.train.optimizer import make_schedule, warmup_steps
+from siren_rope_jax.train.optimizer import warmup_steps
 from siren_rope_jax.train.predict import mean_ne, metrics_of, steering_events
 from siren_rope_jax.train.processes import decided_by_first, greatest
 from siren_rope_jax.train.progress import progress_bar
@@ -46,6 +46,7 @@ class Training:
     steps: int
     session: Session
     console: Console
+    rates: Float[np.ndarray, " steps"] | None  # learning rates; None where only the caller's optimizer knows them
     hooks: Sequence[Hook] = ()
 
     def fit(self) -> None:
@@ -68,8 +69,7 @@ class Training:
                 member.log = RunLog(member.run, first_step=step + 1)
                 stack.callback(member.log.close)
             bar.add_task("training", total=steps, completed=step, loss=math.nan, rate=0.0)
-            rates = make_schedule(config.optimizer, steps)(np.arange(steps))
-            log = StepLog(self.members, self.log.task_names, np.asarray(rates), self.hooks, bar)
+            log = StepLog(self.members, self.log.task_names, self.rates, self.hooks, bar)
             while step < steps:
                 batch = next(stream)
                 state, metrics = model.train_step(state, self._put(batch))
@@ -210,10 +210,12 @@ class Training:
         of_context = f", of the context {rate:g} (--optimizer.context-rate)" if model.context_skip else ""
         if model.context_skip and model.context_widths:
             of_context += f", whose dropout is {model.context_dropout or 0:g} (--model.context-dropout)"
+        optimizer = f"learning rate {config.optimizer.peak:g} (--optimizer.learning-rate){of_context}"
+        if self.rates is None:
+            optimizer = "the caller's optimizer"
         return (
             f"{self.steps:,} steps (--steps) of {config.batches.rows} rows (--batches.batch-size), "
-            f"{self.steps * config.batches.rows / rows:.3g} epochs; learning rate "
-            f"{config.optimizer.peak:g} (--optimizer.learning-rate){of_context}; {config.evaluations} validations "
+            f"{self.steps * config.batches.rows / rows:.3g} epochs; {optimizer}; {config.evaluations} validations "
             f"(--evaluations) on {validated:,} events (--validation-events), {every} (--patience); evaluated is "
             f"{averaged} (--optimizer.average-decay)"
         )

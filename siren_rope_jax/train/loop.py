@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+import optax
 from rich.console import Console
 
 from siren_rope_jax.data.batches import make_rows
@@ -21,6 +23,7 @@ from siren_rope_jax.train.fit import Training
 from siren_rope_jax.train.hooks import Hook
 from siren_rope_jax.train.inputs import fit_inputs
 from siren_rope_jax.train.member import Member, latest
+from siren_rope_jax.train.optimizer import make_schedule
 from siren_rope_jax.train.outlook import outlook
 from siren_rope_jax.train.processes import ProcessLostError, check_all_same
 from siren_rope_jax.train.run_folder import lock_run, open_run
@@ -35,6 +38,7 @@ def train(
     *,
     console: Console | None = None,
     allow_drift: bool = False,
+    optimizer: optax.GradientTransformation | None = None,
     hooks: Sequence[Hook] = (),
 ) -> dict[str, Any]:
     """Trains, or goes on training, and evaluates the best checkpoint; in a job of several processes, in each of them.
@@ -45,6 +49,8 @@ def train(
       run: its folder, seen by all processes; the same call on the folder of an interrupted run resumes it exactly.
       console: where progress is shown; standard output if not given.
       allow_drift: go on though the configuration is not that of the folder.
+      optimizer: takes the place of `config.optimizer`, of which `average_decay` alone is read then; with a schedule
+        over the steps, give these in the configuration. Whoever resumes the run gives it again.
       hooks: each is called with the report of each step, in order, and may ask for an end by returning True.
 
     Returns:
@@ -56,7 +62,7 @@ def train(
       NonFiniteError: if loss or gradient is not finite; no checkpoint is written after that step.
       ProcessLostError: if another process of the job is gone.
     """
-    (metrics,) = _train(log, config, {run: config.seed}, None, console, allow_drift, hooks)
+    (metrics,) = _train(log, config, {run: config.seed}, None, console, allow_drift, optimizer, hooks)
     return metrics
 
 
@@ -68,6 +74,7 @@ def train_seeds(
     *,
     console: Console | None = None,
     allow_drift: bool = False,
+    optimizer: optax.GradientTransformation | None = None,
     hooks: Sequence[Hook] = (),
 ) -> list[dict[str, Any]]:
     """Trains several seeds as one job, each to what `train` with that seed comes to, up to rounding.
@@ -79,6 +86,7 @@ def train_seeds(
       seeds: how many.
       console: where progress is shown; standard output if not given.
       allow_drift: go on though the configuration is not that of the folder.
+      optimizer: as that of `train`.
       hooks: as those of `train`; metrics have a leading axis for the seeds.
 
     Returns:
@@ -91,7 +99,7 @@ def train_seeds(
         # Runs are saved one after the other: should the job die in between, the one before is common to all.
         raise InputError(f"checkpoints.latest must be at least 2 with seeds, but is {config.checkpoints.latest}")
     runs = {run / f"seed-{seed}": seed for seed in range(config.seed, config.seed + seeds)}
-    return _train(log, config, runs, seeds, console, allow_drift, hooks)
+    return _train(log, config, runs, seeds, console, allow_drift, optimizer, hooks)
 
 
 def _train(
@@ -101,6 +109,7 @@ def _train(
     seeds: int | None,
     console: Console | None,
     allow_drift: bool,
+    optimizer: optax.GradientTransformation | None,
     hooks: Sequence[Hook],
 ) -> list[dict[str, Any]]:
     console = console or Console(markup=False)
@@ -124,7 +133,7 @@ def _train(
             members.append(Member(run, rows, of_seed, Checkpoints(run, config.checkpoints, say=console.print)))
         config = members[0].config
         steps = config.steps or 1
-        session = make_session(encoder, config, steps=steps, seeds=seeds)
+        session = make_session(encoder, config, steps=steps, seeds=seeds, optimizer=optimizer)
         for member in members:
             stack.enter_context(lock_run(member.run))
             member.describe = open_run(member.run, log, encoder, member.config, allow_drift=allow_drift)
@@ -132,7 +141,10 @@ def _train(
         for sentence in outlook(log, encoder, encoded, steps=steps):
             console.print(sentence)
         stack.enter_context(_naming_lost_processes(members))
-        Training(log, encoded, members, steps, session, console, hooks).fit()
+        rates = None
+        if optimizer is None:
+            rates = np.asarray(make_schedule(config.optimizer, steps)(np.arange(steps)))
+        Training(log, encoded, members, steps, session, console, rates, hooks).fit()
         return [
             write_evaluation(session, session.best_params(member.checkpoints), log, encoded, member.run)
             for member in members

@@ -1,7 +1,6 @@
-"""AdamW with warmup, cosine decay, a bound on the gradient's norm and an average; some parts have their own rate."""
+"""AdamW with warmup, cosine decay and a bound on the gradient's norm; an average of the parameters."""
 
 import dataclasses
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -95,34 +94,20 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
             mask=lambda params: jax.tree.map(lambda x: x.ndim >= 2, params),
         ),
         optax.stateless(lambda updates, _: _at_their_rates(updates, config)),
-        _averaging(config.average_decay) if config.average_decay else optax.identity(),
     )
 
 
-class AverageState(NamedTuple):
-    """A moving average of the parameters."""
+def moving_average(average: PyTree, params: PyTree, step: Int32[Array, ""], decay: float) -> PyTree:
+    """Moves an average of the parameters towards their newest values; a young average forgets faster.
 
-    updates: Int32[Array, ""]
-    average: PyTree
-
-
-def _averaging(decay: float) -> optax.GradientTransformation:
-    """Leaves the updates alone and averages the parameters that they lead to; a young average forgets faster."""
-
-    def update(updates: PyTree, state: AverageState, params: PyTree = None) -> tuple[PyTree, AverageState]:
-        kept = jnp.minimum(decay, (state.updates + 1) / (state.updates + 10))
-        average = optax.incremental_update(optax.apply_updates(params, updates), state.average, 1 - kept)
-        return updates, AverageState(state.updates + 1, average)
-
-    return optax.GradientTransformation(
-        lambda params: AverageState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.array, params)),
-        update,  # type: ignore[arg-type]
-    )
-
-
-def averaged(params: PyTree, optimizer: PyTree) -> PyTree:
-    """Reads the average of the parameters from the optimizer's state; the parameters themselves if it keeps none."""
-    return optax.tree.get(optimizer, "average", params)
+    Args:
+      average: before the step.
+      params: after the step.
+      step: number of the step, from 0.
+      decay: weight of the old average, once it has seen enough steps.
+    """
+    kept = jnp.minimum(decay, (step + 1) / (step + 10))
+    return optax.incremental_update(params, average, 1 - kept)
 
 
 def _at_their_rates(updates: PyTree, config: OptimizerConfig) -> PyTree:

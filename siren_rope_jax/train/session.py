@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from flax import nnx
 from jaxtyping import Bool, Float32
 
@@ -51,7 +52,11 @@ class Session:
         Raises:
           InputError: if there is no checkpoint yet.
         """
-        restored = checkpoints.restore(self.model.abstract_one, best=True)
+        # Without the state of the optimizer, which may be one that only the caller of the training knows.
+        like = self.model.abstract_one._replace(optimizer=None)
+        if like.average is not None:
+            like = like._replace(params=None)
+        restored = checkpoints.restore(like, best=True)
         if restored is None:
             raise InputError(
                 f"{checkpoints.run} must hold a checkpoint, but its training has not reached the first one"
@@ -66,6 +71,7 @@ def make_session(
     steps: int = 1,
     seeds: int | None = None,
     devices: Sequence[Any] | None = None,
+    optimizer: optax.GradientTransformation | None = None,
 ) -> Session:
     """Compiles the model of a run.
 
@@ -75,6 +81,7 @@ def make_session(
       steps: length of the learning-rate schedule, which matters for training alone.
       seeds: models to train as one, of the seeds from the configuration's on; None for one without an axis for seeds.
       devices: of the mesh; all that JAX sees if not given.
+      optimizer: of the training; that of the configuration if not given.
 
     Raises:
       InputError: if the configuration does not fit the log or the devices.
@@ -83,7 +90,9 @@ def make_session(
     spec = input_spec(encoder, config)
     logits = tuple(math.log(rate / (1 - rate)) for rate in rates.tolist())
     try:
-        layout, model = compile_run(config, spec, logits, steps=steps, seeds=seeds, devices=devices)
+        layout, model = compile_run(
+            config, spec, logits, steps=steps, seeds=seeds, devices=devices, optimizer=optimizer
+        )
     except ValueError as error:
         raise InputError(str(error)) from error
     return Session(config, encoder, layout, model, TrainedRange(config.model, spec))
@@ -112,6 +121,7 @@ def compile_run(
     steps: int = 1,
     seeds: int | None = None,
     devices: Sequence[Any] | None = None,
+    optimizer: optax.GradientTransformation | None = None,
 ) -> tuple[Layout, CompiledModel]:
     """Lays out the mesh of a run and prepares its functions; nothing is compiled before it is called.
 
@@ -122,6 +132,7 @@ def compile_run(
       steps: length of the learning-rate schedule.
       seeds: models to train as one; None for one without an axis for seeds.
       devices: of the mesh, such as those of a topology to compile ahead of time for; all that JAX sees if not given.
+      optimizer: of the parameters; that of the configuration if not given.
 
     Raises:
       ValueError: if the configuration does not fit the inputs or the devices.
@@ -136,9 +147,10 @@ def compile_run(
         config.model,
         spec,
         task_logits,
-        make_optimizer(config.optimizer, steps),
+        optimizer or make_optimizer(config.optimizer, steps),
         layout,
         task_weights=config.task_weights or (1.0,) * len(task_logits),
+        average_decay=config.optimizer.average_decay,
         seed=config.seed,
     )
     return layout, model

@@ -16,7 +16,7 @@ from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.nn.recommender import GenerativeRecommender
 from siren_rope_jax.nn.rotary import SirenRotary
 from siren_rope_jax.train.loss import multitask_loss
-from siren_rope_jax.train.optimizer import averaged
+from siren_rope_jax.train.optimizer import moving_average
 from siren_rope_jax.train.sharding import Layout
 
 
@@ -27,11 +27,12 @@ class TrainState(NamedTuple):
     optimizer: PyTree
     step: Int32[Array, "*seeds"]
     key: UInt32[Array, "*seeds 2"]  # of dropout, with the step's number
+    average: nnx.State | None = None  # of the parameters
 
     @property
     def evaluated(self) -> nnx.State:
-        """The parameters to predict with: their moving average, if the optimizer keeps one."""
-        return averaged(self.params, self.optimizer)
+        """The parameters to predict with: their moving average, if one is kept."""
+        return self.params if self.average is None else self.average
 
 
 class CompiledModel(NamedTuple):
@@ -55,6 +56,7 @@ def compile_model(
     layout: Layout,
     *,
     task_weights: tuple[float, ...],
+    average_decay: float = 0.0,
     seed: int,
 ) -> CompiledModel:
     """Prepares initialisation, training step and prediction.
@@ -67,6 +69,7 @@ def compile_model(
       layout: of parameters and batches on the mesh, and how many models are trained as one. The mesh is in context
         while tracing, so that attention knows what it is compiled for and a kernel can be divided.
       task_weights: weight of each task's loss.
+      average_decay: of the moving average of the parameters, which predictions are made with; 0 keeps none.
       seed: of the parameters and, with the step's number, of dropout; of the first model, the others count on.
 
     Raises:
@@ -89,7 +92,8 @@ def compile_model(
         init_key, dropout_key = jax.random.split(key)
         params = nnx.state(make_model(init_key))
         step = jnp.zeros((), jnp.int32)
-        return TrainState(params, optimizer.init(params), step, jax.random.key_data(dropout_key))
+        average = jax.tree.map(jnp.array, params) if average_decay else None
+        return TrainState(params, optimizer.init(params), step, jax.random.key_data(dropout_key), average)
 
     def initial_state() -> TrainState:
         if layout.seeds is None:
@@ -109,7 +113,10 @@ def compile_model(
         rotary = merge(params).rotary
         if isinstance(rotary, SirenRotary):
             metrics |= {"gate": rotary.gate[...], "scale": rotary.scale[...]}
-        return TrainState(params, optimizer_state, state.step + 1, state.key), metrics
+        average = state.average
+        if average is not None:
+            average = moving_average(average, params, state.step, average_decay)
+        return TrainState(params, optimizer_state, state.step + 1, state.key, average), metrics
 
     def predict(params: nnx.State, batch: Batch) -> Float32[Array, "B S K"]:
         with jax.sharding.use_abstract_mesh(mesh):

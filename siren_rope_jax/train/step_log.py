@@ -33,7 +33,7 @@ class StepLog:
         self,
         members: Sequence[Member],
         task_names: Sequence[str],
-        rates: Float[np.ndarray, " _"],
+        rates: Float[np.ndarray, " steps"] | None,
         hooks: Sequence[Hook],
         bar: Progress,
     ):
@@ -42,7 +42,7 @@ class StepLog:
         Args:
           members: the runs.
           task_names: of the losses.
-          rates: learning rate of each step of the run.
+          rates: learning rate of each step of the run, if it is known.
           hooks: what is told of each step.
           bar: shows the first of its tasks.
         """
@@ -85,8 +85,11 @@ class StepLog:
         self._bar.update(
             self._bar.task_ids[0], completed=step, loss=float(np.mean(metrics["loss"])), rate=self.meter.rate
         )
-        rate, fill = float(self._rates[step - 1]), dispatched.events / dispatched.slots
-        of_all = {"learning_rate": rate, "events_per_second": self.meter.rate, "fill": fill}
+        of_all = {"events_per_second": self.meter.rate, "fill": dispatched.events / dispatched.slots}
+        rate = None
+        if self._rates is not None:
+            rate = float(self._rates[step - 1])
+            of_all["learning_rate"] = rate
         for member, of_member, seconds in zip(self._members, of_members, self._seconds, strict=True):
             member.log.add_step(of_member, self._task_names, step, **of_all)
             place = {"next_example": member.progress["next_example"] + member.config.batches.rows}
