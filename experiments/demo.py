@@ -35,7 +35,7 @@ from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.loop import train
 from siren_rope_jax.train.metrics import cross_entropy, expected_ne, paired_bootstrap
 from siren_rope_jax.train.optimizer import OptimizerConfig
-from siren_rope_jax.train.session import load_recommender
+from siren_rope_jax.train.session import load
 
 ORDINAL, EMBEDDING, SIREN = "ordinal RoPE", "time in the embedding", "SIREN-RoPE"
 VARIANTS = {
@@ -140,7 +140,7 @@ def main(demo: Demo) -> None:
     results = compare(log, oracle, predicted | {"Bayes oracle": oracle})
     for name, cost in costs.items():
         results[name]["training"] = cost
-    model = load_recommender(demo.out / SIREN)
+    model = load(demo.out / SIREN)
     assert isinstance(model.rotary, SirenRotary)
     draw_mean_cosine(demo.out / "mean_cosine.png", model.rotary, model.spec)
     draw_week(demo.out / "week.png", model.rotary, model.spec)

@@ -14,8 +14,9 @@ import kubernetes_validate
 import yaml
 import yamllint.config
 import yamllint.linter
-from render import xla_flags
-from topologies import TOPOLOGIES, find_topology
+
+from tpu.render import xla_flags
+from tpu.topologies import TOPOLOGIES, find_topology
 
 ROOT = Path(__file__).parents[1]
 RETRIED = [75, 134, 137, 143]

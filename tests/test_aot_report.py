@@ -4,16 +4,10 @@ import collections
 import dataclasses
 from pathlib import Path
 
-import aot_compile
 import jax
 import pytest
-from aot_compile import AotCompile, Columns, parse
-from compiled import Collective, Program, find_collectives, memory_wanted, shape_bytes
-from fitting import Share, share_of_device, what_would_fit
 from one_sentence import raises_one_sentence
-from program_tables import collectives_table, memory_table
 from small_logs import encode, small_log
-from topologies import find_topology
 
 from siren_rope_jax.batch import abstract_batch
 from siren_rope_jax.data.batches import BatchConfig, batches, make_rows
@@ -28,6 +22,12 @@ from siren_rope_jax.train.inputs import fit_inputs
 from siren_rope_jax.train.run_folder import lock_run, open_run
 from siren_rope_jax.train.session import compile_run, input_spec
 from siren_rope_jax.train.sharding import MeshConfig
+from tpu import aot_compile
+from tpu.aot_compile import AotCompile, Columns, parse
+from tpu.compiled import Collective, Program, find_collectives, memory_wanted, shape_bytes
+from tpu.fitting import Share, share_of_device, what_would_fit
+from tpu.program_tables import collectives_table, memory_table
+from tpu.topologies import find_topology
 
 # As the TPU compiler writes them (jax 0.10.2), shortened.
 PROGRAM = """\

@@ -11,9 +11,9 @@ import pytest
 import tyro
 import yaml
 from launch_checks import RETRIED, ROOT, read_yaml
-from topologies import find_topology
 
 from siren_rope_jax.commands import Train
+from tpu.topologies import find_topology
 
 TPU = ROOT / "tpu"
 SHELL = ("supervise.sh", "queued_resource.sh", "slurm.sbatch")
@@ -21,8 +21,8 @@ CHECKS = {"jobset": launch_checks.check_jobset, "sky": launch_checks.check_sky}
 
 
 def render(*arguments):
-    """What tpu/render.py prints, or its complaint."""
-    command = [sys.executable, TPU / "render.py", *arguments]
+    """Returns what `python -m tpu.render` prints, or its complaint."""
+    command = [sys.executable, "-m", "tpu.render", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
 
 
@@ -185,8 +185,10 @@ def test_the_commands_of_the_readme_are_sound_name_files_that_exist_and_ask_for_
     pools = re.findall(r"--machine-type=(ct\S+) --tpu-topology=(\S+) --num-nodes=(\d+)", text)
     slice_ = find_topology("v5e:4x4")
     assert pools == [(slice_.machine_type, slice_.shape, str(slice_.hosts))] * 2
-    named = set(re.findall(r"\btpu/([\w.]+)", "".join(blocks).replace(".venv-tpu/", "")))
-    assert named - {"aot_compile.py"} <= set(os.listdir(TPU))
+    commands = "".join(blocks).replace(".venv-tpu/", "")
+    modules = {f"{name}.py" for name in re.findall(r"-m tpu\.(\w+)", commands)}
+    assert modules
+    assert set(re.findall(r"\btpu/([\w.]+)", commands)) | modules <= set(os.listdir(TPU))
 
 
 @pytest.mark.parametrize("planted", ["cd $NAME/x", "for slice in 0 1; do echo", "export A=$(date)"])

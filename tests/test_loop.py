@@ -31,7 +31,7 @@ from siren_rope_jax.train.optimizer import OptimizerConfig
 from siren_rope_jax.train.predict import steering_events
 from siren_rope_jax.train.retention import CheckpointConfig
 from siren_rope_jax.train.run_folder import lock_run
-from siren_rope_jax.train.session import load_recommender, load_session
+from siren_rope_jax.train.session import load, load_session
 from siren_rope_jax.train.sharding import MeshConfig
 
 pytestmark = pytest.mark.slow
@@ -331,7 +331,7 @@ def test_tensorboard_holds_what_users_watch(finished):
 
 def test_the_loaded_recommender_has_the_parameters_of_the_best_checkpoint(finished):
     run, _ = finished
-    model = load_recommender(run)
+    model = load(run)
     _, params = load_session(run)
     chex.assert_trees_all_equal(jax.tree.leaves(params), jax.tree.leaves(nnx.state(model)), strict=True)
 

@@ -11,10 +11,11 @@ import pytest
 from jax.experimental import topologies as jax_topologies
 from jax.sharding import SingleDeviceSharding
 from one_sentence import raises_one_sentence
-from render import xla_flags
-from topologies import GENERATIONS, TOPOLOGIES, find_topology
 
-SCRIPT = Path(__file__).parents[1] / "tpu" / "topologies.py"
+from tpu.render import xla_flags
+from tpu.topologies import GENERATIONS, TOPOLOGIES, find_topology
+
+ROOT = Path(__file__).parents[1]
 
 # Of a machine without a TPU; the last lets two processes compile at once.
 ENVIRONMENT = {
@@ -67,10 +68,10 @@ def test_a_slice_that_does_not_exist_is_answered_with_some_that_do(name, near):
 
 
 def test_the_table_for_people_and_scripts_names_every_slice_and_ends_with_the_software():
-    command = [sys.executable, SCRIPT]
-    table = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
+    command = [sys.executable, "-m", "tpu.topologies"]
+    table = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     assert [line.split()[0] for line in table[1:]] == list(TOPOLOGIES)
-    one = subprocess.run([*command, "v5e:4x4"], capture_output=True, text=True, timeout=60, check=True).stdout
+    one = subprocess.run([*command, "v5e:4x4"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert one.split()[-2:] == ["v5litepod-16", "v2-alpha-tpuv5-lite"]
 
 

@@ -15,7 +15,7 @@ import pytest
 
 pytestmark = pytest.mark.tpu
 
-SCRIPT = Path(__file__).parents[1] / "tpu" / "aot_compile.py"
+ROOT = Path(__file__).parents[1]
 MIB, GIB = 2**20, 2**30
 
 # 12 layers of 4 matrices 512 x 512 and 2 of 512 x 2048, which the step gathers, and whose gradients it reduces, in
@@ -38,8 +38,8 @@ TABLE = (
 def compile_ahead(*flags):
     """Runs the command as a user does, without what conftest.py sets for tests that run what they compile."""
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    command = [sys.executable, SCRIPT, *flags]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    command = [sys.executable, "-m", "tpu.aot_compile", *flags]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from aot_compile import NO_TPU_HERE
 from jax.experimental import topologies
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -16,6 +15,7 @@ from small_logs import compile_small, encode, small_config, small_log
 from siren_rope_jax.data.batches import BatchConfig, batches, make_rows
 from siren_rope_jax.ops import strictly_causal_attention
 from siren_rope_jax.train.sharding import MeshConfig, make_layout
+from tpu.aot_compile import NO_TPU_HERE
 
 pytestmark = pytest.mark.tpu
 BATCH, LENGTH, HEADS, KEY_HEADS = 8, 300, 4, 2

@@ -1,8 +1,8 @@
 """Compiles the train step of a run for TPUs that are not there, and says what it would need and send.
 
-    python tpu/aot_compile.py --topology v5e:16x16 --run runs/mine --mesh.fsdp
-    python tpu/aot_compile.py --topology v5p:2x2x2 --slices 2 --log log.toml --model.width 512 --model.layers 12
-    python tpu/aot_compile.py --topology v5e:16x16 --spec.id-buckets 100000000 --model.embedding-dim 64
+    python -m tpu.aot_compile --topology v5e:16x16 --run runs/mine --mesh.fsdp
+    python -m tpu.aot_compile --topology v5p:2x2x2 --slices 2 --log log.toml --model.width 512 --model.layers 12
+    python -m tpu.aot_compile --topology v5e:16x16 --spec.id-buckets 100000000 --model.embedding-dim 64
 
 The program is the one that `siren-rope train` compiles there, under the flags of xla_flags.txt. Needs the compiler
 alone, which the extra `tpu` brings. Exits with 2 where the run does not fit, and says what would.
@@ -19,12 +19,7 @@ from typing import Annotated, Any, NoReturn
 
 import jax
 import tyro
-from compiled import Program, memory_wanted, read_program
-from fitting import Share, share_of_device, what_would_fit
 from jax.experimental import topologies
-from program_tables import collectives_table, memory_table
-from render import xla_flags
-from topologies import Topology, find_topology
 
 from siren_rope_jax.batch import abstract_batch
 from siren_rope_jax.data.encode import Encoder
@@ -39,6 +34,11 @@ from siren_rope_jax.train.run_folder import read_run
 from siren_rope_jax.train.session import compile_run, input_spec
 from siren_rope_jax.train.sharding import Layout
 from siren_rope_jax.train.step import CompiledModel
+from tpu.compiled import Program, memory_wanted, read_program
+from tpu.fitting import Share, share_of_device, what_would_fit
+from tpu.program_tables import collectives_table, memory_table
+from tpu.render import xla_flags
+from tpu.topologies import Topology, find_topology
 
 # Without them the compiler looks for a machine with TPUs; the last lets two processes compile at once.
 NO_TPU_HERE = {
@@ -77,7 +77,7 @@ class AotCompile:
     """
 
     topology: str
-    """The slice, such as v5e:4x4 or v5litepod-16; `python tpu/topologies.py` lists them."""
+    """The slice, such as v5e:4x4 or v5litepod-16; `python -m tpu.topologies` lists them."""
     slices: int = 1
     """How many of them."""
     run: Path | None = None

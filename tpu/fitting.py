@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
-from topologies import TOPOLOGIES, Topology
 
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.sharding import Layout
 from siren_rope_jax.train.step import CompiledModel
+from tpu.topologies import TOPOLOGIES, Topology
 
 
 class Share(NamedTuple):

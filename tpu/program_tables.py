@@ -4,8 +4,9 @@ import collections
 from collections.abc import Sequence
 from typing import Any
 
-from compiled import Collective, Program
 from rich.table import Table
+
+from tpu.compiled import Collective, Program
 
 
 def memory_table(program: Program, about: dict[str, Any]) -> Table:

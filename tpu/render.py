@@ -1,7 +1,7 @@
 """Writes a launch file for another TPU slice, or for several: what depends on the slice comes from topologies.py.
 
-    python tpu/render.py jobset --topology v5p:2x2x2 --slices 2 | envsubst | kubectl apply -f -
-    python tpu/render.py sky --topology v6e:4x4 >sky_v6e.yaml && sky jobs launch sky_v6e.yaml ...
+    python -m tpu.render jobset --topology v5p:2x2x2 --slices 2 | envsubst | kubectl apply -f -
+    python -m tpu.render sky --topology v6e:4x4 >sky_v6e.yaml && sky jobs launch sky_v6e.yaml ...
 
 The files beside this one are for a v5e-16 slice; the tests hold them to what is rendered for that.
 """
@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from topologies import Topology, find_topology
+
+from tpu.topologies import Topology, find_topology
 
 _HERE = Path(__file__).parent
 

@@ -1,7 +1,7 @@
 """TPU slices that exist, and what jax, GKE and Cloud TPU call them.
 
-    python tpu/topologies.py            # all of them, as a table
-    python tpu/topologies.py v5e:4x4    # one
+    python -m tpu.topologies            # all of them, as a table
+    python -m tpu.topologies v5e:4x4    # one
 
 Machine types, labels and shapes are those of Google's pages "Plan TPUs in GKE" and of xpk's table of systems, which
 also say that Cloud TPU counts two cores per chip of v4, v5p and 7x, and chips of the others. Larger v4, v5p and 7x

@@ -1,1 +1,30 @@
 """Host side: event logs, the simulated feed, leak-free counters and packed grain batches."""
+
+from siren_rope_jax.data.batches import BatchConfig, PackedRows, batches, make_rows
+from siren_rope_jax.data.encode import Encoded, Encoder, InputConfig
+from siren_rope_jax.data.event_log import EventLog, read_event_log
+from siren_rope_jax.data.schema import EventLogSpec, SideTable, Split
+from siren_rope_jax.data.signals import Signal
+from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
+from siren_rope_jax.data.sources import prepare_deskdrop, prepare_kuairand_pure
+
+__all__ = [
+    "BatchConfig",
+    "Encoded",
+    "Encoder",
+    "EventLog",
+    "EventLogSpec",
+    "InputConfig",
+    "PackedRows",
+    "SideTable",
+    "Signal",
+    "SimulatorConfig",
+    "Split",
+    "batches",
+    "make_rows",
+    "prepare_deskdrop",
+    "prepare_kuairand_pure",
+    "read_event_log",
+    "simulate",
+    "write_simulated_log",
+]

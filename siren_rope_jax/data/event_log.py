@@ -1,6 +1,7 @@
 """Event files -> one columnar log: checked, one row for each event, sorted by time, split into periods."""
 
 import dataclasses
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from siren_rope_jax.data.toml_section import InputError
 from siren_rope_jax.ops.calendar import split_unix_time
 
 TRAIN, VALIDATION, TEST, NEW = range(4)
+PathLike = str | os.PathLike[str]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,11 +87,13 @@ class EventLog:
         return self.period == NEW
 
 
-def read_event_log(spec: EventLogSpec, *, new_events: Path | None = None, allow_unmatched: bool = False) -> EventLog:
+def read_event_log(
+    spec: EventLogSpec | PathLike, *, new_events: PathLike | None = None, allow_unmatched: bool = False
+) -> EventLog:
     """Reads every file of a log, and the new events that are to be scored with it.
 
     Args:
-      spec: which files and columns.
+      spec: which files and columns, or the TOML file that says so.
       new_events: a table with the columns of the log, save that those of outcomes may be absent: such
         an outcome is unobserved. Its rows are never merged or dropped, not for a missing id either, which
         makes an unknown user or item where the spec does not refuse it.
@@ -103,6 +107,9 @@ def read_event_log(spec: EventLogSpec, *, new_events: Path | None = None, allow_
         for training: a single user, a period without events, a task without both outcomes in training, a side table
         that matches nothing; or if nothing of the new events matches the log.
     """
+    if not isinstance(spec, EventLogSpec):
+        spec = EventLogSpec.from_toml(spec)
+    new_events = None if new_events is None else Path(new_events)
     categorical_names, dense_names = _feature_names(spec, "categorical"), _feature_names(spec, "dense")
     notes: list[str] = []
     # Reassigned at every step, because two copies of a long log would not fit.

@@ -1,5 +1,6 @@
 """Evaluates a trained run on its log, and scores new events with it."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from siren_rope_jax.train.run_folder import check_data, check_history
 from siren_rope_jax.train.session import Session, load_session
 
 
-def evaluate(log: EventLog, run: Path) -> dict[str, Any]:
+def evaluate(log: EventLog, run: str | os.PathLike[str]) -> dict[str, Any]:
     """Evaluates the best checkpoint of a run anew, and rewrites its metrics and predictions.
 
     Args:
@@ -30,6 +31,7 @@ def evaluate(log: EventLog, run: Path) -> dict[str, Any]:
     Raises:
       InputError: if the folder is not a run with a checkpoint, or the log has changed since.
     """
+    run = Path(run)
     session, params = load_session(run)
     encoded = session.encoder.encode(log)
     check_data(run, log)
@@ -51,7 +53,7 @@ def write_evaluation(session: Session, params: nnx.State, log: EventLog, encoded
 
 def score(
     log: EventLog,
-    run: Path,
+    run: str | os.PathLike[str],
     *,
     as_history: bool = False,
     allow_changed: bool = False,
@@ -73,6 +75,7 @@ def score(
     Raises:
       InputError: if the folder is not a run with a checkpoint, or events that it was trained on have changed.
     """
+    run = Path(run)
     if changed := check_history(run, log, allow_changed=allow_changed):
         say(changed)
     session, params = load_session(run)

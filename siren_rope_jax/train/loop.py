@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from siren_rope_jax.train.sharding import make_layout
 def train(
     log: EventLog,
     config: TrainConfig,
-    run: Path,
+    run: str | os.PathLike[str],
     *,
     console: Console | None = None,
     allow_drift: bool = False,
@@ -62,14 +63,14 @@ def train(
       NonFiniteError: if loss or gradient is not finite; no checkpoint is written after that step.
       ProcessLostError: if another process of the job is gone.
     """
-    (metrics,) = _train(log, config, {run: config.seed}, None, console, allow_drift, optimizer, hooks)
+    (metrics,) = _train(log, config, {Path(run): config.seed}, None, console, allow_drift, optimizer, hooks)
     return metrics
 
 
 def train_seeds(
     log: EventLog,
     config: TrainConfig,
-    run: Path,
+    run: str | os.PathLike[str],
     seeds: int,
     *,
     console: Console | None = None,
@@ -98,7 +99,7 @@ def train_seeds(
     if config.checkpoints.latest < 2:
         # Runs are saved one after the other: should the job die in between, the one before is common to all.
         raise InputError(f"checkpoints.latest must be at least 2 with seeds, but is {config.checkpoints.latest}")
-    runs = {run / f"seed-{seed}": seed for seed in range(config.seed, config.seed + seeds)}
+    runs = {Path(run) / f"seed-{seed}": seed for seed in range(config.seed, config.seed + seeds)}
     return _train(log, config, runs, seeds, console, allow_drift, optimizer, hooks)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -177,7 +178,7 @@ def load_session(run: Path) -> tuple[Session, nnx.State]:
         checkpoints.close()
 
 
-def load_recommender(run: Path) -> GenerativeRecommender:
+def load(run: str | os.PathLike[str]) -> GenerativeRecommender:
     """Reads the recommender of a run's best checkpoint, a Flax module.
 
     Args:
@@ -186,5 +187,5 @@ def load_recommender(run: Path) -> GenerativeRecommender:
     Raises:
       InputError: if the folder is not a run or holds no checkpoint yet.
     """
-    session, params = load_session(run)
+    session, params = load_session(Path(run))
     return session.model.merge(params)
