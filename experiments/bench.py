@@ -15,7 +15,7 @@ from typing import Literal
 
 import jax
 import tyro
-from benchmarks import attention_rows, input_rows, model_rows, op_rows, packing_rows
+from benchmarks import attention_rows, input_rows, loop_rows, model_rows, op_rows, packing_rows
 from benchmarks.timing import Row
 from benchmarks.workload import MID, SMALL
 from rich.console import Console
@@ -24,7 +24,7 @@ from rich.table import Table
 from siren_rope_jax.cli import keep_memory
 from siren_rope_jax.report.tables import make_console
 
-Part = Literal["model", "low_precision", "compile", "op", "attention", "packing", "input", "gpu"]
+Part = Literal["model", "low_precision", "compile", "op", "attention", "packing", "input", "loop", "gpu"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +63,7 @@ def main(bench: Bench, console: Console) -> None:
         ),
         "packing": lambda: packing_rows.all_logs(bench.log, rounds),
         "input": lambda: input_rows.rows(bench.events, rounds),
+        "loop": lambda: loop_rows.rows(rounds),
         "gpu": lambda: on_a_gpu(rounds) if jax.default_backend() == "gpu" else [],
     }
     rows: list[Row] = []

@@ -1,0 +1,76 @@
+"""The training loop around the compiled step: what the host adds to each step of a model too small to keep it busy."""
+
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from benchmarks.timing import Row
+from rich.console import Console
+from rich.progress import track
+
+from siren_rope_jax.data import (
+    BatchConfig,
+    EventLog,
+    SimulatorConfig,
+    batches,
+    make_rows,
+    read_event_log,
+    simulate,
+    write_simulated_log,
+)
+from siren_rope_jax.data.event_log import TRAIN
+from siren_rope_jax.nn.config import ModelConfig
+from siren_rope_jax.train import TrainConfig, train
+from siren_rope_jax.train.inputs import fit_inputs
+from siren_rope_jax.train.session import make_session
+
+STEPS = 200
+TINY = TrainConfig(
+    steps=STEPS,
+    evaluations=1,
+    model=ModelConfig(
+        width=8, heads=1, layers=1, head_widths=(8,), action_widths=(8,), context_widths=(), context_dropout=0.4
+    ),
+    batches=BatchConfig(window=16, row_length=16, batch_size=4),
+)
+
+
+def rows(rounds: int) -> list[Row]:
+    """Median seconds between two steps of `train`, against the step alone on a batch that lies on the device."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = read_event_log(write_simulated_log(simulate(SimulatorConfig(users=60)), Path(folder) / "feed"))
+        step = _StepAlone(log)
+        step.seconds()  # compiles
+        looped, alone = [], []
+        for index in track(range(rounds), description="timing", transient=True):
+            alone.append(step.seconds())
+            looped.append(_between_steps(log, Path(folder) / f"run-{index}"))
+    ratios = np.array(looped) / np.array(alone)
+    gap = 1000 * float(np.median(np.array(looped) - np.array(alone)))
+    note = f"{1000 * float(np.median(alone)):.2f} ms alone, {gap:.2f} ms more in the loop"
+    return [Row.of("loop, time of a step", "loop / step alone, tiny model", ratios, note=note)]
+
+
+def _between_steps(log: EventLog, run: Path) -> float:
+    times: list[float] = []
+    hook = lambda _: times.append(time.perf_counter())  # noqa: E731
+    train(log, TINY, run, console=Console(quiet=True), hooks=[hook])
+    return float(np.median(np.diff(times)[STEPS // 4 :]))
+
+
+class _StepAlone:
+    def __init__(self, log: EventLog):
+        encoder, encoded = fit_inputs(log, TINY.inputs)
+        packed = make_rows(encoded, log.period[encoded.log_index] == TRAIN, TINY.batches)
+        session = make_session(encoder, TINY, steps=STEPS)
+        self._step, self._state = session.model.train_step, session.model.initial_state()
+        self._batch = session.layout.put_batch(batches(encoded, packed, TINY.batches, seed=0)[0], TINY.batches.rows)
+
+    def seconds(self) -> float:
+        started = time.perf_counter()
+        for _ in range(STEPS):
+            self._state, _ = self._step(self._state, self._batch)
+        jax.block_until_ready(self._state)
+        return (time.perf_counter() - started) / STEPS
