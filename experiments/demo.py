@@ -26,8 +26,8 @@ from siren_rope_jax.data.encode import InputConfig
 from siren_rope_jax.data.event_log import TEST, EventLog, read_event_log
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
-from siren_rope_jax.nn.config import ModelConfig, RotaryConfig
-from siren_rope_jax.nn.rotary import SirenRotary
+from siren_rope_jax.nn.config import ModelConfig
+from siren_rope_jax.nn.rotary import RotaryConfig, SirenRotary
 from siren_rope_jax.report.pictures import draw_mean_cosine, draw_week
 from siren_rope_jax.report.rotation import mean_cosine
 from siren_rope_jax.report.tables import make_console

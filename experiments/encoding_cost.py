@@ -18,7 +18,9 @@ from benchmarks.workload import OurModel, make_batch
 from rich.progress import track
 from rich.table import Table
 
-from siren_rope_jax.nn.config import BiasConfig, ModelConfig, RotaryConfig
+from siren_rope_jax.nn.bias import BiasConfig
+from siren_rope_jax.nn.config import ModelConfig
+from siren_rope_jax.nn.rotary import LieSettings, RotaryConfig, SirenSettings, TimeOrderSettings
 from siren_rope_jax.report.tables import make_console
 
 ORDINAL = "ordinal RoPE"
@@ -27,17 +29,17 @@ MODELS: dict[str, dict] = {
     ORDINAL: {"rotary": RotaryConfig("ordinal")},
     "none": {"rotary": NO_ROTATION},
     "SIREN-RoPE": {"rotary": RotaryConfig("siren")},
-    "SIREN-RoPE per head": {"rotary": RotaryConfig("siren", per_head=True)},
+    "SIREN-RoPE per head": {"rotary": RotaryConfig("siren", siren=SirenSettings(per_head=True))},
     "TO-RoPE, early fusion": {"rotary": RotaryConfig("time_order")},
-    "TO-RoPE by dimension": {"rotary": RotaryConfig("time_order", mixing="by_dim")},
-    "TO-RoPE by head": {"rotary": RotaryConfig("time_order", mixing="by_head")},
-    "semantic rotation": {"rotary": RotaryConfig("siren", time_inputs=(), metadata=("feature_0",))},
+    "TO-RoPE by dimension": {"rotary": RotaryConfig("time_order", time_order=TimeOrderSettings("by_dim"))},
+    "TO-RoPE by head": {"rotary": RotaryConfig("time_order", time_order=TimeOrderSettings("by_head"))},
+    "semantic rotation": {"rotary": RotaryConfig("siren", siren=SirenSettings((), ("feature_0",)))},
     "content angles": {"rotary": RotaryConfig("ordinal", content_bound=np.pi)},
     "learned frequencies": {"rotary": RotaryConfig("ordinal", learned_frequencies=True)},
     "xPos": {"rotary": RotaryConfig("ordinal", xpos_base=512.0)},
     "partial rotation, 1/4": {"rotary": RotaryConfig("ordinal", partial=0.25)},
-    "LieRE, blocks of 4": {"rotary": RotaryConfig("lie", block_size=4)},
-    "LieRE, blocks of 8": {"rotary": RotaryConfig("lie", block_size=8)},
+    "LieRE, blocks of 4": {"rotary": RotaryConfig("lie", lie=LieSettings(4))},
+    "LieRE, blocks of 8": {"rotary": RotaryConfig("lie", lie=LieSettings(8))},
     "learned positions": {"rotary": NO_ROTATION, "encodings": ("learned",)},
     "sinusoidal positions": {"rotary": NO_ROTATION, "encodings": ("sinusoidal",)},
     "time features": {"rotary": NO_ROTATION, "encodings": ("calendar",)},

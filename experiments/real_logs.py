@@ -32,7 +32,8 @@ from siren_rope_jax.data.batches import BatchConfig
 from siren_rope_jax.data.encode import InputConfig
 from siren_rope_jax.data.event_log import read_event_log
 from siren_rope_jax.data.schema import EventLogSpec
-from siren_rope_jax.nn.config import ModelConfig, RotaryConfig
+from siren_rope_jax.nn.config import ModelConfig
+from siren_rope_jax.nn.rotary import RotaryConfig, SirenSettings
 from siren_rope_jax.report.tables import make_console
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.loop import train
@@ -61,6 +62,7 @@ class RealLogs:
 def get_config(source: Source, rotation: Rotation, seed: int) -> TrainConfig:
     """The run of one rotation and seed."""
     small = source == "deskdrop"  # so small that ids, of which most test items have none, only invite overfitting
+    siren = SirenSettings(omega0=1.0) if small and rotation == "siren" else SirenSettings()
     return TrainConfig(
         seed=seed,
         epochs=16 if small else 4,
@@ -69,7 +71,7 @@ def get_config(source: Source, rotation: Rotation, seed: int) -> TrainConfig:
             width=32,
             heads=2,
             dropout=0.2 if small else 0.1,
-            rotary=RotaryConfig(kind=rotation, omega0=1.0 if small else 10.0),
+            rotary=RotaryConfig(rotation, siren=siren),
         ),
         inputs=InputConfig(item_buckets=1, categorical_buckets=1, counter_smoothing=5.0) if small else InputConfig(),
         batches=BatchConfig(batch_size=16),

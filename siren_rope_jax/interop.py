@@ -1,7 +1,7 @@
 """Weights of the authors' PyTorch recommenders, run by our model code."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +11,10 @@ from jaxtyping import Array, Float, Float32
 
 from siren_rope_jax.batch import Events
 from siren_rope_jax.nn.block import Mlp, RotaryAttention
-from siren_rope_jax.nn.config import ModelConfig, RotaryConfig
+from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.nn.recommender import GenerativeRecommender
-from siren_rope_jax.nn.rotary import SirenRotary
+from siren_rope_jax.nn.rotary import RotaryConfig, SirenRotary, SirenSettings, TimeOrderSettings
 from siren_rope_jax.ops.calendar import split_unix_time
 from siren_rope_jax.ops.siren import SirenParams
 
@@ -33,11 +33,6 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
     "ordinal": _SHARED | {"sequence_length": 1024},
     "torope": _SHARED | {"time_scale": 0.01},
     "siren": _SHARED | {"sequence_length": 1024, "rope_d_angle": 64, "angle_nn_width": 16},
-}
-_ROTARY_KINDS: dict[str, Literal["ordinal", "time_order", "siren"]] = {
-    "ordinal": "ordinal",
-    "torope": "time_order",
-    "siren": "siren",
 }
 _INPUTS = {
     "ordinal": {"sequence_features", "action_features", "dynamic_context_features"},
@@ -105,16 +100,20 @@ def from_authors(state_dict: Mapping[str, Any], config: Mapping[str, Any]) -> Ca
 
 def _empty_model(kind: str, arguments: dict[str, Any]) -> GenerativeRecommender:
     siren = kind == "siren"
-    rotary = RotaryConfig(
-        kind=_ROTARY_KINDS[kind],
-        base=10_000.0 if kind == "torope" else 100_000.0,
-        time_scale=arguments.get("time_scale", 0.01),
-        width=arguments.get("angle_nn_width", 16),
-        hidden_layers=3,
-        clamp_time=False,
-        metadata=("order",) if siren else (),
-        separate_action_network=siren,
-    )
+    match kind:
+        case "ordinal":
+            rotary = RotaryConfig("ordinal", base=100_000.0)
+        case "torope":
+            rotary = RotaryConfig("time_order", time_order=TimeOrderSettings(time_scale=arguments["time_scale"]))
+        case _:
+            network = SirenSettings(
+                metadata=("order",),
+                width=arguments["angle_nn_width"],
+                hidden_layers=3,
+                clamp_time=False,
+                separate_action_network=True,
+            )
+            rotary = RotaryConfig("siren", base=100_000.0, siren=network)
     config = ModelConfig(
         width=arguments["d_model"],
         heads=arguments["num_heads"],

@@ -1,5 +1,7 @@
-"""Checks the numbers of a configuration against intervals written as in mathematics."""
+"""Checks of a configuration: numbers against intervals written as in mathematics, and settings that nothing reads."""
 
+import dataclasses
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 SEEDS = "[0, 4294967295]"  # what a PRNG key and grain take alike
@@ -23,3 +25,33 @@ def check_settings(settings: Any, **intervals: str) -> None:
             below = number <= high if interval[-1] == "]" else number < high
             if not (above and below):
                 raise ValueError(f"{name} must lie in {interval}, but is {number}")
+
+
+def check_kind(settings: Any, path: str, read: Mapping[str, Collection[str]]) -> None:
+    """Checks that a kind is known, and that what it does not read is left as it is.
+
+    Args:
+      settings: a dataclass with the field `kind`; what one kind alone reads is in a field of its name.
+      path: of the settings, for the message.
+      read: kind -> names of the other fields that it reads.
+
+    Raises:
+      ValueError: at the first setting that would do nothing, naming it and the kind.
+    """
+    kind = settings.kind
+    if kind not in read:
+        raise ValueError(f"{path}.kind must be one of {', '.join(read)}, but is {kind}")
+    for field in dataclasses.fields(settings):
+        if field.name not in {"kind", kind, *read[kind]}:
+            factory = field.default_factory
+            default = field.default if factory is dataclasses.MISSING else factory()
+            for name, value, usual in _changed(getattr(settings, field.name), default, f"{path}.{field.name}"):
+                raise ValueError(f"{name} must be left at {usual!r} with {path}.kind {kind}, but is {value!r}")
+
+
+def _changed(value: Any, default: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from _changed(getattr(value, field.name), getattr(default, field.name), f"{path}.{field.name}")
+    elif value != default:
+        yield path, value, default

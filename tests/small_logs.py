@@ -16,9 +16,12 @@ from siren_rope_jax.data.encode import Encoded, Encoder, InputConfig
 from siren_rope_jax.data.event_log import EventLog
 from siren_rope_jax.data.schema import EventLogSpec, Signal, Split
 from siren_rope_jax.data.stable_hash import stable_hash
-from siren_rope_jax.nn.config import BiasConfig, ModelConfig, RotaryConfig
+from siren_rope_jax.nn.bias import BIASES, BiasConfig
+from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.nn.recommender import GenerativeRecommender
+from siren_rope_jax.nn.rotary import ROTARIES, RotaryConfig
+from siren_rope_jax.nn.rotary.base import SharedSettings
 from siren_rope_jax.ops.calendar import split_unix_time
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.optimizer import OptimizerConfig, make_optimizer
@@ -46,45 +49,61 @@ def small_config(rotary: RotaryConfig | None = None, **changes: object) -> Model
     return ModelConfig(rotary=rotary or small_rotary("siren"), **(sizes | changes))  # type: ignore[arg-type]
 
 
+# Angle networks are tiny; a day counts as much as a position, so that time is felt.
+SMALL = {
+    "siren": {"width": 8, "hidden_layers": 1},
+    "time_order": {"time_scale": 1.0},
+    "lie": {"block_size": 4, "time_scale": 1.0},
+    "t5": {"buckets": 4, "max_distance": 6},
+    "tisasrec": {"max_interval": 30},
+}
+
+
 def small_rotary(kind: str, **changes: object) -> RotaryConfig:
-    """A rotation whose angle network is tiny; a day counts as much as a position, so that time is felt."""
-    return RotaryConfig(kind=kind, width=8, hidden_layers=1, time_scale=1.0, **changes)  # type: ignore[arg-type]
+    """A tiny rotation; changes are of settings that sources share, or of the kind's own."""
+    shared = {field.name for field in dataclasses.fields(SharedSettings)}
+    own = SMALL.get(kind, {}) | {name: changes.pop(name) for name in changes.keys() - shared}
+    return RotaryConfig(kind, **own_settings(RotaryConfig, kind, own), **changes)  # type: ignore[arg-type]
+
+
+def small_bias(kind: str, **changes: object) -> BiasConfig:
+    """A tiny bias; changes are of the kind's own settings."""
+    return BiasConfig(kind, **own_settings(BiasConfig, kind, SMALL.get(kind, {}) | changes))
+
+
+def own_settings(config: type, kind: str, values: dict[str, object]) -> dict[str, object]:
+    """The settings that a kind alone reads, under its name; nothing if it has none."""
+    own = {field.name: field.default_factory for field in dataclasses.fields(config)}
+    return {kind: own[kind](**values)} if values else {}
 
 
 NO_ROTATION = small_rotary("none")
-# They differ in nothing but how position and time come in.
+# They differ in nothing but how position and time come in: every rotation and bias, and more of some.
 VARIANTS = {
-    "none": small_config(NO_ROTATION),
-    "ordinal": small_config(small_rotary("ordinal")),
-    "time_order": small_config(small_rotary("time_order")),
+    **{kind: small_config(small_rotary(kind)) for kind in ROTARIES},
+    **{kind: small_config(NO_ROTATION, bias=small_bias(kind)) for kind in BIASES if kind != "none"},
     "time_order by head": small_config(small_rotary("time_order", mixing="by_head", learned_mixing=True)),
-    "siren": small_config(),
     "siren with metadata": small_config(small_rotary("siren", metadata=("tab", "length"))),
     "siren with separate action network": small_config(small_rotary("siren", separate_action_network=True)),
     "siren with everything": small_config(
         small_rotary("siren", per_head=True, content_bound=1.0, xpos_base=8.0, partial=0.5, learned_frequencies=True)
     ),
     "semantic": small_config(small_rotary("siren", time_inputs=(), metadata=("tab",))),
-    "lie": small_config(small_rotary("lie", block_size=4)),
     "time in embedding": small_config(small_rotary("ordinal"), encodings=("calendar",)),
     "time2vec": small_config(NO_ROTATION, encodings=("time2vec",)),
     "added positions": small_config(NO_ROTATION, encodings=("sinusoidal", "learned")),
-    "alibi": small_config(NO_ROTATION, bias=BiasConfig("alibi")),
-    "t5": small_config(NO_ROTATION, bias=BiasConfig("t5", buckets=4, max_distance=6)),
-    "hstu": small_config(NO_ROTATION, bias=BiasConfig("hstu")),
-    "tisasrec": small_config(NO_ROTATION, bias=BiasConfig("tisasrec", max_interval=30)),
 }
 # They differ in more: other weights, or another order of the sums.
 FORMS = {
     "grouped queries": small_config(small_rotary("siren", per_head=True), key_heads=1),
-    "attention in chunks": small_config(bias=BiasConfig("hstu"), attention="chunked"),
+    "attention in chunks": small_config(bias=small_bias("hstu"), attention="chunked"),
     "late": small_config(action_fusion="late"),
     "interleaved": small_config(action_fusion="interleaved"),
     "interleaved with encodings": small_config(
         NO_ROTATION, encodings=("calendar", "learned"), action_fusion="interleaved"
     ),
     "interleaved lie with intervals": small_config(
-        small_rotary("lie", block_size=4), bias=BiasConfig("tisasrec", max_interval=30), action_fusion="interleaved"
+        small_rotary("lie"), bias=small_bias("tisasrec"), action_fusion="interleaved"
     ),
 }
 

@@ -12,7 +12,8 @@ from siren_rope_jax.data.batches import BatchConfig
 from siren_rope_jax.data.event_log import TRAIN, read_event_log
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
-from siren_rope_jax.nn.config import ModelConfig, RotaryConfig
+from siren_rope_jax.nn.config import ModelConfig
+from siren_rope_jax.nn.rotary import RotaryConfig
 from siren_rope_jax.train import cheats, probes
 from siren_rope_jax.train.audit import SmallModels, small
 from siren_rope_jax.train.config import TrainConfig

@@ -10,8 +10,7 @@ import pytest
 from flax import nnx
 from small_logs import NO_ROTATION, SPEC, heard, random_events, small_config, small_rotary
 
-from siren_rope_jax.nn.bias import make_bias
-from siren_rope_jax.nn.config import BiasConfig
+from siren_rope_jax.nn.bias import BiasConfig, make_bias
 from siren_rope_jax.nn.encodings import CalendarEncoding, LearnedEncoding, SinusoidalEncoding, Time2VecEncoding
 from siren_rope_jax.nn.recommender import GenerativeRecommender, interleave
 from siren_rope_jax.ops import alibi_slopes, calendar_features, sinusoidal_encoding

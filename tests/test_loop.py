@@ -20,7 +20,8 @@ from siren_rope_jax.data.encode import InputConfig
 from siren_rope_jax.data.event_log import VALIDATION, read_event_log
 from siren_rope_jax.data.schema import EventLogSpec, InputError
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
-from siren_rope_jax.nn.config import ModelConfig, RotaryConfig
+from siren_rope_jax.nn.config import ModelConfig
+from siren_rope_jax.nn.rotary import RotaryConfig
 from siren_rope_jax.train.checkpoint_list import list_checkpoints
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.evaluate import evaluate

@@ -12,9 +12,8 @@ from small_logs import small_log
 
 from experiments.demo import ORDINAL, VARIANTS, compare, get_config, read_probabilities
 from experiments.real_logs import difference
-from siren_rope_jax.nn.config import RotaryConfig
 from siren_rope_jax.nn.features import InputSpec
-from siren_rope_jax.nn.rotary import make_rotary
+from siren_rope_jax.nn.rotary import RotaryConfig, make_rotary
 from siren_rope_jax.report.pictures import draw_mean_cosine, draw_week
 from siren_rope_jax.report.rotation import mean_cosine, time_angles
 from siren_rope_jax.report.tables import make_console, metrics_table

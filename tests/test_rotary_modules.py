@@ -12,8 +12,7 @@ from flax import nnx
 from one_sentence import raises_one_sentence
 from small_logs import SPEC, random_events, small_rotary
 
-from siren_rope_jax.nn.config import RotaryConfig, ScalingConfig
-from siren_rope_jax.nn.rotary import PlanarRotation, make_rotary
+from siren_rope_jax.nn.rotary import PlanarRotation, RotaryConfig, ScalingConfig, make_rotary
 from siren_rope_jax.ops import apply_rotary, scaled_frequencies
 
 HEAD_DIM, PAIRS = 6, 3
@@ -27,15 +26,8 @@ ORDINAL = np.asarray(EVENTS.position)[..., None] * 10_000.0 ** (-2 * np.arange(P
 
 
 def make(config: RotaryConfig, metadata: int = 0, *, head_dim: int = HEAD_DIM, key_heads: int = 4):
-    return make_rotary(
-        config,
-        head_dim,
-        SPEC,
-        width=WIDTH,
-        key_heads=key_heads,
-        metadata_features=metadata,
-        rngs=nnx.Rngs(params=0),
-    )
+    inputs = SourceInputs(SPEC, head_dim, WIDTH, key_heads=key_heads, metadata_features=metadata)
+    return make_rotary(config, inputs, nnx.Rngs(params=0))
 
 
 def angles(config: RotaryConfig, events=EVENTS, metadata=NOTHING):
@@ -69,7 +61,7 @@ def test_the_base_of_the_configuration_is_used_by_every_kind():
     other = np.asarray(EVENTS.position)[..., None] * 100.0 ** (-2 * np.arange(PAIRS) / HEAD_DIM)
     for config in (
         small_rotary("ordinal", base=100.0),
-        dataclasses.replace(small_rotary("time_order", base=100.0), time_scale=0.0),
+        small_rotary("time_order", base=100.0, time_scale=0.0),
         small_rotary("siren", base=100.0, initial_scale=0.0),
     ):
         chex.assert_trees_all_close(angles(config), (other, other), rtol=1e-6)
@@ -79,7 +71,7 @@ def test_time_order_angles_add_the_days_since_the_training_span_began():
     frequencies = 10_000.0 ** (-2 * np.arange(PAIRS) / HEAD_DIM)
     days = np.asarray(EVENTS.elapsed_seconds) / 86_400
     expected = (EVENTS.position + 0.5 * days)[..., None] * frequencies
-    config = dataclasses.replace(small_rotary("time_order"), time_scale=0.5)
+    config = small_rotary("time_order", time_scale=0.5)
     chex.assert_trees_all_close(angles(config), (expected, expected), rtol=1e-6)
 
 
@@ -152,12 +144,16 @@ def test_leaving_a_branch_out_leaves_the_other_as_it_was(branch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["ordinal", "time_order", "siren"])
-def test_an_angle_depends_on_its_own_event_alone(kind):
-    config = small_rotary(kind)
-    cut = EVENTS._replace(**{name: values[:, 2:5] for name, values in EVENTS._asdict().items()})
-    alone = angles(config, cut, NOTHING[:, 2:5])[0]
-    chex.assert_trees_all_close(alone, angles(config)[0][:, 2:5], rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("kind", [kind for kind in ROTARIES if kind != "none"])
+def test_a_rotation_depends_on_its_own_event_alone(kind):
+    module = make(small_rotary(kind), head_dim=8)
+    query, key = jax.random.normal(jax.random.key(6), (2, 1, 8, 4, 8))
+    cut, whole = (lambda x: x[:, 2:5]), (lambda x: x)
+    alone, within = (
+        module(jax.tree.map(part, EVENTS), part(NOTHING), part(TOKEN))[0](part(query), part(key))
+        for part in (cut, whole)
+    )
+    chex.assert_trees_all_close(alone, jax.tree.map(cut, within), rtol=1e-5, atol=1e-6)
 
 
 def rotated(config: RotaryConfig, events=EVENTS, **changes):
@@ -313,7 +309,7 @@ def test_scaling_of_days_leaves_positions_alone_and_the_other_way_round():
     chex.assert_trees_all_close(angles(positions_alone)[0], ORDINAL / 4 + days * frequencies, rtol=1e-5)
     # A day is worth half a position: 60 days of the time axis are 30 of the positions that frequencies count in.
     parameters = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-    config = RotaryConfig(
+    config = small_rotary(
         "time_order",
         time_scale=0.5,
         time_scaling=ScalingConfig(**parameters, original_max_position_embeddings=60.0),
@@ -344,11 +340,8 @@ def test_the_attention_factor_of_the_time_axis_counts_beside_scaled_positions():
     assert norms == pytest.approx([expected, expected], rel=1e-5)
 
 
-def test_linear_time_scaling_of_siren_reaches_its_bound_later():
-    short, long = (
-        small_rotary("siren", time_inputs=("span",), time_scaling=scaling)
-        for scaling in (ScalingConfig(), ScalingConfig("linear", factor=4.0))
-    )
+def test_a_longer_span_of_siren_reaches_its_bound_later():
+    short, long = (small_rotary("siren", time_inputs=("span",), span_factor=factor) for factor in (1.0, 4.0))
     beyond, far_beyond = (later(days) for days in (40, 80))
     chex.assert_trees_all_equal(angles(short, beyond), angles(short, far_beyond), strict=True)
     assert np.abs(angles(long, beyond)[0] - angles(long, far_beyond)[0]).max() > 1e-3
@@ -381,16 +374,12 @@ def test_requests_are_rotated_at_their_own_time_and_history_at_its_own():
             "time_scaling: factor must be a finite number of at least 1, but is 0.5",
         ),
         (
-            small_rotary("siren", time_scaling=ScalingConfig("linear", factor=0.25)),
-            "time_scaling: factor must be a finite number of at least 1, but is 0.25",
-        ),
-        (
-            small_rotary("siren", time_scaling=ScalingConfig("linear", factor=2.0, beta_fast=3.0)),
-            "time_scaling: rope_parameters of rope_type linear must not have the key beta_fast",
+            small_rotary("time_order", time_scaling=ScalingConfig("linear", factor=2.0, beta_fast=3.0)),
+            "time_order.time_scaling: rope_parameters of rope_type linear must not have the key beta_fast",
         ),
         (
             small_rotary("time_order", scaling=YARN, time_scaling=dataclasses.replace(YARN, attention_factor=2.0)),
-            "scaling and time_scaling must agree on the attention factor",
+            "scaling and time_order.time_scaling must agree on the attention factor",
         ),
         (
             small_rotary("time_order", mixing="by_dim", time_share=0.1),
@@ -411,27 +400,58 @@ def test_settings_that_do_not_fit_the_heads_are_refused_in_one_sentence(config, 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"kind": "siren", "time_inputs": ()}, "the angle network needs time_inputs, metadata or both, but has none"),
-        ({"kind": "ordinal", "metadata": ("tab",)}, "metadata is not read by kind ordinal, but is set"),
-        ({"kind": "none", "xpos_base": 8.0}, "xpos_base is not read by kind none, but is set"),
-        ({"kind": "none", "scaling": ScalingConfig("linear", factor=2.0)}, "scaling is not read by kind none"),
-        ({"kind": "ordinal", "time_scaling": ScalingConfig("linear", factor=2.0)}, "time_scaling is not read by kind"),
-        ({"kind": "ordinal", "per_head": True}, "per_head is not read by kind ordinal"),
-        ({"kind": "ordinal", "mixing": "by_head"}, "mixing is not read by kind ordinal"),
-        ({"kind": "lie", "learned_frequencies": True}, "learned_frequencies is not read by kind lie"),
-        ({"kind": "lie", "content_bound": 1.0}, "content_bound is not read by kind lie"),
+        ({"time_inputs": ()}, "the angle network needs time_inputs, metadata or both, but has none"),
         ({"metadata": ("tab", "tab")}, "metadata must each be given once, but are ('tab', 'tab')"),
-        (
-            {"time_inputs": ("day",), "time_scaling": ScalingConfig("linear", factor=2.0)},
-            "time_scaling extends the input span, which time_inputs ('day',) lack",
-        ),
         ({"time_inputs": ("day", "day")}, "time_inputs must each be given once, but are ('day', 'day')"),
-        ({"time_scaling": ScalingConfig("ntk", factor=2.0)}, "time_scaling.rope_type must be default or linear"),
+        (
+            {"time_inputs": ("day",), "span_factor": 2.0},
+            "span_factor extends the input span, which time_inputs ('day',) lack",
+        ),
     ],
 )
 def test_settings_that_make_no_source_are_refused_in_one_sentence(settings, sentence):
     with raises_one_sentence(sentence):
-        RotaryConfig(**settings)
+        SirenSettings(**settings)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "sentence"),
+    [
+        ("ordinal", {"siren": SirenSettings(metadata=("tab",))}, "rotary.siren.metadata must be left at ()"),
+        ("none", {"xpos_base": 8.0}, "rotary.xpos_base must be left at None with rotary.kind none, but is 8.0"),
+        (
+            "none",
+            {"scaling": ScalingConfig("linear", factor=2.0)},
+            "rotary.scaling.rope_type must be left at 'default'",
+        ),
+        ("ordinal", {"time_order": TimeOrderSettings(time_scaling=YARN)}, "rotary.time_order.time_scaling.rope_type"),
+        ("ordinal", {"siren": SirenSettings(per_head=True)}, "rotary.siren.per_head must be left at False"),
+        ("siren", {"time_order": TimeOrderSettings("by_head")}, "rotary.time_order.mixing must be left at 'early'"),
+        ("lie", {"learned_frequencies": True}, "rotary.learned_frequencies must be left at False with rotary.kind lie"),
+        ("lie", {"content_bound": 1.0}, "rotary.content_bound must be left at 0.0 with rotary.kind lie, but is 1.0"),
+        ("time_order", {"lie": LieSettings(4)}, "rotary.lie.block_size must be left at 8 with rotary.kind time_order"),
+        ("rope", {}, "rotary.kind must be one of none, ordinal, time_order, siren, lie, but is rope"),
+    ],
+)
+def test_a_setting_that_the_kind_does_not_read_is_refused_by_its_path(kind, settings, sentence):
+    with raises_one_sentence(sentence):
+        RotaryConfig(kind, **settings)
+
+
+@pytest.mark.parametrize("kind", ROTARIES)
+def test_a_kind_reads_the_settings_of_its_name_and_those_that_its_class_says(kind):
+    fields = {field.name: field for field in dataclasses.fields(RotaryConfig)}
+    set_ = {"partial": 0.5, "learned_frequencies": True, "xpos_base": 8.0, "content_bound": 1.0, "base": 99.0}
+    set_ |= {"scaling": ScalingConfig("linear", factor=2.0), "lie": LieSettings(4)}
+    set_ |= {"siren": SirenSettings(width=8), "time_order": TimeOrderSettings("by_dim")}
+    assert set_.keys() == fields.keys() - {"kind"}
+    assert ROTARIES[kind].reads <= {field.name for field in dataclasses.fields(SharedSettings)}
+    for name, value in set_.items():
+        if name == kind or name in ROTARIES[kind].reads:
+            assert RotaryConfig(kind, **{name: value}).own == (value if name == kind else RotaryConfig(kind).own)
+        else:
+            with raises_one_sentence(f"rotary.{name}", f"rotary.kind {kind}"):
+                RotaryConfig(kind, **{name: value})
 
 
 @pytest.mark.parametrize(

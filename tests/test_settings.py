@@ -6,7 +6,9 @@ import pytest
 from one_sentence import raises_one_sentence
 
 from siren_rope_jax.data.encode import InputConfig
-from siren_rope_jax.nn.config import BiasConfig, ModelConfig, RotaryConfig
+from siren_rope_jax.nn.bias import BiasConfig
+from siren_rope_jax.nn.config import ModelConfig
+from siren_rope_jax.nn.rotary import RotaryConfig
 from siren_rope_jax.settings import check_settings
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.optimizer import OptimizerConfig

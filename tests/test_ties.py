@@ -15,7 +15,7 @@ from small_logs import NO_ROTATION, compile_small, encode, slate_log, small_conf
 from siren_rope_jax.data.batches import BatchConfig, batches, make_rows
 from siren_rope_jax.data.encode import Encoder
 from siren_rope_jax.data.event_log import NEW, TEST, TRAIN
-from siren_rope_jax.nn.config import BiasConfig
+from siren_rope_jax.nn.bias import BiasConfig
 from siren_rope_jax.train.cheats import rows_of
 from siren_rope_jax.train.predict import predict_events
 from siren_rope_jax.train.sharding import MeshConfig, make_layout

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from small_logs import SPEC, random_events, small_config, small_rotary
 
-from siren_rope_jax.nn.config import BiasConfig, ScalingConfig
+from siren_rope_jax.nn.bias import BiasConfig
 from siren_rope_jax.nn.recommender import GenerativeRecommender
+from siren_rope_jax.nn.rotary import ScalingConfig
 from siren_rope_jax.nn.trained_range import TrainedRange
 
 pytestmark = pytest.mark.slow

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from siren_rope_jax.batch import Batch, Events
-from siren_rope_jax.nn.config import ModelConfig, RotaryConfig
+from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.nn.features import InputSpec
+from siren_rope_jax.nn.rotary import RotaryConfig, SirenSettings
 from siren_rope_jax.ops.calendar import split_unix_time
 from siren_rope_jax.train.optimizer import OptimizerConfig, make_optimizer
 from siren_rope_jax.train.sharding import MeshConfig, make_layout
@@ -40,7 +40,7 @@ class Setting:
 
     def model(self, kind: str, **changes: Any) -> ModelConfig:
         """Our model of these sizes; the angle network is that of the authors' code."""
-        rotary: dict[str, Any] = {"width": 16, "hidden_layers": 3} if kind == "siren" else {}
+        rotary: dict[str, Any] = {"siren": SirenSettings(width=16, hidden_layers=3)} if kind == "siren" else {}
         sizes: dict[str, Any] = {
             "layers": self.layers,
             "width": self.width,
@@ -50,7 +50,7 @@ class Setting:
             "dtype": self.dtype,
             "dropout": 0.0,
             "id_dropout": 0.0,
-            "rotary": RotaryConfig(kind, **rotary),  # type: ignore[arg-type]
+            "rotary": RotaryConfig(kind, **rotary),
         }
         return ModelConfig(**(sizes | changes))
 

@@ -1,11 +1,14 @@
 """What is added to the attention logits, as modules with one call signature: events -> (bias, relative embedding)."""
 
+import abc
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
+
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from siren_rope_jax.batch import Events
-from siren_rope_jax.nn.config import BiasConfig
 from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.ops.attention_terms import RelativeEmbedding
 from siren_rope_jax.ops.bias import (
@@ -16,12 +19,42 @@ from siren_rope_jax.ops.bias import (
     interval_buckets,
     t5_bias,
 )
+from siren_rope_jax.settings import check_kind, check_settings
 
 _TIME_BUCKETS = 129  # of log-time, as in the source
 Terms = tuple[Bias | None, RelativeEmbedding | None]
 
 
-class NoBias(nnx.Module):
+class BiasInputs(NamedTuple):
+    """Sizes and inputs of a model, which it tells to any bias."""
+
+    spec: InputSpec
+    heads: int  # of the queries
+    head_dim: int
+
+
+class AttentionBias(nnx.Module):
+    """Terms of the logits of one attention layer; all that a kind needs is said in its class."""
+
+    unbounded: ClassVar[frozenset[str]] = frozenset()
+    """Which of "positions" and "times" act without bound: beyond the trained range the model then extrapolates."""
+
+    def __init__(self, settings: Any, inputs: BiasInputs, rngs: nnx.Rngs):
+        """Keeps what later calls need.
+
+        Args:
+          settings: those of this kind alone; None if it has none.
+          inputs: sizes of the model and of its inputs.
+          rngs: stream "params".
+        """
+        self.settings, self.heads = settings, inputs.heads
+
+    @abc.abstractmethod
+    def __call__(self, events: Events) -> Terms:
+        """Returns bias and relative embedding, as `strictly_causal_attention` takes them, or None in their places."""
+
+
+class NoBias(AttentionBias):
     """Leaves the logits to queries and keys."""
 
     def __call__(self, events: Events) -> Terms:
@@ -29,40 +62,56 @@ class NoBias(nnx.Module):
         return None, None
 
 
-class AlibiBias(nnx.Module):
+class AlibiBias(AttentionBias):
     """ALiBi: logits fall with the distance, at a fixed slope a head. Source: Press et al. 2022."""
-
-    def __init__(self, heads: int):
-        """Takes the number of query heads."""
-        self.heads = heads
 
     def __call__(self, events: Events) -> Terms:
         """Returns the bias."""
         return alibi_bias(events.position, alibi_slopes(self.heads)), None
 
 
-class T5Bias(nnx.Module):
+@dataclasses.dataclass(frozen=True)
+class T5Settings:
+    """Settings of T5's relative positions."""
+
+    buckets: int = 32
+    """Buckets of distance."""
+    max_distance: int = 128
+    """Distance from which on there is one bucket."""
+
+    def __post_init__(self) -> None:
+        check_settings(self, buckets="[2, 65536]", max_distance="[2, 1000000]")
+        if self.max_distance <= self.buckets // 2:
+            raise ValueError(
+                f"max_distance must exceed half the buckets, {self.buckets // 2}, but is {self.max_distance}"
+            )
+
+
+class T5Bias(AttentionBias):
     """T5: one learned number for each bucket of distance and each head, in every layer. Source: Raffel et al. 2020."""
 
-    def __init__(self, config: BiasConfig, heads: int):
+    settings: T5Settings
+
+    def __init__(self, settings: T5Settings, inputs: BiasInputs, rngs: nnx.Rngs):
         """Starts at 0, so that every variant starts from the same attention."""
-        self.max_distance = config.max_distance
-        self.table = nnx.Param(jnp.zeros((config.buckets, heads), jnp.float32))
+        super().__init__(settings, inputs, rngs)
+        self.table = nnx.Param(jnp.zeros((settings.buckets, inputs.heads), jnp.float32))
 
     def __call__(self, events: Events) -> Terms:
         """Returns the bias."""
-        return t5_bias(events.position, self.table[...], max_distance=self.max_distance), None
+        return t5_bias(events.position, self.table[...], max_distance=self.settings.max_distance), None
 
 
-class HstuBias(nnx.Module):
+class HstuBias(AttentionBias):
     """HSTU: learned numbers for each distance and each bucket of log-time, in every layer, shared by the heads.
 
     Source: Zhai et al. 2024.
     """
 
-    def __init__(self, window: int):
+    def __init__(self, settings: None, inputs: BiasInputs, rngs: nnx.Rngs):
         """Starts at 0; distances beyond the training window get the number of the longest."""
-        self.positions = nnx.Param(jnp.zeros(window, jnp.float32))
+        super().__init__(settings, inputs, rngs)
+        self.positions = nnx.Param(jnp.zeros(inputs.spec.window, jnp.float32))
         self.times = nnx.Param(jnp.zeros(_TIME_BUCKETS, jnp.float32))
 
     def __call__(self, events: Events) -> Terms:
@@ -70,50 +119,72 @@ class HstuBias(nnx.Module):
         return hstu_bias(events.position, events.elapsed_seconds, self.positions[...], self.times[...]), None
 
 
-class IntervalEmbedding(nnx.Module):
+@dataclasses.dataclass(frozen=True)
+class TisasrecSettings:
+    """Settings of TiSASRec's intervals."""
+
+    max_interval: int = 256
+    """Largest interval, in multiples of the user's smallest gap so far."""
+
+    def __post_init__(self) -> None:
+        check_settings(self, max_interval="[1, 1000000]")
+
+
+class IntervalEmbedding(AttentionBias):
     """TiSASRec: the interval to the query, in the user's smallest gaps so far, is embedded into keys and values.
 
     Source: Li et al. 2020, with tables for each layer and head; its absolute positions are the encoding "learned".
     """
 
-    def __init__(self, config: BiasConfig, heads: int, head_dim: int, *, rngs: nnx.Rngs):
+    settings: TisasrecSettings
+
+    def __init__(self, settings: TisasrecSettings, inputs: BiasInputs, rngs: nnx.Rngs):
         """Draws the two tables from the stream "params"."""
-        self.max_interval = config.max_interval
-        shape = (config.max_interval + 1, heads, head_dim)
+        super().__init__(settings, inputs, rngs)
+        shape = (settings.max_interval + 1, inputs.heads, inputs.head_dim)
         init = nnx.initializers.normal(0.02)
         self.key, self.value = (nnx.Param(init(rngs.params(), shape, jnp.float32)) for _ in range(2))
 
     def __call__(self, events: Events) -> Terms:
         """Returns the relative embedding."""
-        buckets = interval_buckets(events.elapsed_seconds, events.segment, max_interval=self.max_interval)
+        buckets = interval_buckets(events.elapsed_seconds, events.segment, max_interval=self.settings.max_interval)
         tables: list[Float[Array, "T N H"]] = [self.key[...], self.value[...]]
         return None, RelativeEmbedding(buckets, *tables)
 
 
-def make_bias(
-    config: BiasConfig, spec: InputSpec, *, heads: int, head_dim: int, rngs: nnx.Rngs
-) -> NoBias | AlibiBias | T5Bias | HstuBias | IntervalEmbedding:
+BIASES: dict[str, type[AttentionBias]] = {
+    "none": NoBias,
+    "alibi": AlibiBias,
+    "t5": T5Bias,
+    "hstu": HstuBias,
+    "tisasrec": IntervalEmbedding,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class BiasConfig:
+    """What is added to the attention logits."""
+
+    kind: str = "none"
+    """none, alibi, t5 (relative positions), hstu (relative positions and log-time), or tisasrec (intervals)."""
+    t5: T5Settings = dataclasses.field(default_factory=T5Settings)
+    """T5."""
+    tisasrec: TisasrecSettings = dataclasses.field(default_factory=TisasrecSettings)
+    """TiSASRec."""
+
+    def __post_init__(self) -> None:
+        check_kind(self, "bias", dict.fromkeys(BIASES, frozenset()))
+
+
+def make_bias(config: BiasConfig, inputs: BiasInputs, rngs: nnx.Rngs) -> AttentionBias:
     """Builds the terms of one attention layer that the configuration names.
 
     Args:
       config: kind and its settings.
-      spec: window of the training data.
-      heads: query heads.
-      head_dim: features of each head.
+      inputs: sizes of the model and of its inputs.
       rngs: stream "params".
 
     Returns:
-      A module called as `bias(events)`, giving the bias and the relative embedding that `strictly_causal_attention`
-      takes, or None in their places.
+      A module called as `bias(events)`.
     """
-    match config.kind:
-        case "none":
-            return NoBias()
-        case "alibi":
-            return AlibiBias(heads)
-        case "t5":
-            return T5Bias(config, heads)
-        case "hstu":
-            return HstuBias(spec.window)
-        case "tisasrec":
-            return IntervalEmbedding(config, heads, head_dim, rngs=rngs)
+    return BIASES[config.kind](getattr(config, config.kind, None), inputs, rngs)

@@ -9,10 +9,10 @@ from flax import nnx
 from jaxtyping import Array, Float, Integer, Key
 
 from siren_rope_jax.batch import Events
-from siren_rope_jax.nn.bias import make_bias
+from siren_rope_jax.nn.bias import BiasInputs, make_bias
 from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.nn.features import InputSpec
-from siren_rope_jax.nn.rotary import Rotation
+from siren_rope_jax.nn.rotary.base import Rotation
 from siren_rope_jax.ops.attention import strictly_causal_attention
 
 
@@ -76,7 +76,7 @@ class RotaryAttention(nnx.Module):
             for width in (config.width, key_width, key_width, config.width)
         )
         self.no_history = nnx.Param(jnp.zeros(config.width, jnp.float32))
-        self.bias = make_bias(config.bias, spec, heads=config.heads, head_dim=self.head_dim, rngs=time_rngs)
+        self.bias = make_bias(config.bias, BiasInputs(spec, config.heads, self.head_dim), time_rngs)
 
     def __call__(
         self,

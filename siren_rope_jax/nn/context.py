@@ -11,8 +11,7 @@ from siren_rope_jax.nn.block import Mlp, drop
 from siren_rope_jax.nn.column_transform import ColumnTransform
 from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.nn.features import InputSpec
-from siren_rope_jax.nn.rotary import CALENDAR_COLUMNS
-from siren_rope_jax.ops.calendar import calendar_features
+from siren_rope_jax.ops.calendar import CALENDAR_COLUMNS, calendar_features
 
 # Not the place in the training span: where the test period lies after it, it is drift and no signal.
 _CALENDAR = [*CALENDAR_COLUMNS["day"], *CALENDAR_COLUMNS["week"]]

@@ -1,5 +1,8 @@
 """Position and time told in the embedding, as modules with one call signature: events -> vectors."""
 
+import abc
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,10 +17,35 @@ from siren_rope_jax.ops.encodings import sinusoidal_encoding, time2vec
 TIME2VEC_FEATURES = 32
 
 
-class CalendarEncoding(nnx.Module):
+class Encoding(nnx.Module):
+    """Vectors of events."""
+
+    added: ClassVar[bool] = False
+    """To the item's vector, after its first layer; else an input beside its features."""
+    unbounded: ClassVar[frozenset[str]] = frozenset()
+    """Which of "positions" and "times" act without bound: beyond the trained range the model then extrapolates."""
+
+    @abc.abstractmethod
+    def __init__(self, spec: InputSpec, width: int, *, base: float, dtype: jnp.dtype, rngs: nnx.Rngs):
+        """Draws what is learned.
+
+        Args:
+          spec: calendar span and window of the training data.
+          width: of the vectors.
+          base: of the frequencies of positions.
+          dtype: of the computation.
+          rngs: stream "params".
+        """
+
+    @abc.abstractmethod
+    def __call__(self, events: Events) -> Float[Array, "B S D"]:
+        """Returns the vectors."""
+
+
+class CalendarEncoding(Encoding):
     """The paper's five time features, beside the item's: its second baseline. Source: Cheng, Sun, Lu 2026."""
 
-    def __init__(self, spec: InputSpec, width: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(self, spec: InputSpec, width: int, *, base: float, dtype: jnp.dtype, rngs: nnx.Rngs):
         """Draws the projection that the features get in the item's linear layer."""
         self.spec = spec
         self.projection = nnx.Linear(5, width, use_bias=False, dtype=dtype, rngs=rngs)
@@ -30,13 +58,15 @@ class CalendarEncoding(nnx.Module):
         )
 
 
-class Time2VecEncoding(nnx.Module):
+class Time2VecEncoding(Encoding):
     """Days since the start of training, and learned waves of them, beside the item's features.
 
     Source: Kazemi et al. 2019.
     """
 
-    def __init__(self, spec: InputSpec, width: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+    unbounded = frozenset({"times"})
+
+    def __init__(self, spec: InputSpec, width: int, *, base: float, dtype: jnp.dtype, rngs: nnx.Rngs):
         """Draws the projection and the phases; periods run from six hours to the training span."""
         spans = max(spec.span_days, 1.0)
         periods = np.geomspace(0.25, spans, TIME2VEC_FEATURES - 1)
@@ -51,10 +81,13 @@ class Time2VecEncoding(nnx.Module):
         return self.projection(time2vec(days, self.frequencies[...], self.phases[...]))
 
 
-class SinusoidalEncoding(nnx.Module):
+class SinusoidalEncoding(Encoding):
     """Waves of the position, added. Source: Vaswani et al. 2017."""
 
-    def __init__(self, width: int, base: float):
+    added = True
+    unbounded = frozenset({"positions"})
+
+    def __init__(self, spec: InputSpec, width: int, *, base: float, dtype: jnp.dtype, rngs: nnx.Rngs):
         """Takes width and base."""
         self.width, self.base = width, base
 
@@ -63,13 +96,25 @@ class SinusoidalEncoding(nnx.Module):
         return sinusoidal_encoding(events.position, self.width, base=self.base)
 
 
-class LearnedEncoding(nnx.Module):
+class LearnedEncoding(Encoding):
     """One learned vector a position, added. Source: Gehring et al. 2017."""
 
-    def __init__(self, window: int, width: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+    added = True
+    unbounded = frozenset({"positions"})
+
+    def __init__(self, spec: InputSpec, width: int, *, base: float, dtype: jnp.dtype, rngs: nnx.Rngs):
         """Draws one vector for each position of the training window."""
-        self.table = nnx.Embed(window, width, embedding_init=nnx.initializers.normal(0.02), dtype=dtype, rngs=rngs)
+        init = nnx.initializers.normal(0.02)
+        self.table = nnx.Embed(spec.window, width, embedding_init=init, dtype=dtype, rngs=rngs)
 
     def __call__(self, events: Events) -> Float[Array, "B S D"]:
         """Returns the vectors; positions beyond the window get the last one, of which `TrainedRange` warns."""
         return self.table(jnp.minimum(events.position, self.table.num_embeddings - 1))
+
+
+ENCODINGS: dict[str, type[Encoding]] = {
+    "calendar": CalendarEncoding,
+    "time2vec": Time2VecEncoding,
+    "sinusoidal": SinusoidalEncoding,
+    "learned": LearnedEncoding,
+}

@@ -10,9 +10,9 @@ from siren_rope_jax.batch import Events
 from siren_rope_jax.nn.block import Block, Mlp, RotaryAttention, dense_rows, drop, widen
 from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.nn.context import ContextSkip, event_context, told_features
-from siren_rope_jax.nn.encodings import CalendarEncoding, LearnedEncoding, SinusoidalEncoding, Time2VecEncoding
+from siren_rope_jax.nn.encodings import ENCODINGS
 from siren_rope_jax.nn.features import InputFeatures, InputSpec
-from siren_rope_jax.nn.rotary import make_rotary
+from siren_rope_jax.nn.rotary import SourceInputs, make_rotary
 from siren_rope_jax.nn.trained_range import TrainedRange
 
 
@@ -70,27 +70,24 @@ class GenerativeRecommender(nnx.Module):
         self.head_dropout = nnx.Dropout(config.dropout)
         has_skip, skip_rngs = config.context_skip and spec.context_features + sum(told), jax.random.fold_in(key, 5)
         self.context = ContextSkip(config, spec, tasks, rngs=nnx.Rngs(params=skip_rngs)) if has_skip else None
-        self.metadata_columns = tuple(self.features.columns(config.rotary.metadata))
-        self.rotary = make_rotary(
-            config.rotary,
-            config.width // config.heads,
+        rotary = config.rotary
+        self.metadata_columns = tuple(self.features.columns(rotary.source.metadata(rotary.own)))
+        inputs_of_source = SourceInputs(
             spec,
-            width=config.width,
+            config.width // config.heads,
+            config.width,
             key_heads=config.key_heads or config.heads,
             metadata_features=len(self.metadata_columns),
-            rngs=time_rngs,
         )
-        encoding = {"width": config.width, "dtype": dtype, "rngs": time_rngs}
-        inputs_of_time = {
-            "calendar": lambda: CalendarEncoding(spec, **encoding),
-            "time2vec": lambda: Time2VecEncoding(spec, **encoding),
-        }
-        added = {
-            "sinusoidal": lambda: SinusoidalEncoding(config.width, config.rotary.base),
-            "learned": lambda: LearnedEncoding(spec.window, **encoding),
-        }
-        self.time_inputs = nnx.List(inputs_of_time[name]() for name in config.encodings if name in inputs_of_time)
-        self.added_encodings = nnx.List(added[name]() for name in config.encodings if name in added)
+        self.rotary = make_rotary(rotary, inputs_of_source, time_rngs)
+
+        def encodings(*, added: bool) -> nnx.List:
+            wanted = (ENCODINGS[name] for name in config.encodings if ENCODINGS[name].added == added)
+            return nnx.List(
+                encoding(spec, config.width, base=rotary.base, dtype=dtype, rngs=time_rngs) for encoding in wanted
+            )
+
+        self.time_inputs, self.added_encodings = encodings(added=False), encodings(added=True)
 
     def __call__(self, events: Events, *, dropout_key: Key[Array, ""] | None = None) -> Float32[Array, "B S K"]:
         """Scores every event.

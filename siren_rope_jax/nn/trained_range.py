@@ -7,40 +7,32 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
+from siren_rope_jax.nn.bias import BIASES
 from siren_rope_jax.nn.config import ModelConfig
+from siren_rope_jax.nn.encodings import ENCODINGS
 from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.ops.calendar import SECONDS_PER_DAY
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainedRange:
-    """Range of the positions and times in training, and whether the model reads them without bound."""
+    """Range of the positions and times in training, and which of them the model reads without bound."""
 
     config: ModelConfig
     spec: InputSpec
     _said: set[str] = dataclasses.field(default_factory=set, compare=False, repr=False)
 
     @property
-    def reads_positions(self) -> bool:
-        """Do positions beyond the training window change what the model computes, with no scaling to meet them?"""
-        rotary = self.config.rotary
-        rotates = rotary.kind != "none" and rotary.scaling.rope_type == "default"
-        return rotates or bool({"sinusoidal", "learned"} & set(self.config.encodings))
-
-    @property
-    def reads_times(self) -> bool:
-        """Do times outside the training span change what the model computes, with no scaling to meet them?"""
-        rotary = self.config.rotary
-        unbounded = {
-            "time_order": True,
-            "lie": True,
-            "siren": "span" in rotary.time_inputs and not rotary.clamp_time,
-        }.get(rotary.kind, False)
-        return (unbounded and rotary.time_scaling.rope_type == "default") or "time2vec" in self.config.encodings
+    def unbounded(self) -> frozenset[str]:
+        """Which of positions and times change what the model computes beyond training, with no scaling to meet them."""
+        config, rotary = self.config, self.config.rotary
+        encodings = (ENCODINGS[name].unbounded for name in config.encodings)
+        of_bias = BIASES[config.bias.kind].unbounded
+        return of_bias.union(rotary.source.unbounded(rotary, rotary.own), *encodings)
 
     def check_positions(self, positions: Int[jax.Array | np.ndarray, "..."]) -> None:
         """Warns, once, where ordinal positions lie beyond the training window."""
-        if "positions" in self._said or not self.reads_positions or not positions.size:
+        if "positions" in self._said or "positions" not in self.unbounded or not positions.size:
             return
         last = int(np.asarray(positions).max())  # on the host: inside a jit, jnp would trace even constants
         if last >= self.spec.window:
@@ -51,7 +43,7 @@ class TrainedRange:
 
     def check_times(self, elapsed: Int[jax.Array | np.ndarray, "..."]) -> None:
         """Warns, once, where seconds since the start of the training span lie outside it by more than a day."""
-        if "times" in self._said or not self.reads_times or not elapsed.size:
+        if "times" in self._said or "times" not in self.unbounded or not elapsed.size:
             return
         seconds = np.asarray(elapsed)
         first, last = (float(x) / SECONDS_PER_DAY for x in (seconds.min(), seconds.max()))

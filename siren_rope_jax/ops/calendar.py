@@ -98,6 +98,9 @@ def elapsed_days(elapsed_seconds: Int[Array, "*batch"]) -> Float32[Array, "*batc
     return elapsed_seconds.astype(jnp.float32) / SECONDS_PER_DAY
 
 
+CALENDAR_COLUMNS = {"day": (0, 1), "week": (2, 3), "span": (4,)}  # of `calendar_features`
+
+
 def calendar_features(
     day: Int[Array, "*batch"],
     second: Int[Array, "*batch"],

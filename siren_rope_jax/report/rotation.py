@@ -26,11 +26,11 @@ def time_angles(rotary: SirenRotary, spec: InputSpec, seconds: Int[np.ndarray, "
     Raises:
       ValueError: if the angle network takes metadata too.
     """
-    if rotary.config.metadata:
-        raise ValueError(f"the angles must depend on time alone, but depend on {rotary.config.metadata} too")
+    if rotary.settings.metadata:
+        raise ValueError(f"the angles must depend on time alone, but depend on {rotary.settings.metadata} too")
     day, second = np.divmod(seconds, SECONDS_PER_DAY)
     features = rotary.time_features(jnp.asarray(day + spec.start_day, jnp.int32), jnp.asarray(second, jnp.int32))
-    learned = siren_apply(rotary.networks[0].get_value(), features, omega0=rotary.config.omega0)
+    learned = siren_apply(rotary.networks[0].get_value(), features, omega0=rotary.settings.omega0)
     per_head = learned[:, None] * rotary.scale[...]  # a scale that all heads share counts as one head
     return np.asarray(per_head).reshape(len(seconds), -1)
 

@@ -14,6 +14,7 @@ from siren_rope_jax.data.encode import Encoder
 from siren_rope_jax.data.event_log import TRAIN, EventLog, read_event_log
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.nn.features import InputSpec
+from siren_rope_jax.nn.rotary import RotaryConfig
 from siren_rope_jax.train.cheats import some_of
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.hindsight import look_at_columns, shape_of_ties
@@ -89,7 +90,7 @@ def small(config: TrainConfig, steps: int) -> TrainConfig:
         context_dropout=0.0,
         attention="auto",
         dtype="float32",
-        rotary=dataclasses.replace(model.rotary, width=16),
+        rotary=_narrow(model.rotary),
     )
     window = min(config.batches.window, 32)
     return dataclasses.replace(
@@ -105,6 +106,13 @@ def small(config: TrainConfig, steps: int) -> TrainConfig:
         ),
         batches=BatchConfig(window=window, row_length=2 * window, batch_size=32),
     )
+
+
+def _narrow(rotary: RotaryConfig) -> RotaryConfig:
+    """Returns the same rotation, with a narrow angle network where there is one."""
+    if rotary.kind != "siren":
+        return rotary
+    return dataclasses.replace(rotary, siren=dataclasses.replace(rotary.siren, width=16))
 
 
 def predict_of(session: Session, params: nnx.State) -> Predict:

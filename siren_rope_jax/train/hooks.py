@@ -9,8 +9,8 @@ class StepReport(NamedTuple):
 
     Attributes:
       step: its number, from 1; over the whole run, resumed or not.
-      metrics: "loss", "task_losses" (a value a task), "gradient_norm" and what the rotary source logs, as NumPy arrays;
-        with a leading axis for the seeds where several are trained as one.
+      metrics: "loss", "task_losses" (a value a task), "gradient_norm" and what the rotary source logs ("rotary/gate"),
+        as NumPy arrays; with a leading axis for the seeds where several are trained as one.
       learning_rate: of that step; None with an optimizer of the caller's.
       events_per_second: mean so far, without the first step, which compiles.
     """

@@ -14,7 +14,6 @@ from siren_rope_jax.batch import Batch
 from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.nn.recommender import GenerativeRecommender
-from siren_rope_jax.nn.rotary import SirenRotary
 from siren_rope_jax.train.loss import multitask_loss
 from siren_rope_jax.train.optimizer import moving_average
 from siren_rope_jax.train.sharding import Layout
@@ -110,9 +109,7 @@ def compile_model(
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
         params = cast(nnx.State, optax.apply_updates(state.params, updates))  # type: ignore[arg-type]
         metrics = {"loss": loss, "task_losses": task_losses, "gradient_norm": optax.tree.norm(gradient)}
-        rotary = merge(params).rotary
-        if isinstance(rotary, SirenRotary):
-            metrics |= {"gate": rotary.gate[...], "scale": rotary.scale[...]}
+        metrics |= {f"rotary/{name}": value for name, value in merge(params).rotary.logged().items()}
         average = state.average
         if average is not None:
             average = moving_average(average, params, state.step, average_decay)

@@ -1,5 +1,6 @@
 """Rotation of blocks of features by learned orthogonal matrices: pairs, and the angle of each, are no longer fixed."""
 
+import dataclasses
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -7,12 +8,23 @@ from flax import nnx
 from jaxtyping import Array, Float, Float32
 
 from siren_rope_jax.batch import Events
-from siren_rope_jax.nn.config import RotaryConfig
-from siren_rope_jax.nn.features import InputSpec
+from siren_rope_jax.nn.rotary.base import Axis, Heads, RotarySource, SharedSettings, SourceInputs
 from siren_rope_jax.ops.calendar import elapsed_days
 from siren_rope_jax.ops.lie import lie_rotations, planar_generators, rotate_blocks
+from siren_rope_jax.settings import check_settings
 
-Heads = Float[Array, "B S _ H"]  # keys may have fewer than queries
+
+@dataclasses.dataclass(frozen=True)
+class LieSettings:
+    """Settings of LieRE."""
+
+    block_size: int = 8
+    """Features that turn together; even. 2 is planar RoPE with learned frequencies."""
+    time_scale: float = 0.01
+    """Positions that a day is worth."""
+
+    def __post_init__(self) -> None:
+        check_settings(self, block_size="[2, inf)", time_scale="(-inf, inf)")
 
 
 class BlockRotation(NamedTuple):
@@ -30,35 +42,43 @@ class BlockRotation(NamedTuple):
         return rotate(query), rotate(key)
 
 
-class LieRotary(nnx.Module):
+class LieRotary(RotarySource):
     """Learned rotations of blocks of features by position and time, which start as ordinal RoPE.
 
     Source: Ostmeier et al. 2024 (arXiv 2406.10322).
     """
 
-    def __init__(self, config: RotaryConfig, head_dim: int, spec: InputSpec):
+    settings: LieSettings
+    reads = frozenset({"base", "partial", "scaling"})
+
+    def __init__(self, config: SharedSettings, settings: LieSettings, inputs: SourceInputs, rngs: nnx.Rngs):
         """Sets the generators: those of position to planar RoPE, those of time to 0.
 
         Raises:
           ValueError: if the blocks do not divide the rotated features, or the scaling does not fit its method.
         """
-        self.config = config
-        rotated = config.rotated(head_dim)
-        if config.block_size % 2 or rotated % config.block_size:
+        super().__init__(config, settings, inputs, rngs)
+        rotated = config.rotated(inputs.head_dim)
+        if settings.block_size % 2 or rotated % settings.block_size:
             raise ValueError(
                 f"block_size must be even and divide the {rotated} rotated features of a head, "
-                f"but is {config.block_size}"
+                f"but is {settings.block_size}"
             )
-        scaled = config.scaling.frequencies("scaling", rotated, config.base, spec.window)
+        scaled = config.scaling.frequencies("scaling", rotated, config.base, self.spec.window)
         self.attention_factor = scaled.attention_factor
-        planar = planar_generators(scaled.frequencies, config.block_size)
+        planar = planar_generators(scaled.frequencies, settings.block_size)
         self.generators = nnx.Param(jnp.stack([planar, jnp.zeros_like(planar)]))
+
+    @classmethod
+    def unbounded(cls, config: SharedSettings, settings: LieSettings) -> set[Axis]:
+        """Returns times, and positions, if no scaling meets them."""
+        return {"positions", "times"} if config.scaling.rope_type == "default" else {"times"}
 
     def __call__(
         self, events: Events, metadata: Float[Array, "B S F"], token: Float[Array, "B S D"]
     ) -> tuple[BlockRotation, BlockRotation]:
         """Returns the same rotation for the blocks and the action attention."""
         days = elapsed_days(events.elapsed_seconds)
-        coordinates = jnp.stack([events.position.astype(jnp.float32), days * self.config.time_scale], axis=-1)
+        coordinates = jnp.stack([events.position.astype(jnp.float32), days * self.settings.time_scale], axis=-1)
         rotation = BlockRotation(lie_rotations(coordinates, self.generators[...]) * self.attention_factor)
         return rotation, rotation

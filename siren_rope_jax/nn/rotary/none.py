@@ -1,0 +1,16 @@
+"""Attention without rotation."""
+
+from jaxtyping import Array, Float
+
+from siren_rope_jax.batch import Events
+from siren_rope_jax.nn.rotary.base import RotarySource
+
+
+class NoRotation(RotarySource):
+    """Leaves queries and keys as they are."""
+
+    reads = frozenset({"base"})  # which the encoding "sinusoidal" takes beside any rotation
+
+    def __call__(self, events: Events, metadata: Float[Array, "B S F"], token: Float[Array, "B S D"]) -> None:
+        """Returns no rotations."""
+        return None

@@ -1,0 +1,83 @@
+"""Settings that extend an axis, of positions or of days, beyond its trained range."""
+
+import dataclasses
+from typing import Any, Literal
+
+from siren_rope_jax.ops.frequencies import ScaledFrequencies, scaled_frequencies
+
+
+@dataclasses.dataclass(frozen=True)
+class ScalingConfig:
+    """Extends an axis beyond its trained range; names and meaning as in Hugging Face's `rope_parameters`."""
+
+    rope_type: Literal["default", "linear", "ntk", "dynamic", "yarn", "longrope", "llama3"] = "default"
+    """Method; default extends nothing."""
+    factor: float | None = None
+    """How many times longer the axis becomes."""
+    original_max_position_embeddings: float | None = None
+    """Trained length that yarn, longrope and llama3 start from; of the time axis, in days."""
+    max_position_embeddings: float | None = None
+    """Length of the axis; the training window or span if not given; of the time axis, in days."""
+    seq_len: float | None = None
+    """Length that is asked for, by which dynamic and longrope choose; of the time axis, in days."""
+    attention_factor: float | None = None
+    """yarn, longrope: factor of sine and cosine, in place of the method's own."""
+    beta_fast: float | None = None
+    """yarn: turns within the trained length above which a frequency is kept."""
+    beta_slow: float | None = None
+    """yarn: turns within the trained length below which a frequency is divided by the factor."""
+    mscale: float | None = None
+    """yarn: numerator of the attention factor."""
+    mscale_all_dim: float | None = None
+    """yarn: denominator of the attention factor."""
+    truncate: bool | None = None
+    """yarn: round the bounds between kept and divided frequencies to whole pairs."""
+    short_factor: tuple[float, ...] = ()
+    """longrope: divisor of each pair within the trained length."""
+    long_factor: tuple[float, ...] = ()
+    """longrope: divisor of each pair beyond it."""
+    low_freq_factor: float | None = None
+    """llama3: turns within the trained length below which a frequency is divided by the factor."""
+    high_freq_factor: float | None = None
+    """llama3: turns within the trained length above which a frequency is kept."""
+
+    def __post_init__(self) -> None:
+        given = [name for name, value in dataclasses.asdict(self).items() if value not in (None, (), "default")]
+        if self.rope_type == "default" and given:
+            raise ValueError(f"rope_type must name a method for {given[0]} to be of use, but is default")
+        # The model's functions are compiled for any positions: none says at run time how long the axis becomes.
+        reads_length = self.rope_type in ("dynamic", "longrope")
+        if reads_length != (self.seq_len is not None):
+            raise ValueError(
+                f"seq_len must {'be' if reads_length else 'not be'} given with rope_type {self.rope_type}, "
+                f"but is {self.seq_len}"
+            )
+
+    def frequencies(
+        self, name: str, head_dim: int, base: float, trained: float, *, unit: float = 1.0
+    ) -> ScaledFrequencies:
+        """Computes the frequencies of an axis.
+
+        Args:
+          name: of the setting, for the message.
+          head_dim: dimensions that are rotated.
+          base: base of the frequencies.
+          trained: length of the axis in training, in the units of the fields.
+          unit: positions that one unit of the axis is worth (a day, on the time axis).
+
+        Raises:
+          ValueError: if the fields do not fit the method.
+        """
+        given: dict[str, Any] = {"max_position_embeddings": trained} | {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in dataclasses.asdict(self).items()
+            if value not in (None, ())
+        }
+        for length in given.keys() & {"original_max_position_embeddings", "max_position_embeddings", "seq_len"}:
+            given[length] = unit * given[length]
+        lengths = {key: given.pop(key, None) for key in ("max_position_embeddings", "seq_len")}
+        try:
+            return scaled_frequencies(head_dim, given | {"rope_theta": base}, **lengths)
+        except ValueError as error:
+            in_positions = "" if unit == 1 else f" (lengths in positions, of which a day is worth {unit})"
+            raise ValueError(f"{name}{in_positions}: {error}") from None

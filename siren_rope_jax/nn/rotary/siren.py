@@ -1,0 +1,146 @@
+"""SIREN-RoPE: angles that a network learns from time and metadata."""
+
+import dataclasses
+import math
+from typing import Literal
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Float32, Int
+
+from siren_rope_jax.batch import Events
+from siren_rope_jax.nn.rotary.base import Angles, AngleSource, Axis, SharedSettings, SourceInputs
+from siren_rope_jax.ops.angles import siren_rope_angles
+from siren_rope_jax.ops.calendar import CALENDAR_COLUMNS, calendar_features
+from siren_rope_jax.ops.siren import siren_init
+from siren_rope_jax.settings import check_settings
+
+
+@dataclasses.dataclass(frozen=True)
+class SirenSettings:
+    """Settings of SIREN-RoPE."""
+
+    time_inputs: tuple[Literal["day", "week", "span"], ...] = ("day", "week", "span")
+    """Time features of the angle network: time of day, time of week, place in the training span."""
+    metadata: tuple[str, ...] = ()
+    """Id or dense columns that the angle network takes beside the time features, or in place of them."""
+    width: int = 64
+    """Units of each hidden layer of the angle network."""
+    hidden_layers: int = 2
+    """Hidden layers of each branch."""
+    omega0: float = 10.0
+    """Frequency of the sine layers."""
+    branches: tuple[Literal["sine", "relu"], ...] = ("sine", "relu")
+    """Branches of the angle network."""
+    initial_scale: float = math.pi
+    """Start of the learned factor of each pair's angle."""
+    per_head: bool = False
+    """Scale and gate of each key head of its own."""
+    clamp_time: bool = True
+    """Holds the long-range time offset at its bounds outside the span."""
+    span_factor: float = 1.0
+    """Times the training span that the long-range time offset covers."""
+    separate_action_network: bool = False
+    """A second angle network for the final action attention, as in the authors' code."""
+
+    def __post_init__(self) -> None:
+        check_settings(
+            self,
+            width="[1, inf)",
+            hidden_layers="[1, inf)",
+            omega0="(0, inf)",
+            initial_scale="(-inf, inf)",
+            span_factor="[1, inf)",
+        )
+        if not self.branches or len(set(self.branches)) != len(self.branches):
+            raise ValueError(f'branches must be "sine", "relu" or both, but are {self.branches}')
+        if len(set(self.time_inputs)) != len(self.time_inputs):
+            raise ValueError(f"time_inputs must each be given once, but are {self.time_inputs}")
+        if len(set(self.metadata)) != len(self.metadata):
+            raise ValueError(f"metadata must each be given once, but are {self.metadata}")
+        if not (self.time_inputs or self.metadata):
+            raise ValueError("the angle network needs time_inputs, metadata or both, but has none")
+        if self.span_factor != 1 and "span" not in self.time_inputs:
+            raise ValueError(f"span_factor extends the input span, which time_inputs {self.time_inputs} lack")
+
+
+class SirenRotary(AngleSource):
+    """SIREN-RoPE, and semantic rotation where metadata takes the place of time.
+
+    Source: Cheng, Sun, Lu 2026 (arXiv 2604.24717), eq. 1 and section 4.3.
+    """
+
+    settings: SirenSettings
+
+    def __init__(self, config: SharedSettings, settings: SirenSettings, inputs: SourceInputs, rngs: nnx.Rngs):
+        """Draws the angle network, or two, from the stream "params"; the gate starts at 1."""
+        super().__init__(config, settings, inputs, rngs)
+        self.columns = tuple(column for name in settings.time_inputs for column in CALENDAR_COLUMNS[name])
+        self.networks = nnx.List(
+            nnx.Param(
+                siren_init(
+                    rngs.params(),
+                    len(self.columns) + inputs.metadata_features,
+                    self.rotated // 2,
+                    width=settings.width,
+                    hidden_layers=settings.hidden_layers,
+                    omega0=settings.omega0,
+                    branches=settings.branches,
+                )
+            )
+            for _ in range(2 if settings.separate_action_network else 1)
+        )
+        heads = (inputs.key_heads,) if settings.per_head else ()
+        self.scale = nnx.Param(jnp.full((*heads, self.rotated // 2), settings.initial_scale, jnp.float32))
+        self.gate = nnx.Param(jnp.ones((*heads, 1) if heads else (), jnp.float32))
+
+    @classmethod
+    def unbounded(cls, config: SharedSettings, settings: SirenSettings) -> set[Axis]:
+        """Returns positions, if no scaling meets them, and times, if their place in the span is not held or extended."""
+        reads_times = "span" in settings.time_inputs and not settings.clamp_time and settings.span_factor == 1
+        times: set[Axis] = {"times"} if reads_times else set()
+        return super().unbounded(config, settings) | times
+
+    @classmethod
+    def metadata(cls, settings: SirenSettings) -> tuple[str, ...]:
+        """Returns the columns that the angle network takes."""
+        return settings.metadata
+
+    @classmethod
+    def turns_actions_apart(cls, settings: SirenSettings) -> bool:
+        """Is there a second angle network?"""
+        return settings.separate_action_network
+
+    def logged(self) -> dict[str, Float32[Array, "..."]]:
+        """Returns gate and scale."""
+        return {"gate": self.gate[...], "scale": self.scale[...]}
+
+    def time_features(self, day: Int[Array, "*batch"], second: Int[Array, "*batch"]) -> Float32[Array, "*batch F"]:
+        """Returns the time features that the angle network takes."""
+        features = calendar_features(
+            day,
+            second,
+            start_day=self.spec.start_day,
+            span_days=self.spec.span_days * self.settings.span_factor,
+            clamp=self.settings.clamp_time,
+        )
+        return features[..., self.columns]
+
+    def angles(self, events: Events, metadata: Float[Array, "B S F"]) -> tuple[Angles, Angles]:
+        """Returns the angles of the blocks and of the action attention."""
+        time = self.time_features(events.day, events.second)
+        features = jnp.concatenate([time, metadata.astype(jnp.float32)], axis=-1)
+        angles = [
+            siren_rope_angles(
+                events.position.reshape(-1),  # one row an event: products of matrices, whose gradients need no copies
+                features.reshape(-1, features.shape[-1]),
+                self.frequencies(),
+                network.get_value(),
+                scale=self.scale[...],
+                gate=self.gate[...],
+                omega0=self.settings.omega0,
+            )
+            for network in self.networks
+        ]
+        angles = [of_events.reshape(*events.position.shape, *of_events.shape[1:]) for of_events in angles]
+        return angles[0], angles[-1]
