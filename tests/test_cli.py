@@ -15,7 +15,7 @@ from siren_rope_jax.cli import main
 pytestmark = pytest.mark.slow
 
 TINY = ["--steps", "4", "--evaluations", "2", "--model.width", "8", "--model.heads", "1", "--model.layers", "1"]
-TINY += ["--model.head-widths", "8", "--model.action-widths", "8", "--model.rotary.width", "8"]
+TINY += ["--model.head-widths", "8", "--model.action-widths", "8", "--model.rotary.siren.width", "8"]
 TINY += ["--inputs.item-buckets", "64", "--inputs.categorical-buckets", "16"]
 TINY += ["--batches.window", "16", "--batches.row-length", "32", "--batches.batch-size", "4"]
 
@@ -50,7 +50,7 @@ def _refused(capsys, arguments, *fragments, code=2):
 def test_nested_settings_can_be_overridden_by_name(run):
     config = json.loads((run / "config.json").read_text())["config"]
     assert config["model"]["width"] == 8
-    assert config["model"]["rotary"]["width"] == 8
+    assert config["model"]["rotary"]["siren"]["width"] == 8
     assert config["batches"] == {"window": 16, "row_length": 32, "batch_size": 4}
 
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from small_logs import NO_ROTATION, SPEC, heard, random_events, small_config, small_rotary
+from small_logs import NO_ROTATION, SPEC, heard, random_events, small_bias, small_config, small_rotary
 
-from siren_rope_jax.nn.bias import BiasConfig, make_bias
+from siren_rope_jax.nn.bias import BiasInputs, make_bias
 from siren_rope_jax.nn.encodings import CalendarEncoding, LearnedEncoding, SinusoidalEncoding, Time2VecEncoding
 from siren_rope_jax.nn.recommender import GenerativeRecommender, interleave
 from siren_rope_jax.ops import alibi_slopes, calendar_features, sinusoidal_encoding
@@ -18,11 +18,13 @@ from siren_rope_jax.ops import alibi_slopes, calendar_features, sinusoidal_encod
 pytestmark = pytest.mark.slow
 
 EVENTS = random_events(np.array([[1, 1, 1, 1, 2, 2, 2, 0]], np.int32))
-FLOAT32 = jnp.dtype("float32")
 
 
 def rngs():
     return nnx.Rngs(params=0)
+
+
+COMMON = {"base": 100.0, "dtype": jnp.dtype("float32"), "rngs": rngs()}
 
 
 def logits(**changes):
@@ -33,11 +35,11 @@ def logits(**changes):
 
 @pytest.mark.parametrize("kind", ["t5", "hstu"])
 def test_a_learned_bias_starts_without_effect(kind):
-    chex.assert_trees_all_close(logits(bias=BiasConfig(kind)), logits(), rtol=1e-6, atol=1e-7)
+    chex.assert_trees_all_close(logits(bias=small_bias(kind)), logits(), rtol=1e-6, atol=1e-7)
 
 
 def bias_of(kind, heads=3, **settings):
-    return make_bias(BiasConfig(kind, **settings), SPEC, heads=heads, head_dim=4, rngs=rngs())
+    return make_bias(small_bias(kind, **settings), BiasInputs(SPEC, heads, 4), rngs())
 
 
 def test_alibi_falls_with_the_distance_at_the_published_slopes():
@@ -71,7 +73,7 @@ def test_hstu_adds_its_numbers_for_distance_and_log_time_to_every_head_alike():
 
 
 def test_intervals_without_content_leave_the_attention_alone():
-    config = small_config(NO_ROTATION, bias=BiasConfig("tisasrec"))
+    config = small_config(NO_ROTATION, bias=small_bias("tisasrec"))
     model = heard(GenerativeRecommender(config, SPEC, (0.0, 0.0), key=jax.random.key(0)))
     drawn = np.asarray(model(EVENTS))
     for attention in (model.blocks[0].attention, model.action_attention):
@@ -82,7 +84,7 @@ def test_intervals_without_content_leave_the_attention_alone():
 
 
 def test_the_calendar_gets_columns_of_the_items_linear_layer():
-    module = CalendarEncoding(SPEC, 8, dtype=FLOAT32, rngs=rngs())
+    module = CalendarEncoding(SPEC, 8, **COMMON)
     features = calendar_features(EVENTS.day, EVENTS.second, start_day=SPEC.start_day, span_days=SPEC.span_days)
     chex.assert_trees_all_close(
         module(EVENTS), np.asarray(features) @ np.asarray(module.projection.kernel[...]), rtol=1e-5, atol=1e-6
@@ -90,7 +92,7 @@ def test_the_calendar_gets_columns_of_the_items_linear_layer():
 
 
 def test_time2vec_starts_with_periods_from_six_hours_to_the_training_span_and_one_straight_line():
-    module = Time2VecEncoding(SPEC, 8, dtype=FLOAT32, rngs=rngs())
+    module = Time2VecEncoding(SPEC, 8, **COMMON)
     periods = 2 * np.pi / np.asarray(module.frequencies[...])[1:]
     assert periods.min() == pytest.approx(0.25, rel=1e-5)
     assert periods.max() == pytest.approx(SPEC.span_days, rel=1e-5)
@@ -102,11 +104,11 @@ def test_time2vec_starts_with_periods_from_six_hours_to_the_training_span_and_on
 
 def test_sinusoidal_positions_are_added_as_they_are():
     expected = sinusoidal_encoding(EVENTS.position, 8, base=100.0)
-    chex.assert_trees_all_equal(SinusoidalEncoding(8, 100.0)(EVENTS), expected)
+    chex.assert_trees_all_equal(SinusoidalEncoding(SPEC, 8, **COMMON)(EVENTS), expected)
 
 
 def test_learned_positions_beyond_the_window_get_its_last_vector():
-    module = LearnedEncoding(3, 8, dtype=FLOAT32, rngs=rngs())
+    module = LearnedEncoding(dataclasses.replace(SPEC, window=3), 8, **COMMON)
     table = np.asarray(module.table.embedding[...])
     chex.assert_trees_all_equal(np.asarray(module(EVENTS))[0], table[[0, 1, 2, 2, 0, 1, 2, 0]])
 

@@ -21,7 +21,7 @@ from siren_rope_jax.data.event_log import VALIDATION, read_event_log
 from siren_rope_jax.data.schema import EventLogSpec, InputError
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
 from siren_rope_jax.nn.config import ModelConfig
-from siren_rope_jax.nn.rotary import RotaryConfig
+from siren_rope_jax.nn.rotary import RotaryConfig, SirenSettings
 from siren_rope_jax.train.checkpoint_list import list_checkpoints
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.evaluate import evaluate
@@ -41,7 +41,14 @@ STEPS = 8
 CONFIG = TrainConfig(
     steps=STEPS,
     evaluations=2,
-    model=ModelConfig(width=8, heads=1, layers=1, head_widths=(8,), action_widths=(8,), rotary=RotaryConfig(width=8)),
+    model=ModelConfig(
+        width=8,
+        heads=1,
+        layers=1,
+        head_widths=(8,),
+        action_widths=(8,),
+        rotary=RotaryConfig(siren=SirenSettings(width=8)),
+    ),
     inputs=InputConfig(item_buckets=64, categorical_buckets=16),
     batches=BatchConfig(window=16, row_length=32, batch_size=4),
     optimizer=OptimizerConfig(learning_rate=3e-3),
@@ -161,7 +168,7 @@ def test_a_hook_is_told_of_every_step_in_order_and_its_end_leaves_a_run_that_goe
     assert train(log, CONFIG, run, console=_silent(), hooks=[lambda report: told.append(report)]) == finished[1]
     assert [report.step for report in told] == list(range(1, STEPS + 1))
     for report in told:
-        assert set(report.metrics) >= {"loss", "task_losses", "gradient_norm", "gate"}
+        assert set(report.metrics) >= {"loss", "task_losses", "gradient_norm", "rotary/gate"}
         assert report.metrics["loss"] == pytest.approx(report.metrics["task_losses"].sum(), rel=1e-5)
     chex.assert_trees_all_equal(_parameters(run), _parameters(finished[0]), strict=True)
 
@@ -311,10 +318,11 @@ def test_no_checkpoint_is_written_after_a_step_that_diverged(log, tmp_path):
 
 def test_a_configuration_that_does_not_fit_is_refused_and_no_folder_is_left(log, tmp_path):
     run = tmp_path / "run"
+    unknown = SirenSettings(metadata=("nonsense",))
     for config, message in (
         (dataclasses.replace(CONFIG, task_weights=(1.0,)), "task_weights"),
         (dataclasses.replace(CONFIG, mesh=MeshConfig(model=3)), "mesh"),
-        (dataclasses.replace(CONFIG, model=ModelConfig(rotary=RotaryConfig(metadata=("nonsense",)))), "nonsense"),
+        (dataclasses.replace(CONFIG, model=ModelConfig(rotary=RotaryConfig(siren=unknown))), "nonsense"),
     ):
         with pytest.raises(InputError, match=message):
             train(log, config, run, console=_silent())

@@ -13,7 +13,7 @@ from small_logs import small_log
 from experiments.demo import ORDINAL, VARIANTS, compare, get_config, read_probabilities
 from experiments.real_logs import difference
 from siren_rope_jax.nn.features import InputSpec
-from siren_rope_jax.nn.rotary import RotaryConfig, make_rotary
+from siren_rope_jax.nn.rotary import RotaryConfig, SourceInputs, make_rotary
 from siren_rope_jax.report.pictures import draw_mean_cosine, draw_week
 from siren_rope_jax.report.rotation import mean_cosine, time_angles
 from siren_rope_jax.report.tables import make_console, metrics_table
@@ -27,7 +27,7 @@ DAY_INPUTS, WEEK_INPUTS = [0, 1], [2, 3]
 
 def rotary_of(inputs):
     """A network, drawn at random, that reads only some of the five time features."""
-    rotary = make_rotary(RotaryConfig(kind="siren"), 16, SPEC, width=8, rngs=nnx.Rngs(params=jax.random.key(0)))
+    rotary = make_rotary(RotaryConfig("siren"), SourceInputs(SPEC, 16, 8), nnx.Rngs(params=jax.random.key(0)))
     network = rotary.networks[0].get_value()
     for first, *_ in network.values():
         others = [column for column in range(5) if column not in inputs]

@@ -10,7 +10,8 @@ from tensorboardX.proto.event_pb2 import Event
 
 from siren_rope_jax.train.run_log import RunLog
 
-METRICS = {"loss": 0.5, "gradient_norm": 1.0, "task_losses": [0.2, 0.3], "gate": 0.9, "scale": np.array([3.0, 3.1])}
+METRICS = {"loss": 0.5, "gradient_norm": 1.0, "task_losses": [0.2, 0.3]}
+METRICS |= {"rotary/gate": 0.9, "rotary/scale": np.array([3.0, 3.1])}
 
 
 def events_of(run):

@@ -1,14 +1,16 @@
 """Settings outside their intervals are refused in one sentence; those inside are left alone."""
 
 import dataclasses
+import re
 
 import pytest
+import tyro
 from one_sentence import raises_one_sentence
 
 from siren_rope_jax.data.encode import InputConfig
-from siren_rope_jax.nn.bias import BiasConfig
+from siren_rope_jax.nn.bias import BIASES, BiasConfig, T5Settings, TisasrecSettings
 from siren_rope_jax.nn.config import ModelConfig
-from siren_rope_jax.nn.rotary import RotaryConfig
+from siren_rope_jax.nn.rotary import ROTARIES, LieSettings, RotaryConfig, SirenSettings, TimeOrderSettings
 from siren_rope_jax.settings import check_settings
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.optimizer import OptimizerConfig
@@ -46,15 +48,17 @@ def test_ends_belong_to_an_interval_as_its_brackets_say():
         (ModelConfig, "feed_forward", float("inf")),
         (ModelConfig, "attention_scale", NAN),
         (RotaryConfig, "base", 0.5),
-        (RotaryConfig, "omega0", 0.0),
-        (RotaryConfig, "branches", ()),
+        (SirenSettings, "omega0", 0.0),
+        (SirenSettings, "branches", ()),
+        (SirenSettings, "span_factor", 0.25),
+        (LieSettings, "block_size", 1),
         (RotaryConfig, "partial", 0.0),
         (RotaryConfig, "xpos_base", -1.0),
         (RotaryConfig, "content_bound", NAN),
-        (RotaryConfig, "time_share", 1.0),
-        (BiasConfig, "max_distance", 16),
-        (BiasConfig, "buckets", 1),
-        (BiasConfig, "max_interval", 3_000_000_000),
+        (TimeOrderSettings, "time_share", 1.0),
+        (T5Settings, "max_distance", 16),
+        (T5Settings, "buckets", 1),
+        (TisasrecSettings, "max_interval", 3_000_000_000),
         (InputConfig, "counter_smoothing", NAN),
         (InputConfig, "item_buckets", 0),
         (OptimizerConfig, "learning_rate", NAN),
@@ -69,3 +73,24 @@ def test_ends_belong_to_an_interval_as_its_brackets_say():
 def test_a_value_that_would_train_nonsense_is_refused(cls, name, value):
     with raises_one_sentence(name):
         cls(**{name: value})
+
+
+def test_a_setting_that_the_chosen_bias_does_not_read_is_refused_by_its_path():
+    with raises_one_sentence("bias.t5.buckets must be left at 32 with bias.kind hstu, but is 4"):
+        BiasConfig("hstu", t5=T5Settings(buckets=4))
+    with raises_one_sentence("bias.tisasrec.max_interval", "bias.kind none"):
+        BiasConfig(tisasrec=TisasrecSettings(9))
+    with raises_one_sentence("bias.kind must be one of none, alibi, t5, hstu, tisasrec, but is kerple"):
+        BiasConfig("kerple")
+    assert BiasConfig("t5", t5=T5Settings(buckets=4)).t5.buckets == 4
+
+
+@pytest.mark.parametrize(("config", "kinds"), [(RotaryConfig, ROTARIES), (BiasConfig, BIASES)])
+def test_the_command_line_names_every_kind_and_the_settings_of_each(config, kinds):
+    shown = " ".join(tyro.extras.get_parser(config).format_help().split())
+    described = shown[shown.index("--kind") :]
+    for kind in kinds:
+        assert re.search(rf"\b{kind}\b", described.partition(" --")[0] or described), kind
+        own = getattr(config(kind), kind, None)
+        for field in dataclasses.fields(own) if own else ():
+            assert f"--{kind}.{field.name}".replace("_", "-") in shown

@@ -81,7 +81,7 @@ def test_the_step_counts_and_its_metrics_are_finite(training):
     state, history = training
     assert int(state.step) == STEPS
     for metrics in history:
-        assert set(metrics) == {"loss", "task_losses", "gradient_norm", "gate", "scale"}
+        assert set(metrics) == {"loss", "task_losses", "gradient_norm", "rotary/gate", "rotary/scale"}
         chex.assert_tree_all_finite(metrics)
         chex.assert_trees_all_close(metrics["loss"], metrics["task_losses"] @ [1, 2], rtol=1e-5)
         assert metrics["gradient_norm"] > 0
@@ -96,7 +96,7 @@ def test_steps_and_predictions_of_one_shape_compile_once(model, training):
 def test_gate_and_scales_are_reported_as_they_are_after_the_step(training):
     state, history = training
     rotary = state.params["rotary"]
-    reported = history[-1]["gate"], history[-1]["scale"]
+    reported = history[-1]["rotary/gate"], history[-1]["rotary/scale"]
     chex.assert_trees_all_equal(reported, (rotary["gate"][...], rotary["scale"][...]), strict=True)
 
 

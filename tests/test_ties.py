@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from log_files import START, event_table, read, write
 from sklearn.metrics import roc_auc_score
-from small_logs import NO_ROTATION, compile_small, encode, slate_log, small_config, small_rotary
+from small_logs import NO_ROTATION, compile_small, encode, slate_log, small_bias, small_config, small_rotary
 
 from siren_rope_jax.data.batches import BatchConfig, batches, make_rows
 from siren_rope_jax.data.encode import Encoder
 from siren_rope_jax.data.event_log import NEW, TEST, TRAIN
-from siren_rope_jax.nn.bias import BiasConfig
+from siren_rope_jax.nn.rotary import ROTARIES
 from siren_rope_jax.train.cheats import rows_of
 from siren_rope_jax.train.predict import predict_events
 from siren_rope_jax.train.sharding import MeshConfig, make_layout
@@ -94,11 +94,10 @@ def shaken(params):
 @pytest.mark.parametrize(
     "config",
     [
-        *(small_config(small_rotary(kind)) for kind in ("none", "ordinal", "time_order", "siren")),
-        small_config(small_rotary("lie", block_size=4)),
-        small_config(NO_ROTATION, bias=BiasConfig("hstu")),
+        *(small_config(small_rotary(kind)) for kind in ROTARIES),
+        small_config(NO_ROTATION, bias=small_bias("hstu")),
     ],
-    ids=["none", "ordinal", "time_order", "siren", "lie", "hstu"],
+    ids=[*ROTARIES, "hstu"],
 )
 def test_a_label_placed_by_the_order_of_rows_cannot_be_predicted(config):
     logs = [slate_log(users=60, slates=20, size=5, clicked=clicked) for clicked in ("first", "last")]

@@ -6,9 +6,8 @@ import warnings
 import jax
 import numpy as np
 import pytest
-from small_logs import SPEC, random_events, small_config, small_rotary
+from small_logs import SPEC, random_events, small_bias, small_config, small_rotary
 
-from siren_rope_jax.nn.bias import BiasConfig
 from siren_rope_jax.nn.recommender import GenerativeRecommender
 from siren_rope_jax.nn.rotary import ScalingConfig
 from siren_rope_jax.nn.trained_range import TrainedRange
@@ -39,7 +38,7 @@ def times_of(config, last=60):
 @pytest.mark.parametrize(
     "config",
     [
-        *(small_config(small_rotary(kind, block_size=4)) for kind in ("ordinal", "time_order", "siren", "lie")),
+        *(small_config(small_rotary(kind)) for kind in ("ordinal", "time_order", "siren", "lie")),
         small_config(small_rotary("none"), encodings=("learned",)),
         small_config(small_rotary("none"), encodings=("sinusoidal",)),
     ],
@@ -54,8 +53,8 @@ def test_positions_beyond_the_window_are_named_with_both_ends(config):
     "config",
     [
         small_config(small_rotary("none")),
-        small_config(small_rotary("none"), bias=BiasConfig("alibi")),
-        small_config(small_rotary("none"), bias=BiasConfig("hstu")),
+        small_config(small_rotary("none"), bias=small_bias("alibi")),
+        small_config(small_rotary("none"), bias=small_bias("hstu")),
         small_config(small_rotary("ordinal", scaling=LINEAR)),
     ],
 )
@@ -67,7 +66,7 @@ def test_positions_that_are_scaled_bounded_or_unread_are_no_reason_to_warn(confi
     "config",
     [
         small_config(small_rotary("time_order")),
-        small_config(small_rotary("lie", block_size=4)),
+        small_config(small_rotary("lie")),
         small_config(small_rotary("siren", clamp_time=False)),
         small_config(small_rotary("none"), encodings=("time2vec",)),
     ],
@@ -85,7 +84,7 @@ def test_times_beyond_the_span_are_named_with_its_length(config):
         small_config(small_rotary("ordinal")),
         small_config(small_rotary("siren")),
         small_config(small_rotary("siren", clamp_time=False, time_inputs=("day", "week"))),
-        small_config(small_rotary("siren", clamp_time=False, time_scaling=LINEAR)),
+        small_config(small_rotary("siren", clamp_time=False, span_factor=4.0)),
         small_config(small_rotary("time_order", time_scaling=LINEAR)),
         small_config(small_rotary("ordinal"), encodings=("calendar",)),
     ],

@@ -96,7 +96,7 @@ class SirenRotary(AngleSource):
 
     @classmethod
     def unbounded(cls, config: SharedSettings, settings: SirenSettings) -> set[Axis]:
-        """Returns positions, if no scaling meets them, and times, if their place in the span is not held or extended."""
+        """Returns positions, if no scaling meets them, and times, if nothing holds or extends the span."""
         reads_times = "span" in settings.time_inputs and not settings.clamp_time and settings.span_factor == 1
         times: set[Axis] = {"times"} if reads_times else set()
         return super().unbounded(config, settings) | times
