@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import typing
 
 import pytest
 import tyro
@@ -10,6 +11,7 @@ from one_sentence import raises_one_sentence
 from siren_rope_jax.data.encode import InputConfig
 from siren_rope_jax.nn.bias import BIASES, BiasConfig, T5Settings, TisasrecSettings
 from siren_rope_jax.nn.config import ModelConfig
+from siren_rope_jax.nn.encodings import ENCODINGS
 from siren_rope_jax.nn.rotary import ROTARIES, LieSettings, RotaryConfig, SirenSettings, TimeOrderSettings
 from siren_rope_jax.settings import check_settings
 from siren_rope_jax.train.config import TrainConfig
@@ -86,11 +88,18 @@ def test_a_setting_that_the_chosen_bias_does_not_read_is_refused_by_its_path():
 
 
 @pytest.mark.parametrize(("config", "kinds"), [(RotaryConfig, ROTARIES), (BiasConfig, BIASES)])
-def test_the_command_line_names_every_kind_and_the_settings_of_each(config, kinds):
-    shown = " ".join(tyro.extras.get_parser(config).format_help().split())
+def test_the_command_line_names_every_kind_and_the_settings_of_each(config, kinds, capsys):
+    with pytest.raises(SystemExit):
+        tyro.cli(config, args=["--help"])
+    shown = re.sub(r"[│\s]+", " ", capsys.readouterr().out)
     described = shown[shown.index("--kind") :]
     for kind in kinds:
         assert re.search(rf"\b{kind}\b", described.partition(" --")[0] or described), kind
         own = getattr(config(kind), kind, None)
         for field in dataclasses.fields(own) if own else ():
             assert f"--{kind}.{field.name}".replace("_", "-") in shown
+
+
+def test_the_encodings_that_the_command_line_takes_are_those_of_the_table():
+    names, _ = typing.get_args(typing.get_type_hints(ModelConfig)["encodings"])
+    assert typing.get_args(names) == tuple(ENCODINGS)

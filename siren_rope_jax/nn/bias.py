@@ -168,9 +168,9 @@ class BiasConfig:
     kind: str = "none"
     """none, alibi, t5 (relative positions), hstu (relative positions and log-time), or tisasrec (intervals)."""
     t5: T5Settings = dataclasses.field(default_factory=T5Settings)
-    """T5."""
+    """T5; read with kind t5 alone."""
     tisasrec: TisasrecSettings = dataclasses.field(default_factory=TisasrecSettings)
-    """TiSASRec."""
+    """TiSASRec; read with kind tisasrec alone."""
 
     def __post_init__(self) -> None:
         check_kind(self, "bias", dict.fromkeys(BIASES, frozenset()))

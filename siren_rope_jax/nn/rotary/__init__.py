@@ -42,11 +42,11 @@ class RotaryConfig(SharedSettings):
     kind: str = "siren"
     """none, ordinal (RoPE), time_order (TO-RoPE), siren (SIREN-RoPE), or lie (LieRE: learned rotations of blocks)."""
     time_order: TimeOrderSettings = dataclasses.field(default_factory=TimeOrderSettings)
-    """TO-RoPE."""
+    """TO-RoPE; read with kind time_order alone."""
     siren: SirenSettings = dataclasses.field(default_factory=SirenSettings)
-    """SIREN-RoPE."""
+    """SIREN-RoPE; read with kind siren alone."""
     lie: LieSettings = dataclasses.field(default_factory=LieSettings)
-    """LieRE."""
+    """LieRE; read with kind lie alone."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
