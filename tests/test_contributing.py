@@ -79,10 +79,9 @@ def test_the_example_of_a_source_is_trained_and_logged(configs):
     encoder, encoded = encode(small_log([40] * 6))
     layout, config = make_layout(MeshConfig()), BatchConfig(window=16, row_length=32, batch_size=4)
     model = compile_small(encoder, layout, config=dataclasses.replace(configs["rotary"], layers=0))
-    rows = make_rows(encoded, np.ones(len(encoded.event), bool), config)
+    rows = make_rows(encoded, np.ones(len(encoded.log_index), bool), config)
     state, logged = model.initial_state(), []
     for batch in batches(encoded, rows, config, seed=0)[:8]:
-        batch.pop("event")
         state, metrics = model.train_step(state, layout.put_batch(batch, config.batch_size))
         logged.append(np.asarray(metrics["rotary/amounts"]))
     assert np.all(logged[-1] != 0)

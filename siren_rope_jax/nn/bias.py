@@ -37,7 +37,7 @@ class AttentionBias(nnx.Module):
     """Terms of the logits of one attention layer; all that a kind needs is said in its class."""
 
     unbounded: ClassVar[frozenset[str]] = frozenset()
-    """Which of "positions" and "times" act without bound: beyond the trained range the model then extrapolates."""
+    """Those of "positions" and "times" that act without bound: beyond the trained range the model extrapolates."""
 
     def __init__(self, settings: Any, inputs: BiasInputs, rngs: nnx.Rngs):
         """Keeps what later calls need.

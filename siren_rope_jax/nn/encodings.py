@@ -23,7 +23,7 @@ class Encoding(nnx.Module):
     added: ClassVar[bool] = False
     """To the item's vector, after its first layer; else an input beside its features."""
     unbounded: ClassVar[frozenset[str]] = frozenset()
-    """Which of "positions" and "times" act without bound: beyond the trained range the model then extrapolates."""
+    """Those of "positions" and "times" that act without bound: beyond the trained range the model extrapolates."""
 
     @abc.abstractmethod
     def __init__(self, spec: InputSpec, width: int, *, base: float, dtype: jnp.dtype, rngs: nnx.Rngs):

@@ -24,7 +24,7 @@ class TrainedRange:
 
     @property
     def unbounded(self) -> frozenset[str]:
-        """Which of positions and times change what the model computes beyond training, with no scaling to meet them."""
+        """Those of positions and times that change the result beyond training, with no scaling to meet them."""
         config, rotary = self.config, self.config.rotary
         encodings = (ENCODINGS[name].unbounded for name in config.encodings)
         of_bias = BIASES[config.bias.kind].unbounded

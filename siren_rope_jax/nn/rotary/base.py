@@ -117,7 +117,7 @@ class RotarySource(nnx.Module):
 
     @classmethod
     def turns_actions_apart(cls, settings: Any) -> bool:
-        """Does the action attention get a rotation of its own?"""
+        """Returns whether the action attention gets a rotation of its own."""
         return False
 
     def logged(self) -> dict[str, Float32[Array, "..."]]:

@@ -108,7 +108,7 @@ class SirenRotary(AngleSource):
 
     @classmethod
     def turns_actions_apart(cls, settings: SirenSettings) -> bool:
-        """Is there a second angle network?"""
+        """Returns whether there is a second angle network."""
         return settings.separate_action_network
 
     def logged(self) -> dict[str, Float32[Array, "..."]]:
