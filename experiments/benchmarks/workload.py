@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from siren_rope_jax.batch import Batch, Events
 from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.nn.rotary import RotaryConfig, SirenSettings
