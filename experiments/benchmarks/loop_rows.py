@@ -66,7 +66,8 @@ class _StepAlone:
         packed = make_rows(encoded, log.period[encoded.log_index] == TRAIN, TINY.batches)
         session = make_session(encoder, TINY, steps=STEPS)
         self._step, self._state = session.model.train_step, session.model.initial_state()
-        self._batch = session.layout.put_batch(batches(encoded, packed, TINY.batches, seed=0)[0], TINY.batches.rows)
+        batch = next(iter(batches(encoded, packed, TINY.batches, seed=0)))
+        self._batch = session.layout.put_batch(batch, TINY.batches.rows)
 
     def seconds(self) -> float:
         started = time.perf_counter()
