@@ -1,6 +1,7 @@
 """What implementation="auto" picks, and attention over several devices."""
 
 from pathlib import Path
+from typing import get_args
 
 import chex
 import jax
@@ -10,7 +11,8 @@ import pytest
 import sharded_ops
 from jax.sharding import AbstractDevice, AbstractMesh
 
-from siren_rope_jax.ops import alibi_bias, alibi_slopes, attention, strictly_causal_attention
+from siren_rope_jax.ops import alibi_bias, alibi_slopes, strictly_causal_attention
+from siren_rope_jax.ops.attention import Implementation, implementations
 
 CPU, TPU = ("cpu", "cpu"), ("tpu", "TPU v5 lite")
 NVIDIA, AMD = ("gpu", "NVIDIA H100 80GB HBM3"), ("gpu", "AMD Instinct MI300X")
@@ -45,11 +47,10 @@ def test_auto_takes_what_suits_the_device_the_length_and_the_arguments(
     monkeypatch, device, dtype, length, changes, expected
 ):
     taken = []
-    for name in ("plain", "chunked", "cudnn", "splash"):
-        monkeypatch.setattr(
-            attention, f"{name}_attention", lambda name=name, **given: taken.append(name) or given["value"]
-        )
-    monkeypatch.setattr(attention, "target_device", lambda: device)
+    for name, entry in implementations.IMPLEMENTATIONS.items():
+        noting = entry._replace(attend=lambda operands, name=name: taken.append(name) or operands.value)
+        monkeypatch.setitem(implementations.IMPLEMENTATIONS, name, noting)
+    monkeypatch.setattr(implementations, "target_device", lambda: device)
     x, positions = jnp.zeros((1, length, 2, 8), dtype), jnp.arange(length)[None]
     options = {
         "bias": alibi_bias(positions, alibi_slopes(2)) if changes.get("bias") else None,
@@ -61,6 +62,10 @@ def test_auto_takes_what_suits_the_device_the_length_and_the_arguments(
         lambda x: strictly_causal_attention(x, x, x, segment_ids=ones, no_history=jnp.zeros((2, 8)), **options), x
     )
     assert taken == [expected]
+
+
+def test_every_implementation_can_be_named():
+    assert set(get_args(Implementation)) == {"auto", *implementations.IMPLEMENTATIONS}
 
 
 def test_the_mesh_in_context_says_what_a_program_is_compiled_for():

@@ -27,8 +27,8 @@ from attention_cases import (
 from hypothesis import HealthCheck, example, given, settings
 from one_sentence import raises_one_sentence
 
-from siren_rope_jax.ops import attention_cudnn
-from siren_rope_jax.ops.attention_terms import Layout
+from siren_rope_jax.ops.attention import cudnn
+from siren_rope_jax.ops.attention.operands import Layout, Operands
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +39,7 @@ ALIKE = (8, 8)  # widths of keys and values
 @pytest.fixture
 def xla_for_cudnn(monkeypatch):
     """The same call with the kernel that runs anywhere and in float32."""
-    monkeypatch.setattr(attention_cudnn, "_KERNEL", "xla")
+    monkeypatch.setattr(cudnn, "_KERNEL", "xla")
 
 
 @jax.jit
@@ -50,7 +50,7 @@ def around_cudnn(inputs, layout, cotangent):
     def result(inputs):
         padding = (layout["segment_ids"] == 0)[:, :, None, None]
         emptied = {name: jnp.where(padding, 0, inputs[name]) for name in ("query", "key", "value")}
-        return attention_cudnn.cudnn_attention(**(inputs | emptied), layout=arrays, scale=ALIKE[0] ** -0.5)
+        return cudnn.cudnn_attention(Operands(**(inputs | emptied), layout=arrays, scale=ALIKE[0] ** -0.5))
 
     value, pull_back = jax.vjp(result, inputs)
     return value, pull_back(cotangent)[0]

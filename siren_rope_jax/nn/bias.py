@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from siren_rope_jax.batch import Events
 from siren_rope_jax.nn.features import InputSpec
-from siren_rope_jax.ops.attention_terms import RelativeEmbedding
+from siren_rope_jax.ops.attention import RelativeEmbedding
 from siren_rope_jax.ops.bias import (
     Bias,
     alibi_bias,

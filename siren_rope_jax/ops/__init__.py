@@ -1,8 +1,7 @@
 """Pure functions: angles from position, time, metadata and content; rotation by them; what they are compared with."""
 
 from siren_rope_jax.ops.angles import content_angles, ordinal_angles, siren_rope_angles, time_order_angles
-from siren_rope_jax.ops.attention import strictly_causal_attention
-from siren_rope_jax.ops.attention_terms import RelativeEmbedding
+from siren_rope_jax.ops.attention import RelativeEmbedding, strictly_causal_attention
 from siren_rope_jax.ops.bias import (
     Bias,
     alibi_bias,

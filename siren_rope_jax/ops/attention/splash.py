@@ -9,22 +9,33 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int32
 
-from siren_rope_jax.ops.attention_terms import Layout
+from siren_rope_jax.ops.attention.operands import Layout, Operands
 from siren_rope_jax.ops.target import target_device
 
-LANES = 128  # lengths are padded to whole lanes
+_LANES = 128  # lengths are padded to whole lanes
 _BLOCKS = (512, 384, 256, 128)
 
 
-def splash_attention(
-    query: Float[Array, "B S N H"],
-    key: Float[Array, "B S M H"],
-    value: Float[Array, "B S M V"],
-    layout: Layout,
-    no_history: Float[Array, "N V"],
-    *,
-    scale: float,
-) -> Float[Array, "B S N V"]:
+def suits(operands: Operands, platform: str, kind: str) -> bool:
+    """Says whether the device is a TPU, and rows are long enough not to be mostly padding of the kernel's lanes."""
+    return platform == "tpu" and operands.query.shape[1] >= _LANES
+
+
+def refusal(operands: Operands) -> str | None:
+    """Says why the kernel cannot serve the operands."""
+    if operands.extras:
+        return f"implementation splash takes no bias, relative or key_segment_ids, but got {operands.extras}"
+    if operands.types not in (["bfloat16"], ["float32"]):
+        return (
+            "implementation splash needs all float32 or all bfloat16, but queries, keys and values are "
+            f"{operands.types}"
+        )
+    if operands.layout.times is not None and not operands.times_ascend:
+        return "implementation splash needs times_ascend with times, but it is False"
+    return None
+
+
+def splash_attention(operands: Operands) -> Float[Array, "B S N V"]:
     """Computes `strictly_causal_attention` from arrays that are 0 in padding and times that ascend in each segment.
 
     Such times let a query see the events of its segment up to some slot, its bound, which takes the place of the
@@ -32,17 +43,17 @@ def splash_attention(
 
     Runs in the interpreter, slowly, where the computation is for no TPU.
     """
-    length = query.shape[1]
-    bounds, some, ascend = _bounds(layout)
-    query = query * jnp.asarray(scale, query.dtype)
-    query, key, value = (jnp.swapaxes(_padded(x), 1, 2) for x in (query, key, value))
-    attended = _on_each_device(query, key, value, _padded(layout.segment_ids), _padded(bounds))
-    attended = jnp.where(some[..., None, None], jnp.swapaxes(attended, 1, 2)[:, :length], no_history)
-    return jnp.where(ascend[:, None, None, None], attended, jnp.nan).astype(value.dtype)
+    length, value_type = operands.query.shape[1], operands.value.dtype
+    bounds, some, ascend = _bounds(operands.layout)
+    query = operands.query * jnp.asarray(operands.scale, operands.query.dtype)
+    query, key, value = (jnp.swapaxes(_padded(x), 1, 2) for x in (query, operands.key, operands.value))
+    attended = _on_each_device(query, key, value, _padded(operands.layout.segment_ids), _padded(bounds))
+    attended = jnp.where(some[..., None, None], jnp.swapaxes(attended, 1, 2)[:, :length], operands.no_history)
+    return jnp.where(ascend[:, None, None, None], attended, jnp.nan).astype(value_type)
 
 
 def _padded(x: Array) -> Array:
-    return jnp.pad(x, ((0, 0), (0, -x.shape[1] % LANES)) + ((0, 0),) * (x.ndim - 2))
+    return jnp.pad(x, ((0, 0), (0, -x.shape[1] % _LANES)) + ((0, 0),) * (x.ndim - 2))
 
 
 def _bounds(layout: Layout) -> tuple[Int32[Array, "B S"], Bool[Array, "B S"], Bool[Array, " B"]]:

@@ -4,39 +4,29 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from siren_rope_jax.ops.attention_terms import (
-    Layout,
-    RelativeEmbedding,
+from siren_rope_jax.ops.attention.blocks import (
     bias_of_block,
     buckets_of_block,
     logits_of_block,
     mixture_of_block,
     visible,
 )
-from siren_rope_jax.ops.bias import Bias
+from siren_rope_jax.ops.attention.operands import Operands
 
 
-def plain_attention(
-    query: Float[Array, "B Q N H"],
-    key: Float[Array, "B S M H"],
-    value: Float[Array, "B S M V"],
-    layout: Layout,
-    no_history: Float[Array, "N V"],
-    *,
-    scale: float,
-    bias: Bias | None,
-    relative: RelativeEmbedding | None,
-) -> Float[Array, "B Q N V"]:
+def plain_attention(operands: Operands) -> Float[Array, "B Q N V"]:
     """Computes `strictly_causal_attention` from arrays that are 0 in padding."""
+    query, key, value = operands.query, operands.key, operands.value
+    bias, relative = operands.bias, operands.relative
     batch, length, heads, _ = query.shape
     rows, columns = jnp.arange(length), jnp.arange(key.shape[1])
     # One batched matrix product over [B, N] is twice as fast on a CPU as the einsum over "B S N H".
     query, key, value = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
-    seen = visible(layout, rows, columns)[:, None]
+    seen = visible(operands.layout, rows, columns)[:, None]
     of_bias = None if bias is None else bias_of_block(bias, rows, columns, batch=batch, heads=heads)
     buckets = None if relative is None else buckets_of_block(relative, rows, columns, batch=batch)[:, None]
     relative_key, relative_value = (None, None) if relative is None else (relative.key, relative.value)
-    logits = logits_of_block(query, key, scale=scale, bias=of_bias, relative_key=relative_key, buckets=buckets)
+    logits = logits_of_block(query, key, scale=operands.scale, bias=of_bias, relative_key=relative_key, buckets=buckets)
     logits = jnp.where(seen, logits, jnp.finfo(jnp.float32).min)
     largest = jax.lax.stop_gradient(logits.max(-1, keepdims=True, initial=jnp.finfo(jnp.float32).min))
     weights = jnp.where(seen, jnp.exp(logits - largest), 0)
@@ -45,5 +35,5 @@ def plain_attention(
     # The sum divides the mixed values, fewer than the weights. A row that sees nothing has the sum 0; dividing
     # by 1 there keeps its value and its gradient 0, never NaN.
     attended = attended / jnp.where(total > 0, total, 1)
-    attended = jnp.where(total > 0, attended, no_history[:, None])
+    attended = jnp.where(total > 0, attended, operands.no_history[:, None])
     return jnp.swapaxes(attended, 1, 2).astype(value.dtype)

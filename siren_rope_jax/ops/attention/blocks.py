@@ -1,40 +1,11 @@
 """What every implementation of attention reads for a block of queries and keys: who sees whom, bias, relation."""
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Float32, Int, Integer
+from jaxtyping import Array, Bool, Float, Float32, Int
 
+from siren_rope_jax.ops.attention.operands import Layout, RelativeEmbedding
 from siren_rope_jax.ops.bias import Bias
-
-
-class Layout(NamedTuple):
-    """Which sequence each slot belongs to, 0 for padding, and when it was; the keys' where they are another's."""
-
-    segment_ids: Int[Array, "B Q"]
-    times: Integer[Array, "B Q"] | None
-    key_segment_ids: Int[Array, "B S"] | None
-    key_times: Integer[Array, "B S"] | None
-
-    @property
-    def own(self) -> bool:
-        """Whether keys are of the queries' own slots, of which only those before are seen."""
-        return self.key_segment_ids is None
-
-    @property
-    def ids_of_keys(self) -> Int[Array, "B S"]:
-        """Segments of the keys."""
-        return self.segment_ids if self.key_segment_ids is None else self.key_segment_ids
-
-
-class RelativeEmbedding(NamedTuple):
-    """What a key and a value gain by their relation to the query, such as the interval between them."""
-
-    buckets: Callable[[Int[Array, " Q"], Int[Array, " K"]], Int[Array, "B Q K"]]  # of query slots and key slots
-    key: Float[Array, "T N H"]  # one vector for each of T buckets
-    value: Float[Array, "T N V"]
 
 
 def visible(layout: Layout, rows: Int[Array, " C"], columns: Int[Array, " K"]) -> Bool[Array, "B C K"]:

@@ -8,16 +8,14 @@ import jax.core
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int, Shaped
 
-from siren_rope_jax.ops.attention_terms import (
-    Layout,
-    RelativeEmbedding,
+from siren_rope_jax.ops.attention.blocks import (
     bias_of_block,
     buckets_of_block,
     logits_of_block,
     mixture_of_block,
     visible,
 )
-from siren_rope_jax.ops.bias import Bias
+from siren_rope_jax.ops.attention.operands import Layout, Operands
 
 _LOWEST = jnp.finfo(jnp.float32).min
 
@@ -48,18 +46,14 @@ class _Fixed(NamedTuple):
     closed_over: list[Shaped[Array, "..."]]  # by the bias and the buckets
 
 
-def chunked_attention(
-    query: Float[Array, "B Q N H"],
-    key: Float[Array, "B S M H"],
-    value: Float[Array, "B S M V"],
-    layout: Layout,
-    no_history: Float[Array, "N V"],
-    *,
-    scale: float,
-    bias: Bias | None,
-    relative: RelativeEmbedding | None,
-    chunk: int,
-) -> Float[Array, "B Q N V"]:
+def suits(operands: Operands, platform: str, kind: str) -> bool:
+    """Says whether rows are long enough for blocks to pay off."""
+    # On a CPU blocks that stay in its cache are faster soon; elsewhere their many steps only pay when memory is short.
+    long = 256 if platform == "cpu" else 1024
+    return operands.query.shape[1] * operands.key.shape[1] >= long**2
+
+
+def chunked_attention(operands: Operands) -> Float[Array, "B Q N V"]:
     """Computes `strictly_causal_attention` from arrays that are 0 in padding; has no forward-mode derivative.
 
     A chunk of queries meets one chunk of keys after the other and keeps the largest logit, the sum of the weights and
@@ -67,8 +61,10 @@ def chunked_attention(
 
     Source: Milakov, Gimelshein 2018 (online softmax); Dao et al. 2022 (FlashAttention), algorithms 1 and 4.
     """
+    query, key, value, layout = operands.query, operands.key, operands.value, operands.layout
+    bias, relative = operands.bias, operands.relative
     (batch, length, heads, _), keys = query.shape, key.shape[1]
-    rows_each, columns_each = min(chunk, length), min(chunk, keys)
+    rows_each, columns_each = min(operands.chunk, length), min(operands.chunk, keys)
 
     def terms(rows: Int[Array, " I"], columns: Int[Array, " J"]) -> tuple[Array | None, Array | None]:
         rows, columns = jnp.minimum(rows, length - 1), jnp.minimum(columns, keys - 1)
@@ -81,7 +77,7 @@ def chunked_attention(
     def logits_of(query: Array, key: Array, learned: _Learned, fixed: _Fixed, i: Array, j: Array) -> tuple[Array, Any]:
         of_bias, buckets = terms_of(learned.closed_over, fixed.closed_over, *slots(i, j))
         tables = {"relative_key": learned.relative_key, "buckets": buckets}
-        return logits_of_block(query, key, scale=scale, bias=of_bias, **tables), buckets
+        return logits_of_block(query, key, scale=operands.scale, bias=of_bias, **tables), buckets
 
     def mixture_of(weights: Array, value: Array, learned: _Learned, buckets: Array | None) -> Array:
         return mixture_of_block(weights, value, relative_value=learned.relative_value, buckets=buckets)
@@ -177,7 +173,7 @@ def chunked_attention(
     )
     fixed = _Fixed(layout, *_ranges(layout, rows_each, columns_each), others)
     mixture, log_total = attend(inputs, fixed)
-    attended = jnp.where(log_total < jnp.inf, mixture, no_history[:, None])
+    attended = jnp.where(log_total < jnp.inf, mixture, operands.no_history[:, None])
     attended = jnp.transpose(attended, (1, 0, 3, 2, 4)).reshape(batch, -1, heads, value.shape[-1])
     return attended[:, :length].astype(value.dtype)
 

@@ -1,22 +1,16 @@
 """Strictly causal attention over packed segments, within one sequence or from requests to a history."""
 
 import math
-from typing import Literal, get_args
+from typing import get_args
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Integer
 
-from siren_rope_jax.ops.attention_chunked import chunked_attention
-from siren_rope_jax.ops.attention_cudnn import cudnn_attention
-from siren_rope_jax.ops.attention_plain import plain_attention
-from siren_rope_jax.ops.attention_splash import LANES, splash_attention
-from siren_rope_jax.ops.attention_terms import Layout, RelativeEmbedding
+from siren_rope_jax.ops.attention.implementations import Implementation, attend
+from siren_rope_jax.ops.attention.operands import Layout, Operands, RelativeEmbedding
 from siren_rope_jax.ops.bias import Bias
 from siren_rope_jax.ops.integers import device_integers
-from siren_rope_jax.ops.target import target_device
-
-Implementation = Literal["auto", "plain", "chunked", "cudnn", "splash"]
 
 
 def strictly_causal_attention(
@@ -95,61 +89,19 @@ def strictly_causal_attention(
         scale = 1 / math.sqrt(query.shape[-1])
     elif isinstance(scale, np.generic):
         scale = float(scale)  # a float64 of NumPy's would make the logits float64 under x64
-    extras = {"bias": bias, "relative": relative, "key_segment_ids": key_segment_ids}
-    extra = [name for name, x in extras.items() if x is not None]
-    unordered = times is not None and not times_ascend
-    if implementation == "auto":
-        implementation = _best(query, key, value, extra, unordered)
-    elif refusal := _refusal(implementation, query, key, value, extra, unordered):
-        raise ValueError(refusal)
-    if not query.size or not key.size or not value.size:
-        implementation = "plain"  # there is nothing to attend from or to
-    layout = Layout(segment_ids, times, key_segment_ids, key_times)
-    # Weights of 0 would not keep a NaN in padding from spreading, forwards or backwards.
-    query = jnp.where(segment_ids[..., None, None] != 0, query, 0)
-    key, value = (jnp.where(layout.ids_of_keys[..., None, None] != 0, x, 0) for x in (key, value))
-    given = {"query": query, "key": key, "value": value, "layout": layout, "no_history": no_history, "scale": scale}
-    match implementation:
-        case "plain":
-            return plain_attention(**given, bias=bias, relative=relative)
-        case "chunked":
-            return chunked_attention(**given, bias=bias, relative=relative, chunk=chunk)
-        case "cudnn":
-            return cudnn_attention(**given)
-    return splash_attention(**given)
-
-
-def _best(query: Array, key: Array, value: Array, extra: list[str], unordered: bool) -> Implementation:
-    """The device's kernel where it serves; rows shorter than a kernel's lanes would be mostly padding."""
-    platform, kind = target_device()
-    kernel: Implementation = "splash" if platform == "tpu" and query.shape[1] >= LANES else "plain"
-    if platform == "gpu" and "NVIDIA" in kind:
-        kernel = "cudnn"
-    if kernel != "plain" and not _refusal(kernel, query, key, value, extra, unordered):
-        return kernel
-    # On a CPU blocks that stay in its cache are faster soon; elsewhere their many steps only pay when memory is short.
-    long = 256 if platform == "cpu" else 1024
-    return "chunked" if query.shape[1] * key.shape[1] >= long**2 else "plain"
-
-
-def _refusal(
-    implementation: Implementation, query: Array, key: Array, value: Array, extra: list[str], unordered: bool
-) -> str | None:
-    """Why a kernel cannot serve the arguments."""
-    types = sorted({str(x.dtype) for x in (query, key, value)})
-    widths = query.shape[3], value.shape[3]
-    match implementation:
-        case "cudnn" | "splash" if extra:
-            return f"implementation {implementation} takes no bias, relative or key_segment_ids, but got {extra}"
-        case "cudnn" if types not in (["bfloat16"], ["float16"]):
-            return f"implementation cudnn needs queries, keys and values of one 16-bit type, but they are {types}"
-        case "cudnn" if widths[0] != widths[1] or widths[0] % 8 or widths[0] > 128:
-            return f"implementation cudnn needs heads of one width, a multiple of 8 up to 128, but they have {widths}"
-        case "splash" if types not in (["bfloat16"], ["float32"]):
-            return f"implementation splash needs all float32 or all bfloat16, but queries, keys and values are {types}"
-        case "splash" if unordered:
-            return "implementation splash needs times_ascend with times, but it is False"
-    return None
+    operands = Operands(
+        query=query,
+        key=key,
+        value=value,
+        layout=Layout(segment_ids, times, key_segment_ids, key_times),
+        no_history=no_history,
+        scale=scale,
+        bias=bias,
+        relative=relative,
+        chunk=chunk,
+        times_ascend=times_ascend,
+    )
+    return attend(operands, implementation)
 
 
 def _check_arrays(

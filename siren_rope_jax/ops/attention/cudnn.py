@@ -1,0 +1,52 @@
+"""Attention by cuDNN's fused kernel, for 16-bit numbers on NVIDIA GPUs."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from siren_rope_jax.ops.attention.blocks import visible
+from siren_rope_jax.ops.attention.operands import Operands
+
+_KERNEL = "cudnn"
+
+
+def suits(operands: Operands, platform: str, kind: str) -> bool:
+    """Says whether the device is an NVIDIA GPU."""
+    return platform == "gpu" and "NVIDIA" in kind
+
+
+def refusal(operands: Operands) -> str | None:
+    """Says why the kernel cannot serve the operands."""
+    widths = operands.query.shape[3], operands.value.shape[3]
+    if operands.extras:
+        return f"implementation cudnn takes no bias, relative or key_segment_ids, but got {operands.extras}"
+    if operands.types not in (["bfloat16"], ["float16"]):
+        return f"implementation cudnn needs queries, keys and values of one 16-bit type, but they are {operands.types}"
+    if widths[0] != widths[1] or widths[0] % 8 or widths[0] > 128:
+        return f"implementation cudnn needs heads of one width, a multiple of 8 up to 128, but they have {widths}"
+    return None
+
+
+def cudnn_attention(operands: Operands) -> Float[Array, "B S N H"]:
+    """Computes `strictly_causal_attention` from arrays that are 0 in padding.
+
+    Every query asks in the slot before its own, which makes plain causality strict: the kernel skips what lies above
+    the diagonal. Segments and times are one mask for all heads, [B, 1, S, S] numbers of 16 bits.
+    """
+    length, value_type = operands.query.shape[1], operands.value.dtype
+    odd = ((0, 0), (0, length % 2))  # cuDNN has no gradient for odd lengths
+    layout = jax.tree.map(lambda x: jnp.pad(x, odd), operands.layout)
+    query, key, value = (jnp.pad(x, (*odd, (0, 0), (0, 0))) for x in (operands.query, operands.key, operands.value))
+    slots = jnp.arange(query.shape[1])
+    seen = visible(layout, jnp.roll(slots, -1), slots)
+    some = seen.any(axis=-1, keepdims=True)
+    attended = jax.nn.dot_product_attention(
+        jnp.roll(query, -1, axis=1),
+        key,
+        value,
+        mask=(seen | ~some)[:, None],  # a query that sees nothing may see anything: it is not used, and never NaN
+        scale=operands.scale,
+        is_causal=True,
+        implementation=_KERNEL,
+    )
+    return jnp.roll(jnp.where(some[..., None], attended, operands.no_history), 1, axis=1)[:, :length].astype(value_type)

@@ -1,0 +1,45 @@
+"""The table of implementations, each of which serves what it is given or says why not, and the choice among them."""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+from jaxtyping import Array, Float
+
+from siren_rope_jax.ops.attention import chunked, cudnn, plain, splash
+from siren_rope_jax.ops.attention.operands import Operands
+from siren_rope_jax.ops.target import target_device
+
+Implementation = Literal["auto", "plain", "chunked", "cudnn", "splash"]
+
+
+class _Entry(NamedTuple):
+    attend: Callable[[Operands], Float[Array, "B Q N V"]]
+    refusal: Callable[[Operands], str | None]  # why it cannot serve the operands, in one sentence
+    suits: Callable[[Operands, str, str], bool]  # whether it is fast for them on a platform and kind of device
+
+
+IMPLEMENTATIONS = {  # in the order in which "auto" tries them
+    "splash": _Entry(splash.splash_attention, splash.refusal, splash.suits),
+    "cudnn": _Entry(cudnn.cudnn_attention, cudnn.refusal, cudnn.suits),
+    "chunked": _Entry(chunked.chunked_attention, lambda operands: None, chunked.suits),
+    "plain": _Entry(plain.plain_attention, lambda operands: None, lambda *_: True),
+}
+
+
+def attend(operands: Operands, implementation: Implementation) -> Float[Array, "B Q N V"]:
+    """Computes attention by the implementation named, or by the first that suits the device and can serve.
+
+    Raises:
+      ValueError: if the one that is named cannot serve the operands.
+    """
+    if implementation == "auto":
+        device = target_device()
+        suitable = (entry for entry in IMPLEMENTATIONS.values() if entry.suits(operands, *device))
+        chosen = next(entry for entry in suitable if not entry.refusal(operands))
+    else:
+        chosen = IMPLEMENTATIONS[implementation]
+    if refusal := chosen.refusal(operands):
+        raise ValueError(refusal)
+    if not operands.query.size or not operands.key.size or not operands.value.size:
+        chosen = IMPLEMENTATIONS["plain"]  # there is nothing to attend from or to
+    return chosen.attend(operands.without_padding())
