@@ -36,9 +36,9 @@ from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.nn.rotary import RotaryConfig, SirenSettings
 from siren_rope_jax.report.tables import make_console
 from siren_rope_jax.train.config import TrainConfig
+from siren_rope_jax.train.durable import write_json
 from siren_rope_jax.train.loop import train
 from siren_rope_jax.train.optimizer import OptimizerConfig
-from siren_rope_jax.train.run_folder import write_json
 
 Source = Literal["deskdrop", "kuairand-pure"]
 Rotation = Literal["ordinal", "siren"]

@@ -1,8 +1,9 @@
-"""Checks of a configuration: numbers against intervals written as in mathematics, and settings that nothing reads."""
+"""Checks of settings: numbers against intervals, settings that nothing reads, and which may change in a run."""
 
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+import typing
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 SEEDS = "[0, 4294967295]"  # what a PRNG key and grain take alike
 
@@ -55,3 +56,37 @@ def _changed(value: Any, default: Any, path: str) -> Iterator[tuple[str, Any, An
             yield from _changed(getattr(value, field.name), getattr(default, field.name), f"{path}.{field.name}")
     elif value != default:
         yield path, value, default
+
+
+Drift = Literal["refused", "allowed", "free"]
+
+
+def drifts(
+    default: Any = dataclasses.MISSING, *, default_factory: Any = dataclasses.MISSING, freely: bool = False
+) -> Any:
+    """Makes a field, or a group of settings, that a run may go on with another value of; without it, a run may not.
+
+    Args:
+      default: as of `dataclasses.field`.
+      default_factory: likewise.
+      freely: no matter what the user says; for settings that the result does not depend on. Else on the user's word
+        (`--allow-drift`), for those of the training, which no checkpoint depends on.
+    """
+    metadata: dict[str, Drift] = {"drift": "free" if freely else "allowed"}
+    return dataclasses.field(default=default, default_factory=default_factory, metadata=metadata)
+
+
+def drift_of(settings: Any, path: Sequence[str]) -> Drift:
+    """Says whether a run may go on with another value of a setting: a mark holds for all settings below it.
+
+    Args:
+      settings: a dataclass, of dataclasses.
+      path: names of the fields that lead to the setting; one that does not exist is refused.
+    """
+    if not path or not dataclasses.is_dataclass(settings):
+        return "refused"
+    name, *below = path
+    fields = {field.name: field for field in dataclasses.fields(settings)}
+    if name not in fields:
+        return "refused"
+    return fields[name].metadata.get("drift") or drift_of(typing.get_type_hints(settings)[name], below)

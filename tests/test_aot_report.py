@@ -19,7 +19,8 @@ from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.inputs import fit_inputs
-from siren_rope_jax.train.run_folder import lock_run, open_run
+from siren_rope_jax.train.run_folder import open_run
+from siren_rope_jax.train.run_lock import lock_run
 from siren_rope_jax.train.session import compile_run, input_spec
 from siren_rope_jax.train.sharding import MeshConfig
 from tpu import aot_compile

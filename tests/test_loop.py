@@ -31,7 +31,7 @@ from siren_rope_jax.train.member import NonFiniteError
 from siren_rope_jax.train.optimizer import OptimizerConfig
 from siren_rope_jax.train.predict import steering_events
 from siren_rope_jax.train.retention import CheckpointConfig
-from siren_rope_jax.train.run_folder import lock_run
+from siren_rope_jax.train.run_lock import lock_run
 from siren_rope_jax.train.session import load, load_session
 from siren_rope_jax.train.sharding import MeshConfig
 

@@ -10,10 +10,12 @@ from small_logs import encode, small_log
 from siren_rope_jax.data.encode import InputConfig
 from siren_rope_jax.data.schema import InputError
 from siren_rope_jax.nn.config import ModelConfig
+from siren_rope_jax.settings import drift_of
 from siren_rope_jax.train import processes, run_folder
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.optimizer import OptimizerConfig
-from siren_rope_jax.train.run_folder import lock_run, open_run, read_run
+from siren_rope_jax.train.run_folder import open_run, read_run
+from siren_rope_jax.train.run_lock import lock_run
 from siren_rope_jax.train.sharding import MeshConfig
 
 CONFIG = TrainConfig(steps=4, optimizer=OptimizerConfig(learning_rate=3e-3))
@@ -65,6 +67,37 @@ def test_settings_that_make_another_model_are_refused_even_where_drift_is_allowe
     with pytest.raises(InputError, match=f"another model or other data, which differs in {name} "):
         opened(dataclasses.replace(CONFIG, **changed), allow_drift=True)
     assert (tmp_path / "run" / "config.json").read_bytes() == before
+
+
+def leaves(settings, path=()):
+    """Paths of all settings that hold a value."""
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        below = leaves(value, (*path, field.name)) if dataclasses.is_dataclass(value) else [(*path, field.name)]
+        yield from below
+
+
+FREE = """
+    mesh.data mesh.model mesh.slices mesh.fsdp mesh.shard_tables
+    checkpoints.seconds checkpoints.latest checkpoints.every
+"""
+ALLOWED = """
+    epochs steps evaluations patience validation_events task_weights batches.row_length batches.batch_size
+    model.dropout model.id_dropout model.context_dropout model.attention model.dtype
+    optimizer.learning_rate optimizer.angle_rate optimizer.table_rate optimizer.context_rate optimizer.warmup
+    optimizer.final optimizer.weight_decay optimizer.clip_norm optimizer.b1 optimizer.b2 optimizer.average_decay
+"""
+
+
+def test_a_run_goes_on_with_other_settings_of_its_training_alone():
+    every = {".".join(path): drift_of(TrainConfig, path) for path in leaves(TrainConfig())}
+    expected = dict.fromkeys(every, "refused") | dict.fromkeys(FREE.split(), "free")
+    assert every == expected | dict.fromkeys(ALLOWED.split(), "allowed")
+    assert {"seed", "batches.window", "model.width", "model.rotary.kind", "inputs.item_buckets"} <= every.keys()
+
+
+def test_a_setting_of_another_version_is_refused():
+    assert drift_of(TrainConfig, ["model", "unheard_of"]) == drift_of(TrainConfig, ["seed", "below"]) == "refused"
 
 
 def test_dropout_may_be_changed_on_the_way(opened):

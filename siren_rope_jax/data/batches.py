@@ -10,6 +10,7 @@ from jaxtyping import Bool, Int32, Int64, Integer
 from siren_rope_jax.batch import Batch, Events
 from siren_rope_jax.data.encode import Encoded
 from siren_rope_jax.data.windows import Windows, first_of_second, plan_windows
+from siren_rope_jax.settings import drifts
 
 PADDING = -1
 MOST_ROWS = 32  # of a step, if not given
@@ -21,9 +22,9 @@ class BatchConfig:
 
     window: int = 64
     """An event sees at most one less of its user's earlier events, those of its own second aside; even."""
-    row_length: int = 128
+    row_length: int = drifts(128)
     """Slots of a row, into which whole windows are packed."""
-    batch_size: int | None = None
+    batch_size: int | None = drifts(None)
     """Rows of a step, over all processes; `train` chooses by the size of the log if not given."""
 
     def __post_init__(self) -> None:

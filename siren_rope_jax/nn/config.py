@@ -6,7 +6,7 @@ from typing import Literal
 from siren_rope_jax.nn.bias import BiasConfig
 from siren_rope_jax.nn.rotary import RotaryConfig
 from siren_rope_jax.ops.attention import Implementation
-from siren_rope_jax.settings import check_settings
+from siren_rope_jax.settings import check_settings, drifts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,13 +29,13 @@ class ModelConfig:
     """Hidden widths of the network that predicts the tasks (the authors: 512 and 256)."""
     feed_forward: float = 4.0
     """Feed-forward width as a multiple of the model's."""
-    dropout: float = 0.1
+    dropout: float = drifts(0.1)
     """Dropout of residual branches and of the head's input."""
-    id_dropout: float = 0.1
+    id_dropout: float = drifts(0.1)
     """Probability with which training hides an id."""
     attention_scale: float | None = None
     """Factor of the attention logits; 1/sqrt(head width) if not given (the authors: 0.025)."""
-    attention: Implementation = "auto"
+    attention: Implementation = drifts("auto")
     """How attention is computed: all logits at once, a block of them at a time (memory linear in the length), a kernel
     for NVIDIA GPUs or TPUs, or what suits the device, the length and the other settings."""
     residual_scale: float = 1.0
@@ -44,7 +44,7 @@ class ModelConfig:
     """Lets what the head is told directly (history counters, features, calendar) act on the logits beside it too."""
     context_widths: tuple[int, ...] = (256, 128)
     """Hidden widths of the skip's network; () leaves the skip linear."""
-    context_dropout: float | None = None
+    context_dropout: float | None = drifts(None)
     """Dropout of that network's inputs, of which most say little; as the size of the log asks if not given."""
     head_features: bool = True
     """Tells the head the dense columns of the event that is scored, and its id columns of few values (16, the item's
@@ -57,7 +57,7 @@ class ModelConfig:
     attention alone, or as tokens between the events, [e1, a1, e2, a2, ...], without it (the paper)."""
     hide_ties: bool = True
     """Keeps events of one user that carry the same second from seeing each other; else they see outcomes too early."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16"] = drifts("float32")
     """Type of the activations; angles, softmax, logits and parameters stay float32."""
     encodings: tuple[Literal["calendar", "time2vec", "sinusoidal", "learned"], ...] = ()
     """What is told in the embedding, with any rotation: time features (the paper's second baseline) or Time2Vec as

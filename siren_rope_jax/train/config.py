@@ -5,7 +5,7 @@ import dataclasses
 from siren_rope_jax.data.batches import BatchConfig
 from siren_rope_jax.data.encode import InputConfig
 from siren_rope_jax.nn.config import ModelConfig
-from siren_rope_jax.settings import SEEDS, check_settings
+from siren_rope_jax.settings import SEEDS, check_settings, drifts
 from siren_rope_jax.train.optimizer import OptimizerConfig
 from siren_rope_jax.train.retention import CheckpointConfig
 from siren_rope_jax.train.sharding import MeshConfig
@@ -17,17 +17,17 @@ class TrainConfig:
 
     seed: int = 0
     """Initialisation, order of the batches and dropout all derive from it."""
-    epochs: float | None = None
+    epochs: float | None = drifts(None)
     """Passes over the training events; the size of the log decides if neither these nor steps are given."""
-    steps: int | None = None
+    steps: int | None = drifts(None)
     """Steps to train for, instead of epochs."""
-    evaluations: int = 20
+    evaluations: int = drifts(20)
     """Validations during training, evenly spread; the best by mean NE is kept."""
-    patience: int | None = 5
+    patience: int | None = drifts(5)
     """Validations after the warmup, in a row, without a better mean NE after which training stops; never, if None."""
-    validation_events: int = 20_000
+    validation_events: int = drifts(20_000)
     """Events that each of them takes, of users drawn from the validation period; evaluation takes all."""
-    task_weights: tuple[float, ...] = ()
+    task_weights: tuple[float, ...] = drifts(())
     """Weight of each task's loss, in the order of the log's tasks; all 1 if not given."""
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     """The recommender."""
@@ -35,11 +35,11 @@ class TrainConfig:
     """Encoding of ids, numbers and counters."""
     batches: BatchConfig = dataclasses.field(default_factory=BatchConfig)
     """Windows and packed rows."""
-    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    optimizer: OptimizerConfig = drifts(default_factory=OptimizerConfig)
     """AdamW and its schedule."""
-    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    mesh: MeshConfig = drifts(default_factory=MeshConfig, freely=True)
     """Devices; the result does not depend on them."""
-    checkpoints: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    checkpoints: CheckpointConfig = drifts(default_factory=CheckpointConfig, freely=True)
     """When checkpoints are written, beside those of the validations, and which are kept."""
 
     def __post_init__(self) -> None:

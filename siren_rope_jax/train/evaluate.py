@@ -14,7 +14,7 @@ from siren_rope_jax.data.event_log import EventLog
 from siren_rope_jax.train.durable import write_json
 from siren_rope_jax.train.predict import PERIODS, metrics_of, write_predictions
 from siren_rope_jax.train.processes import decided_by_first
-from siren_rope_jax.train.run_folder import check_data, check_history
+from siren_rope_jax.train.run_data import check_data, check_history
 from siren_rope_jax.train.session import Session, load_session
 
 

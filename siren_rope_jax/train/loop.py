@@ -27,7 +27,8 @@ from siren_rope_jax.train.member import Member, latest
 from siren_rope_jax.train.optimizer import make_schedule
 from siren_rope_jax.train.outlook import outlook
 from siren_rope_jax.train.processes import ProcessLostError, check_all_same
-from siren_rope_jax.train.run_folder import lock_run, open_run
+from siren_rope_jax.train.run_folder import open_run
+from siren_rope_jax.train.run_lock import lock_run
 from siren_rope_jax.train.session import make_session
 from siren_rope_jax.train.sharding import make_layout
 

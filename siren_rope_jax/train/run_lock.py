@@ -1,0 +1,40 @@
+"""The lock of a run's folder: one job at a time trains in it."""
+
+import contextlib
+import fcntl
+from collections.abc import Iterator
+from pathlib import Path
+
+from siren_rope_jax.data.schema import InputError
+from siren_rope_jax.train.processes import decided_by_first
+
+
+@contextlib.contextmanager
+def lock_run(run: Path) -> Iterator[None]:
+    """Makes the folder, if need be, and keeps other jobs from it; the lock goes with process 0, however it ends.
+
+    Raises:
+      InputError: if another job holds it, or the folder holds something that is not of a run.
+    """
+    with contextlib.ExitStack() as stack:
+        decided_by_first(lambda: stack.enter_context(_locked(run)))
+        yield
+
+
+@contextlib.contextmanager
+def _locked(run: Path) -> Iterator[None]:
+    # What a process leaves that dies while it makes the folder is no reason to refuse it.
+    ours = {"lock", "lost+found", "encoder.npz", "environment.json", "environment.json.tmp", "config.json.tmp"}
+    foreign = run.exists() and (not run.is_dir() or {path.name for path in run.iterdir()} - ours)
+    if foreign and not (run / "config.json").exists():
+        raise InputError(f"{run} must be a new folder or that of an earlier run, but holds something else")
+    if "[" in str(run.absolute()):
+        # orbax takes the path for a pattern when it joins the parts of a checkpoint, finds none, and says nothing.
+        raise InputError(f"{run.absolute()} must be a path without [, or its checkpoints would hold no parameters")
+    run.mkdir(parents=True, exist_ok=True)
+    with open(run / "lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{run} is being trained by another process: wait for it, or give another --out") from None
+        yield

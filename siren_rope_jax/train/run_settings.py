@@ -1,0 +1,43 @@
+"""What a run was made from, read back from its `config.json`."""
+
+import dataclasses
+import json
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from siren_rope_jax import __version__
+from siren_rope_jax.data.schema import InputError
+
+
+def read_described(run: Path) -> dict[str, Any]:
+    """Reads `config.json`: the run's settings, its log and what was read of it, unchecked but for their presence.
+
+    Raises:
+      InputError: if the file is damaged or of an earlier version.
+    """
+    try:
+        described = json.loads((run / "config.json").read_text())
+        if not isinstance(described, dict) or not {"config", "log", "data"} <= described.keys():
+            raise ValueError("it lacks a part")
+    except ValueError as error:  # of JSON and of UTF-8 too
+        raise InputError(f"{run / 'config.json'} is damaged: {error}") from None
+    if "rows" not in described["data"]:
+        raise InputError(f"{run} must be a run of siren-rope {__version__}, but is of an earlier version: train anew")
+    return described
+
+
+def from_dict(cls: type, mapping: Mapping[str, Any]) -> Any:
+    """Rebuilds a nested dataclass of tuples and plain values from its `dataclasses.asdict`, through JSON too."""
+    types = typing.get_type_hints(cls)
+
+    def convert(kind: Any, value: Any) -> Any:
+        if dataclasses.is_dataclass(kind):
+            return from_dict(typing.cast(type, kind), value)
+        return tuple(value) if isinstance(value, list) else value
+
+    unknown = sorted(set(mapping) - set(types))
+    if unknown:
+        raise ValueError(f"{cls.__name__} has no setting {', '.join(unknown)} in this version")
+    return cls(**{name: convert(types[name], value) for name, value in mapping.items()})
