@@ -25,7 +25,7 @@ from pathlib import Path
 
 import tyro
 
-from siren_rope_jax.data.schema import InputError
+from siren_rope_jax.errors import InputError
 from siren_rope_jax.report.tables import audit_table, make_console
 from siren_rope_jax.train.audit import audit, read_subject
 from siren_rope_jax.train.durable import write_json

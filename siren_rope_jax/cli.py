@@ -10,14 +10,11 @@ from typing import NoReturn
 import jax
 import tyro
 
-from siren_rope_jax.commands import COMMANDS, LeakError
-from siren_rope_jax.data.schema import InputError
+from siren_rope_jax.commands import COMMANDS
+from siren_rope_jax.errors import SirenRopeError
 from siren_rope_jax.report.tables import (
     make_console,
 )
-from siren_rope_jax.train.interrupt import Interrupted
-from siren_rope_jax.train.member import NonFiniteError
-from siren_rope_jax.train.processes import ProcessLostError
 
 _TUNABLES = "GLIBC_TUNABLES"
 _LAST_SECONDS = 3
@@ -60,18 +57,12 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(str(error), 2)
     try:
         command(make_console())
-    except (InputError, FileExistsError) as error:
+    except SirenRopeError as error:
+        _fail(str(error), error.exit_code)
+    except FileExistsError as error:
         _fail(str(error), 2)
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror or error}", 2)
-    except NonFiniteError as error:
-        _fail(str(error), 3)
-    except LeakError as error:
-        _fail(str(error), 4)
-    except ProcessLostError as error:
-        _fail(str(error), 75)
-    except Interrupted as error:
-        _fail(str(error), 128 + error.signal)
     except Exception:
         if not jax.distributed.is_initialized():
             raise

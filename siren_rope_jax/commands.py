@@ -12,9 +12,10 @@ from rich.console import Console
 
 from siren_rope_jax.data.encode import InputConfig
 from siren_rope_jax.data.event_log import EventLog, read_event_log
-from siren_rope_jax.data.schema import EventLogSpec, InputError
+from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
 from siren_rope_jax.data.sources import prepare_deskdrop, prepare_kuairand_pure
+from siren_rope_jax.errors import InputError, Interrupted, LeakError
 from siren_rope_jax.report.tables import (
     audit_table,
     checkpoints_table,
@@ -29,15 +30,10 @@ from siren_rope_jax.train.checkpoint_list import list_checkpoints
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.durable import write_json
 from siren_rope_jax.train.evaluate import evaluate, score
-from siren_rope_jax.train.interrupt import Interrupted
 from siren_rope_jax.train.loop import train, train_seeds
 from siren_rope_jax.train.processes import ProcessConfig, join
 from siren_rope_jax.train.run_folder import read_run
 from siren_rope_jax.train.scores import check_scores_file, write_scores
-
-
-class LeakError(RuntimeError):
-    """An audit found a leak."""
 
 
 @dataclasses.dataclass(frozen=True)

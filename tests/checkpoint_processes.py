@@ -9,7 +9,7 @@ from checkpoint_state import state_of
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from siren_rope_jax.data.schema import InputError
+from siren_rope_jax.errors import InputError
 from siren_rope_jax.train import checkpoint
 from siren_rope_jax.train.checkpoint import Checkpoints
 from siren_rope_jax.train.processes import ProcessConfig, join

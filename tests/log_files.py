@@ -6,7 +6,8 @@ import polars as pl
 import pytest
 
 from siren_rope_jax.data.event_log import EventLog, read_event_log
-from siren_rope_jax.data.schema import EventLogSpec, InputError
+from siren_rope_jax.data.schema import EventLogSpec
+from siren_rope_jax.errors import InputError
 
 START = 1_650_000_000  # 2022-04-15 05:20:00 UTC
 

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from one_sentence import raises_one_sentence
 
 from siren_rope_jax.cli import main
-from siren_rope_jax.data.schema import InputError
+from siren_rope_jax.errors import InputError
 from siren_rope_jax.train import checkpoint
 from siren_rope_jax.train.checkpoint import Checkpoints
 from siren_rope_jax.train.checkpoint_list import list_checkpoints

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from siren_rope_jax.data.event_log import EventLog, read_event_log
-from siren_rope_jax.data.schema import EventLogSpec, InputError
+from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.data.stable_hash import stable_hash
+from siren_rope_jax.errors import InputError
 
 START = 1_650_000_000  # 2022-04-15 05:20:00 UTC
 SLICE = Path(__file__).parents[1] / ".." / "shared" / "data" / "kuairand_pure_slice" / "data"

@@ -55,6 +55,7 @@ def test_ops_need_nothing_but_jax_numpy_and_jaxtyping():
 
 # Lowest first; those on one floor do not know each other. interop is the nn of the authors' weights.
 FLOORS = [
+    {"errors"},
     {"ops", "settings", "batch"},
     {"nn", "data"},
     {"train", "interop"},

@@ -18,16 +18,15 @@ from rich.console import Console
 from siren_rope_jax.data.batches import BatchConfig
 from siren_rope_jax.data.encode import InputConfig
 from siren_rope_jax.data.event_log import VALIDATION, read_event_log
-from siren_rope_jax.data.schema import EventLogSpec, InputError
+from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
+from siren_rope_jax.errors import InputError, Interrupted, NonFiniteError
 from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.nn.rotary import RotaryConfig, SirenSettings
 from siren_rope_jax.train.checkpoint_list import list_checkpoints
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.evaluate import evaluate
-from siren_rope_jax.train.interrupt import Interrupted
 from siren_rope_jax.train.loop import train
-from siren_rope_jax.train.member import NonFiniteError
 from siren_rope_jax.train.optimizer import OptimizerConfig
 from siren_rope_jax.train.predict import steering_events
 from siren_rope_jax.train.retention import CheckpointConfig

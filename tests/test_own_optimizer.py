@@ -12,7 +12,7 @@ from small_logs import small_log, small_rotary
 
 from siren_rope_jax.data.batches import BatchConfig
 from siren_rope_jax.data.encode import InputConfig
-from siren_rope_jax.data.schema import InputError
+from siren_rope_jax.errors import InputError
 from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.evaluate import evaluate

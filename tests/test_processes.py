@@ -9,8 +9,9 @@ import pytest
 from one_sentence import raises_one_sentence
 from sharded_training import environment, free_port
 
+from siren_rope_jax.errors import ProcessLostError
 from siren_rope_jax.train import processes
-from siren_rope_jax.train.processes import ProcessConfig, ProcessLostError, decided_by_first, greatest, join
+from siren_rope_jax.train.processes import ProcessConfig, decided_by_first, greatest, join
 
 NAMES = ("MEGASCALE_NUM_SLICES", "TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES", "OMPI_COMM_WORLD_SIZE")
 SLURM = {"SLURM_STEP_NODELIST": "node[1-2]", "SLURM_PROCID": "0", "SLURM_NTASKS": "8"}
@@ -125,7 +126,6 @@ def test_alone_the_first_process_decides_for_itself():
 
 PROGRAM = """
 import json, sys, jax
-from siren_rope_jax.data.toml_section import InputError
 from siren_rope_jax.train.processes import ProcessConfig, check_all_same, decided_by_first, greatest, join
 index = int(sys.argv[2])
 join(ProcessConfig(sys.argv[1], 3, index))

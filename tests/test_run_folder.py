@@ -8,7 +8,7 @@ import pytest
 from small_logs import encode, small_log
 
 from siren_rope_jax.data.encode import InputConfig
-from siren_rope_jax.data.schema import InputError
+from siren_rope_jax.errors import InputError
 from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.settings import drift_of
 from siren_rope_jax.train import processes, run_folder

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from siren_rope_jax.data.schema import EventLogSpec, InputError, SideTable, Signal, Split
+from siren_rope_jax.data.schema import EventLogSpec, SideTable, Signal, Split
+from siren_rope_jax.errors import InputError
 
 # The example of the README and of issue 2, with our extensions at the end of [tasks].
 EXAMPLE = """

@@ -16,10 +16,9 @@ from small_logs import INPUTS, small_config, small_log, small_rotary
 from siren_rope_jax.cli import main
 from siren_rope_jax.data.batches import BatchConfig
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
-from siren_rope_jax.data.toml_section import InputError
+from siren_rope_jax.errors import InputError, Interrupted
 from siren_rope_jax.report.tables import seeds_table
 from siren_rope_jax.train.config import TrainConfig
-from siren_rope_jax.train.interrupt import Interrupted
 from siren_rope_jax.train.loop import train, train_seeds
 from siren_rope_jax.train.optimizer import OptimizerConfig
 from siren_rope_jax.train.retention import CheckpointConfig

@@ -13,7 +13,7 @@ import pytest
 from siren_rope_jax.data.event_log import read_event_log
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.data.sources import prepare_deskdrop, prepare_kuairand_pure
-from siren_rope_jax.data.toml_section import InputError
+from siren_rope_jax.errors import InputError
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 DESKDROP_COLUMNS = [

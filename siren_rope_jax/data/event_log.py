@@ -17,7 +17,7 @@ from siren_rope_jax.data.precision import coarse_note, midnight_note
 from siren_rope_jax.data.schema import EventLogSpec, SideTable, Signal
 from siren_rope_jax.data.side_table import SideFeatures, read_side_table
 from siren_rope_jax.data.stable_hash import stable_hash
-from siren_rope_jax.data.toml_section import InputError
+from siren_rope_jax.errors import InputError
 from siren_rope_jax.ops.calendar import split_unix_time
 
 TRAIN, VALIDATION, TEST, NEW = range(4)

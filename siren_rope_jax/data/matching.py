@@ -4,8 +4,8 @@ import numpy as np
 import polars as pl
 from jaxtyping import Int64
 
-from siren_rope_jax.data.toml_section import InputError
 from siren_rope_jax.data.whole_numbers import as_whole_numbers
+from siren_rope_jax.errors import InputError
 
 _SPELLING = 'without leading zeros, a final ".0" and spaces around'
 _EXAMPLES = 2

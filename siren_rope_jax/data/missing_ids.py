@@ -4,7 +4,7 @@ from pathlib import Path
 
 import polars as pl
 
-from siren_rope_jax.data.toml_section import InputError
+from siren_rope_jax.errors import InputError
 
 _IDS = ("user", "item")
 

@@ -7,7 +7,7 @@ import polars as pl
 from jaxtyping import Int32, Int64
 
 from siren_rope_jax.data.read_table import Rule, Table
-from siren_rope_jax.data.toml_section import InputError
+from siren_rope_jax.errors import InputError
 
 # A point or a plus sign, as every program prints it: neither is in a hexadecimal id such as 5e10. A negative exponent
 # marks a number with all its digits, such as 9377952927E-5.

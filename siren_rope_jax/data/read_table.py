@@ -14,7 +14,8 @@ import polars as pl
 from siren_rope_jax.data.csv_lines import Dialect, LineCount, count_lines, number_of
 from siren_rope_jax.data.malformed_lines import line_of_row, malformed
 from siren_rope_jax.data.table_file import SEPARATORS, decompressed, existing_file
-from siren_rope_jax.data.toml_section import InputError, did_you_mean
+from siren_rope_jax.data.toml_section import did_you_mean
+from siren_rope_jax.errors import InputError
 
 _ROW, _BAD = "__row", "__bad"  # beside the user's columns
 # Cells that programs write for "no value"; pandas, R, SQL dumps and spreadsheets have one each.

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from siren_rope_jax.data.signals import Signal, read_signals, signal_to_dict
-from siren_rope_jax.data.toml_section import InputError, Section, did_you_mean, is_number
+from siren_rope_jax.data.toml_section import Section, did_you_mean, is_number
+from siren_rope_jax.errors import InputError
 
 UTC_OFFSETS = (-12.0, 14.0)  # hours; every civil time zone lies inside
 

@@ -5,7 +5,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from siren_rope_jax.data.toml_section import InputError, Section
+from siren_rope_jax.data.toml_section import Section
+from siren_rope_jax.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from siren_rope_jax.data.read_table import Rule, open_table
-from siren_rope_jax.data.toml_section import InputError
+from siren_rope_jax.errors import InputError
 
 _DAY = 24 * 60 * 60
 _LONG_DWELL = 60

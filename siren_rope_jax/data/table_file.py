@@ -5,7 +5,8 @@ import shutil
 import zipfile
 from pathlib import Path
 
-from siren_rope_jax.data.toml_section import InputError, did_you_mean
+from siren_rope_jax.data.toml_section import did_you_mean
+from siren_rope_jax.errors import InputError
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _FORMATS = (*SEPARATORS, ".parquet")

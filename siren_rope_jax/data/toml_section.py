@@ -5,11 +5,9 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from siren_rope_jax.errors import InputError
+
 _MISSING = object()
-
-
-class InputError(ValueError):
-    """Bad input from a user. The command line prints the one sentence and exits with code 2."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

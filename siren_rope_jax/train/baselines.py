@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from siren_rope_jax.data.encode import InputConfig
 from siren_rope_jax.data.event_log import TRAIN, VALIDATION, EventLog
 from siren_rope_jax.data.fingerprint import fingerprint
-from siren_rope_jax.data.toml_section import InputError
+from siren_rope_jax.errors import InputError
 from siren_rope_jax.train.baseline_inputs import BaselineInputs, baseline_inputs
 from siren_rope_jax.train.baseline_models import (
     Fitted,

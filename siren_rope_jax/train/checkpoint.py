@@ -16,7 +16,7 @@ import jax
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
-from siren_rope_jax.data.schema import InputError
+from siren_rope_jax.errors import InputError
 from siren_rope_jax.train.checkpoint_list import steps_in
 from siren_rope_jax.train.durable import sync
 from siren_rope_jax.train.manifest import DamagedError, read_manifest, verify, verify_sizes, write_manifest

@@ -18,10 +18,10 @@ from siren_rope_jax.batch import Batch
 from siren_rope_jax.data.batches import batches
 from siren_rope_jax.data.encode import Encoded
 from siren_rope_jax.data.event_log import TRAIN, EventLog
-from siren_rope_jax.data.toml_section import InputError
+from siren_rope_jax.errors import InputError, Interrupted
 from siren_rope_jax.train.durable import write_json
 from siren_rope_jax.train.hooks import Hook
-from siren_rope_jax.train.interrupt import Interrupted, InterruptRequest
+from siren_rope_jax.train.interrupt import InterruptRequest
 from siren_rope_jax.train.member import Member, latest
 from siren_rope_jax.train.optimizer import warmup_steps
 from siren_rope_jax.train.predict import mean_ne, metrics_of, steering_events

@@ -4,15 +4,6 @@ import signal
 from types import FrameType
 
 
-class Interrupted(Exception):
-    """The run stopped on request after a checkpoint; `signal` says on which."""
-
-    def __init__(self, message: str, number: int):
-        """Keeps the signal's number for the exit code, by convention 128 more."""
-        super().__init__(message)
-        self.signal = number
-
-
 class InterruptRequest:
     """Within its `with` block the first SIGINT or SIGTERM only sets `received`; a second one acts as usual."""
 

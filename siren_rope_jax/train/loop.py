@@ -15,7 +15,7 @@ from rich.console import Console
 
 from siren_rope_jax.data.batches import make_rows
 from siren_rope_jax.data.event_log import TRAIN, EventLog
-from siren_rope_jax.data.toml_section import InputError
+from siren_rope_jax.errors import InputError, ProcessLostError
 from siren_rope_jax.train.budget import fit_to_log
 from siren_rope_jax.train.checkpoint import Checkpoints
 from siren_rope_jax.train.config import TrainConfig
@@ -26,7 +26,7 @@ from siren_rope_jax.train.inputs import fit_inputs
 from siren_rope_jax.train.member import Member, latest
 from siren_rope_jax.train.optimizer import make_schedule
 from siren_rope_jax.train.outlook import outlook
-from siren_rope_jax.train.processes import ProcessLostError, check_all_same
+from siren_rope_jax.train.processes import check_all_same
 from siren_rope_jax.train.run_folder import open_run
 from siren_rope_jax.train.run_lock import lock_run
 from siren_rope_jax.train.session import make_session

@@ -6,13 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from siren_rope_jax.data.batches import PackedRows
+from siren_rope_jax.errors import NonFiniteError
 from siren_rope_jax.train.checkpoint import Checkpoints
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.run_log import RunLog
-
-
-class NonFiniteError(RuntimeError):
-    """Loss or gradient became infinite or NaN."""
 
 
 @dataclasses.dataclass

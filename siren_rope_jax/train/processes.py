@@ -15,12 +15,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from siren_rope_jax.data.toml_section import InputError
+from siren_rope_jax.errors import InputError, ProcessLostError
 from siren_rope_jax.settings import check_settings
-
-
-class ProcessLostError(RuntimeError):
-    """Another process of the job, or a device, is gone; all must start again."""
 
 
 @dataclasses.dataclass(frozen=True)

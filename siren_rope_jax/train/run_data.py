@@ -5,7 +5,7 @@ from typing import Any
 
 from siren_rope_jax.data.event_log import EventLog
 from siren_rope_jax.data.fingerprint import fingerprint
-from siren_rope_jax.data.schema import InputError
+from siren_rope_jax.errors import InputError
 from siren_rope_jax.train.run_settings import read_described
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from siren_rope_jax.data.event_log import EventLog
-from siren_rope_jax.data.schema import InputError
+from siren_rope_jax.errors import InputError
 from siren_rope_jax.settings import drift_of
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.run_data import check_same_data

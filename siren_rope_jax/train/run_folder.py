@@ -11,7 +11,8 @@ from siren_rope_jax import __version__
 from siren_rope_jax.data.encode import Encoder
 from siren_rope_jax.data.encoder_file import encode_alike, load_encoder, save_encoder
 from siren_rope_jax.data.event_log import EventLog
-from siren_rope_jax.data.schema import EventLogSpec, InputError
+from siren_rope_jax.data.schema import EventLogSpec
+from siren_rope_jax.errors import InputError
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.durable import write_json
 from siren_rope_jax.train.environment import environment

@@ -12,7 +12,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # type: ignore[attr-defined]
 from tensorboardX.summary import scalar
 
-from siren_rope_jax.data.toml_section import InputError
+from siren_rope_jax.errors import InputError
 
 _FLUSH_SECONDS = 10
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from siren_rope_jax import __version__
-from siren_rope_jax.data.schema import InputError
+from siren_rope_jax.errors import InputError
 
 
 def read_described(run: Path) -> dict[str, Any]:

@@ -7,7 +7,8 @@ import polars as pl
 from jaxtyping import Float32
 
 from siren_rope_jax.data.event_log import EventLog
-from siren_rope_jax.data.schema import EventLogSpec, InputError
+from siren_rope_jax.data.schema import EventLogSpec
+from siren_rope_jax.errors import InputError
 
 
 def check_scores_file(path: Path, spec: EventLogSpec) -> None:

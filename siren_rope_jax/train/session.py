@@ -14,7 +14,7 @@ from flax import nnx
 from jaxtyping import Bool, Float32
 
 from siren_rope_jax.data.encode import Encoded, Encoder
-from siren_rope_jax.data.schema import InputError
+from siren_rope_jax.errors import InputError
 from siren_rope_jax.nn.column_transform import ColumnTransform
 from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.nn.recommender import GenerativeRecommender
