@@ -138,7 +138,10 @@ def _train(
         session = make_session(encoder, config, steps=steps, seeds=seeds, optimizer=optimizer)
         for member in members:
             stack.enter_context(lock_run(member.run))
-            member.describe = open_run(member.run, log, encoder, member.config, allow_drift=allow_drift)
+            own = optimizer is not None
+            member.describe = open_run(
+                member.run, log, encoder, member.config, allow_drift=allow_drift, own_optimizer=own
+            )
             stack.push(_closing(member.checkpoints))
         for sentence in outlook(log, encoder, encoded, steps=steps):
             console.print(sentence)

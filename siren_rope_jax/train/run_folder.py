@@ -31,6 +31,7 @@ def open_run(
     config: TrainConfig,
     *,
     allow_drift: bool = False,
+    own_optimizer: bool = False,
 ) -> Callable[[], str | None]:
     """Describes a new run in its locked folder, or checks that the one there is the same; in all processes.
 
@@ -41,6 +42,7 @@ def open_run(
       encoder: fitted on it.
       config: the run.
       allow_drift: go on with other settings of the training; never with another model or other data.
+      own_optimizer: the caller passed the optimizer, whose settings cannot be compared.
 
     Returns:
       What to call once training goes on: it writes the configuration, and returns what has changed in it, or None.
@@ -53,6 +55,7 @@ def open_run(
         "log": log.spec.to_dict(),
         "log_file": None if log.spec.description is None else str(log.spec.description),
         "data": describe_data(log),
+        "own_optimizer": own_optimizer,
     }
     described = json.loads(json.dumps(described))
 
