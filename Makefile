@@ -25,11 +25,11 @@ bench: $(VENV)/installed
 test: check
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# In about a minute and a half, whether a change broke something: all but the tests marked slow.
+# Shows in about a minute and a half whether a change broke something: all tests but those marked slow.
 quick: check
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not tpu and not drill'
 
-# In an environment of its own: with the TPU library beside it, jax looks for a TPU first.
+# Uses an environment of its own: with the TPU library installed, jax looks for a TPU first.
 test-tpu:
 	$(MAKE) VENV=$(VENV)-tpu $(VENV)-tpu/installed
 	$(VENV)-tpu/bin/pip install --quiet --constraint constraints.txt --editable '.[tpu]'
@@ -48,7 +48,7 @@ fix: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Which lines no test runs.
+# Lists the lines that no test runs.
 coverage: $(VENV)/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt pytest-cov
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=siren_rope_jax --cov-report=term-missing:skip-covered

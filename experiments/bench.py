@@ -1,8 +1,8 @@
-"""How fast is the model, as ratios of things timed in turn in one process?
+"""Measures how fast the model is, as ratios of things timed in turn in one process.
 
 Command: `make bench` (`python experiments/bench.py`; `--log LOG.toml`, any number, adds the lengths of real logs).
 Cost: under 10 minutes on 2 CPU cores. With the extra `bench` it compares with PyTorch too.
-Expected: README, section "Speed"; every row is a median over the rounds, with the least and the greatest.
+Expected: README.md here, section "Speed"; every row is a median over the rounds, with the least and the greatest.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ class Bench:
     """Time the model, its parts and what a user would pick instead, and print the ratios."""
 
     rounds: int = 9
-    """Times that each is timed."""
+    """How often each is timed."""
     events: int = 10_000_000
     """Simulated events of the input pipeline."""
     log: tuple[Path, ...] = ()
@@ -44,7 +44,7 @@ class Bench:
 
 
 def on_a_gpu(rounds: int) -> list[Row]:
-    """The large model, and cuDNN's attention against ours, in bfloat16."""
+    """Times the large model, and cuDNN's attention against ours, in bfloat16."""
     return model_rows.on_a_gpu(rounds) + attention_rows.lengths(rounds, ("plain", "chunked", "cudnn"), "bfloat16")
 
 

@@ -1,9 +1,9 @@
-"""Do the defaults suit a log of any size? `train` without flags against gradient boosting, on six logs.
+"""Tests whether the defaults suit a log of any size: `train` without flags against gradient boosting, on six logs.
 
 Command: `python experiments/defaults.py --deskdrop ARCHIVE --kuairand DATA_FOLDER --out runs/defaults --seeds 3`;
 finished runs and baselines are read back.
 Cost: about 20 minutes on 2 CPU cores for each seed, most of it for the feed of a million events.
-Found, test NE minus that of boosting, mean of seeds 0 to 2 and their range (2 CPU cores, jax 0.10.2, 2026-11-26):
+Expected, test NE minus that of boosting, mean of seeds 0 to 2 and their range (2 CPU cores, jax 0.10.2, 2026-11-26):
 
     log           training  task          boosting  less
     feed-34          1,223  like            1.0235  -.0242 (-.0256 to -.0233)
@@ -25,10 +25,10 @@ Found, test NE minus that of boosting, mean of seeds 0 to 2 and their range (2 C
                             like             .7493  +.0048 (+.0027 to +.0063)
                             contribution     .9304  +.0049 (+.0022 to +.0095)
 
-The feed of a million events, seed 0, before columns were weighted by what they tell: like -.1501, contribution
--.1772, long_dwell -.1317. Of 21 tasks 18 lie within .004 of boosting, 14 of them below it; rare ones of KuaiRand do
-not. Another 5 % of its users (`--draw 1`, seeds 0 and 1): click -.0001, long_view -.0066, like +.0306 (-.0040 to
-+.0652, 39 positives in the test), contribution -.0258 (13 positives): so far do a handful of positives move a figure.
+The feed of a million events, seed 0, before columns were weighted by their correlation with the tasks: like -.1501,
+contribution -.1772, long_dwell -.1317. Of 21 tasks 18 lie within .004 of boosting, 14 of them below it; rare ones of
+KuaiRand do not. Another 5 % of its users (`--draw 1`, seeds 0 and 1): click -.0001, long_view -.0066, like +.0306
+(-.0040 to +.0652, 39 positives in the test), contribution -.0258 (13 positives): few positives move a figure that far.
 """
 
 import dataclasses
@@ -67,11 +67,11 @@ class Defaults:
     only: tuple[str, ...] = ()
     """Logs to take; all if none is given."""
     seed: int = 0
-    """Of the training."""
+    """Seed of the training."""
     seeds: int = 1
-    """How many, from `seed` on."""
+    """Number of seeds, from `seed` on."""
     draw: int = 0
-    """Which of KuaiRand's users its 5 % and 20 % are."""
+    """Seed that draws the 5 % and 20 % of KuaiRand's users."""
 
 
 def describe(name: str, experiment: Defaults) -> Path:
@@ -89,7 +89,7 @@ def describe(name: str, experiment: Defaults) -> Path:
 
 
 def _users_of_kuairand(data: Path, percent: int, folder: Path, *, seed: int) -> Path:
-    """Copies the events of so many percent of the users."""
+    """Copies the events of a share of the users, in percent."""
     if percent == 100:
         return data
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,12 +1,12 @@
-"""Does a rotation by time help? Four models on a simulated feed whose best possible prediction is known.
+"""Tests whether a rotation by time helps: four models on a simulated feed whose best possible prediction is known.
 
 Command: `make demo`, or `python experiments/demo.py [--out runs/demo] [--seed 0] [--feed.users 20000]`.
 Cost: 6 minutes on 2 CPU cores; a second call reads the finished runs back.
 Expected (the README has the whole table): captured .83 (.82 to .84) by SIREN-RoPE, .86 (.85 to .86) by time features in
 the embedding, .00 (.00 to .01) by TO-RoPE; mean cosine of the learned angles .85 at 1 d, .43 at 12 h, .79 at 7 d.
 
-The settings were chosen on the validation users of another feed (seed 100), not on the one here (seed 1), save for the
-steps: after 1,000, as it was for a while, five seeds of SIREN-RoPE are still on their way and captured .744 to .812.
+The settings were chosen on the validation users of another feed (seed 100), not on the one here (seed 1), except
+for the steps: after 1,000, an earlier setting, five seeds of SIREN-RoPE have not converged and capture .744 to .812.
 NE is the expected one, against the oracle's probabilities. "captured" is the share of the gap between ordinal RoPE and
 the oracle, (NE_ordinal - NE) / (NE_ordinal - NE_oracle) with NE summed over the tasks, on the test users.
 """
@@ -53,7 +53,7 @@ class Demo:
     out: Path = Path("runs/demo")
     """Folder of the feed, the runs, the table and the pictures."""
     seed: int = 0
-    """Of initialisation, order of the batches and dropout, the same for every model."""
+    """Seed of initialisation, order of the batches and dropout, the same for every model."""
     steps: int = 1_400
     """Training steps of each model."""
     feed: SimulatorConfig = dataclasses.field(default_factory=lambda: SimulatorConfig(seed=1))
@@ -61,7 +61,7 @@ class Demo:
 
 
 def get_config(variant: str, *, seed: int, steps: int) -> TrainConfig:
-    """The run of one of the four models; they differ in the rotation, or in the embedding, alone."""
+    """Returns the run of one of the four models; they differ only in the rotation, or in the embedding."""
     return TrainConfig(
         seed=seed,
         steps=steps,
@@ -69,13 +69,13 @@ def get_config(variant: str, *, seed: int, steps: int) -> TrainConfig:
         model=ModelConfig(width=32, heads=2, dropout=0.0, context_dropout=0.0, id_dropout=0.0, **VARIANTS[variant]),
         inputs=InputConfig(item_buckets=1),
         batches=BatchConfig(batch_size=16),
-        # The id tables hold a format and a topic alone: they need no rate of their own.
+        # The id tables hold only a format and a topic: they need no rate of their own.
         optimizer=OptimizerConfig(learning_rate=6e-3, table_rate=1.0),
     )
 
 
 def read_probabilities(run: Path, log: EventLog) -> np.ndarray:
-    """Predictions of a run on the test events, [E, K], in the order of the log."""
+    """Reads the predictions of a run on the test events, [E, K], in the order of the log."""
     predictions = pl.read_parquet(run / "predictions.parquet").filter(pl.col("period") == TEST)
     rows = pl.DataFrame({"row": log.row[log.period == TEST]})
     joined = rows.join(predictions, on="row", how="left", maintain_order="left", validate="1:1")
@@ -83,10 +83,10 @@ def read_probabilities(run: Path, log: EventLog) -> np.ndarray:
 
 
 def compare(log: EventLog, oracle: np.ndarray, predicted: dict[str, np.ndarray]) -> dict[str, dict]:
-    """Expected NE, AUC and captured share, with its interval over users, of each model on the test events."""
+    """Computes expected NE, AUC and captured share, with its interval over users, of each model on the test events."""
     chosen = log.period == TEST
     labels, user = log.labels[chosen], log.user[chosen]
-    # Each task's cross-entropy over the entropy of its base rate, summed: what an event adds to the summed NE.
+    # Each task's cross-entropy over the entropy of its base rate, summed: the part of one event in the summed NE.
     base_rates = oracle.mean(axis=0)
     entropies = cross_entropy(base_rates, base_rates)
 
@@ -109,7 +109,7 @@ def compare(log: EventLog, oracle: np.ndarray, predicted: dict[str, np.ndarray])
 
 
 def make_table(tasks: tuple[str, ...], results: dict[str, dict]) -> Table:
-    """One row a model: NE/AUC of each task, the captured share, cost."""
+    """Lays out one row for each model: NE/AUC of each task, the captured share, cost."""
     table = Table("", *(f"{task} NE/AUC" for task in tasks), "captured (95 %)", "seconds", "parameters")
     for name, result in results.items():
         cells = [f"{ne:.4f}/{auc:.4f}" for ne, auc in zip(result["ne"], result["auc"], strict=True)]

@@ -1,4 +1,4 @@
-"""Does training come out alike from every seed, and which of the demo's two models of time is ahead? Five seeds.
+"""Compares the demo's two models of time over five seeds, and shows how far the seeds agree.
 
 Command: `make demo`, then `python experiments/demo_seeds.py [--out runs/demo] [--seeds 5]`; finished runs are reused.
 Cost: 20 minutes on 2 CPU cores.

@@ -1,4 +1,4 @@
-"""What does each encoding of position and time cost in a training step, relative to ordinal RoPE?
+"""Measures the cost of each encoding of position and time in a training step, relative to ordinal RoPE.
 
 Command: `python experiments/encoding_cost.py [--rounds 31]`.
 Cost: about 5 minutes on 2 CPU cores, half of it compiling.

@@ -2,9 +2,9 @@
 
 Command: `python experiments/encodings.py [--out experiments/encodings]`.
 Cost: half a minute on one CPU core.
-Expected: score_by_distance.png (what a rotation of each base leaves of a score as the distance grows),
-angles_over_a_week.png (the angles of each source, one event an hour by day) and scaled_frequencies.png (what each
-extension method does to each pair). Angle networks are as drawn from seed 0, untrained.
+Expected: score_by_distance.png (how much of a score a rotation of each base keeps as the distance grows),
+angles_over_a_week.png (the angles of each source, one event an hour by day) and scaled_frequencies.png (the effect of
+each extension method on each pair). Angle networks are untrained, drawn from seed 0.
 """
 
 import dataclasses
@@ -51,7 +51,7 @@ class Encodings:
 
 
 def draw_scores() -> Figure:
-    """Score of two equal unit vectors, one of them rotated by its distance, for each base."""
+    """Draws the score of two equal unit vectors, one of them rotated by its distance, for each base."""
     distance = jnp.asarray(np.unique(np.geomspace(1, 1e5, 2_000).astype(int)))
     key = jnp.full((len(distance), 1, HEAD_DIM), HEAD_DIM**-0.5)
     figure, axes = plt.subplots(figsize=(8, 3.6), layout="constrained")
@@ -67,7 +67,7 @@ def draw_scores() -> Figure:
 
 
 def draw_week() -> Figure:
-    """Angles of each source over a week of hourly events by day, one line a pair."""
+    """Draws the angles of each source over a week of hourly events by day, one line for each pair."""
     pairs, days = 6, jnp.asarray(HOURS / 24, jnp.float32)
     frequencies, positions = ops.inverse_frequencies(2 * pairs), jnp.arange(len(HOURS))
     features = ops.calendar_features(
@@ -109,7 +109,7 @@ def draw_week() -> Figure:
 
 
 def draw_scaled() -> Figure:
-    """Each method's frequencies over the unscaled ones."""
+    """Draws each method's frequencies over the unscaled ones."""
     plain = ops.inverse_frequencies(HEAD_DIM)
     figure, axes = plt.subplots(figsize=(8, 3.6), layout="constrained")
     for method, extra in METHODS.items():

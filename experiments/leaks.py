@@ -1,8 +1,8 @@
-"""What does the leak audit find on the logs that are shipped? `siren-rope audit`, log after log.
+"""Runs the leak audit, `siren-rope audit`, on each of the logs that are shipped.
 
-Command: `siren-rope simulate --out runs/feed --users 2000`, `siren-rope prepare ...` as in the README, then
+Command: `siren-rope simulate --out runs/feed --users 2000`, `siren-rope prepare ...` as in README.md here, then
 `python experiments/leaks.py runs/feed/log.toml runs/deskdrop-log/log.toml runs/kuairand-log/log.toml --out runs/leaks`.
-Cost: 2 minutes of CPU time for each log, 8 small models of 200 steps among it.
+Cost: 2 minutes of CPU time for each log, including 8 small models of 200 steps.
 Expected: no leak, and no column to look at. (jax 0.10.2, 2 cores of an x86-64 server, 2026-11-26.)
 
                                             feed             Deskdrop         KuaiRand-Pure
@@ -15,8 +15,8 @@ Expected: no leak, and no column to look at. (jax 0.10.2, 2 cores of an x86-64 s
     from a file; alone; candidates          0; 8e-8; 0       0; 1e-7; 1e-8    0; 2e-7; 2e-8
     column that knows most of the future    quality, .35     device, .13      tag, .17
 
-A column of whole-log rates or counts, planted, correlates by .60 to .94 on these logs: .4 is where one is to be looked
-at. Deskdrop's views that share a second have a long dwell in 21 % of the cases, the others in 74 %.
+A planted column of whole-log rates or counts correlates by .60 to .94 on these logs; the audit flags a column from .4
+on. Deskdrop's views that share a second have a long dwell in 21 % of the cases, the others in 74 %.
 """
 
 import dataclasses

@@ -1,8 +1,8 @@
-"""Does training in bfloat16 cost accuracy? SIREN-RoPE on the demo's feed, in float32 and in bfloat16, paired by seed.
+"""Tests whether bfloat16 costs accuracy: SIREN-RoPE on the demo's feed, in float32 and in bfloat16, paired by seed.
 
 Command: `python experiments/precision.py [--seeds 3]`, after `make demo`, whose feed it reads.
 Cost: about 1 minute a run on 2 CPU cores, where bfloat16 is no faster; it is for TPUs and GPUs.
-Expected: README, section "Speed". NE is the expected one, against the oracle's probabilities, on the test users.
+Expected: README.md here, section "bfloat16". NE is the expected one on the test users, against the oracle.
 """
 
 import dataclasses

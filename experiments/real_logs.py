@@ -1,9 +1,9 @@
-"""Does SIREN-RoPE help on real event logs? Ordinal RoPE and SIREN-RoPE on Deskdrop and KuaiRand-Pure, 3 seeds each.
+"""Compares ordinal RoPE and SIREN-RoPE on two real event logs, Deskdrop and KuaiRand-Pure, with 3 seeds each.
 
 Command: `siren-rope prepare deskdrop .../users_interactions.csv.zip --out runs/deskdrop-log`, then
 `python experiments/real_logs.py deskdrop runs/deskdrop-log/log.toml --out runs/deskdrop`; likewise for kuairand-pure.
 Cost: 6 runs of about 1 minute on one CPU core, for each log.
-Expected, test NE, mean over the seeds (the README has the whole table, with `siren-rope baselines`):
+Expected, test NE, mean over the seeds (README.md here has the whole table, with `siren-rope baselines`):
 
     Deskdrop        like             contribution     long_dwell
     ordinal         .8476            .8832            .9637
@@ -14,7 +14,7 @@ Expected, test NE, mean over the seeds (the README has the whole table, with `si
     siren           .8597            .8679            .7470            .9377
 
 Settings were chosen on validation, and are the same for both rotations. The same seeds start alike
-and see the same batches, so the difference is taken seed by seed: its interval is Student's t over the seeds. Users
+and see the same batches, so the difference is taken seed by seed, and its interval is Student's t over the seeds. Users
 are not resampled: on these logs the spread between seeds is the larger one.
 """
 
@@ -50,18 +50,18 @@ class RealLogs:
     """Train ordinal RoPE and SIREN-RoPE on a real log with several seeds, and compare them seed by seed."""
 
     source: tyro.conf.Positional[Source]
-    """Which log's settings."""
+    """Log whose settings are used."""
     log: tyro.conf.Positional[Path]
     """TOML file that `siren-rope prepare` wrote."""
     out: Path
     """Folder of the runs and of results.json; finished runs are read back."""
     seeds: int = 3
-    """Seeds 0, 1, ..."""
+    """Number of seeds: 0, 1, ..."""
 
 
 def get_config(source: Source, rotation: Rotation, seed: int) -> TrainConfig:
-    """The run of one rotation and seed."""
-    small = source == "deskdrop"  # so small that ids, of which most test items have none, only invite overfitting
+    """Returns the run of one rotation and seed."""
+    small = source == "deskdrop"  # so small that ids, which most test items lack, only invite overfitting
     siren = SirenSettings(omega0=1.0) if small and rotation == "siren" else SirenSettings()
     return TrainConfig(
         seed=seed,
@@ -80,7 +80,7 @@ def get_config(source: Source, rotation: Rotation, seed: int) -> TrainConfig:
 
 
 def difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:
-    """Mean of second - first over paired seeds, and its 95 % interval by Student's t.
+    """Computes the mean of second - first over paired seeds, and its 95 % interval by Student's t.
 
     Args:
       first: one value a seed.

@@ -1,11 +1,11 @@
-"""Compiles the train step of a run for TPUs that are not there, and says what it would need and send.
+"""Compiles the train step of a run for TPUs that are not there, and reports what it would need and send.
 
     python -m tpu.aot_compile --topology v5e:16x16 --run runs/mine --mesh.fsdp
     python -m tpu.aot_compile --topology v5p:2x2x2 --slices 2 --log log.toml --model.width 512 --model.layers 12
     python -m tpu.aot_compile --topology v5e:16x16 --spec.id-buckets 100000000 --model.embedding-dim 64
 
-The program is the one that `siren-rope train` compiles there, under the flags of xla_flags.txt. Needs the compiler
-alone, which the extra `tpu` brings. Exits with 2 where the run does not fit, and says what would.
+The program is the one that `siren-rope train` compiles there, under the flags of xla_flags.txt. It needs only
+the compiler, which the extra `tpu` brings. It exits with 2 if the run does not fit, and names changes that would.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from tpu.program_tables import collectives_table, memory_table
 from tpu.render import xla_flags
 from tpu.topologies import Topology, find_topology
 
-# Without them the compiler looks for a machine with TPUs; the last lets two processes compile at once.
+# Without these the compiler looks for a machine with TPUs; the last lets two processes compile at once.
 NO_TPU_HERE = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_ID": "0",
@@ -53,7 +53,7 @@ NO_TPU_HERE = {
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """What the model reads of an event, for a log that is not there yet."""
+    """The columns that the model reads of an event, for a log that is not there yet."""
 
     id_names: tuple[str, ...] = ("item",)
     """Id columns, the item first."""
@@ -80,9 +80,9 @@ class AotCompile:
     topology: str
     """The slice, such as v5e:4x4 or v5litepod-16; `python -m tpu.topologies` lists them."""
     slices: int = 1
-    """How many of them."""
+    """Number of slices."""
     run: Path | None = None
-    """Folder that `siren-rope train` wrote; its settings are those that are not given."""
+    """Folder that `siren-rope train` wrote; settings that are not given are read from it."""
     log: Path | None = None
     """TOML file that describes the log."""
     spec: Columns = dataclasses.field(default_factory=Columns)
@@ -98,7 +98,7 @@ class AotCompile:
             raise ValueError("the columns must come from one of --run, --log and --spec, but several are given")
 
     def inputs(self) -> tuple[InputSpec, int]:
-        """Columns of the model and the number of its tasks."""
+        """Reads or makes the columns of the model, and the number of its tasks."""
         if self.run is not None:
             return _of_encoder(read_run(self.run)[2], self.config)
         if self.log is not None:
@@ -116,7 +116,7 @@ def compile_ahead(command: AotCompile) -> tuple[Program, dict[str, Any]]:
     """Compiles the train step.
 
     Returns:
-      The program, and what else there is to say about it, for `--json`.
+      The program, and facts about it for `--json`.
 
     Raises:
       InputError: if a device has too little memory, with how much and what would fit; if the slice does not exist, the
@@ -170,7 +170,7 @@ def compile_ahead(command: AotCompile) -> tuple[Program, dict[str, Any]]:
 
 
 def parse(arguments: list[str]) -> AotCompile:
-    """Reads the flags; of a run that is named, they change the settings.
+    """Reads the flags; they override the settings of a run that is named.
 
     Raises:
       InputError: if the folder is not that of a run.
@@ -188,7 +188,7 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     if find_spec("libtpu") is None:
         _fail("the TPU compiler must be installed, but is not: pip install 'siren-rope-jax[tpu]'")
-    # The compiler reads them when it is loaded, by the first slice that is described.
+    # The compiler reads these when it is loaded, as soon as the first slice is described.
     for name, setting in (NO_TPU_HERE | {"LIBTPU_INIT_ARGS": xla_flags()}).items():
         os.environ.setdefault(name, setting)
     jax.config.update("jax_platforms", "cpu")

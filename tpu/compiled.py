@@ -1,4 +1,4 @@
-"""What a program compiled for TPUs needs and sends, read off the compiler's own account of it."""
+"""Memory and transfers of a program compiled for TPUs, read from the compiler's own account."""
 
 import dataclasses
 import math
@@ -22,12 +22,12 @@ class Collective:
     network: str
     """ICI within a slice, DCN between slices."""
     bytes: int
-    """Of its result on each device (of a reduce-scatter, before it scatters); between slices, of what each sends."""
+    """Size of its result on each device (of a reduce-scatter: before it scatters); between slices, the size sent."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """What each device needs and does for one call."""
+    """Memory, work and transfers of each device for one call."""
 
     arguments: int
     """Bytes of the state and of the device's share of the batch."""
@@ -37,10 +37,10 @@ class Program:
     """Bytes of the outputs that take the place of arguments."""
     code: int
     peak: int
-    """Most bytes that are alive at one time, arguments among them; donated ones count once they are overwritten as
-    what overwrites them. The compiler holds this against the memory that there is, not the sum of the parts."""
+    """Most bytes that are alive at one time, arguments among them; donated ones that are overwritten
+    count as their new content. The compiler compares this with the memory available, not the sum of the parts."""
     flops: float
-    """As the compiler counts: the body of a loop once, and of a kernel what the kernel says."""
+    """Operations as the compiler counts them: the body of a loop once, and a kernel by its own estimate."""
     kernels: int
     """Calls of Pallas kernels."""
     collectives: tuple[Collective, ...]
@@ -70,7 +70,7 @@ def read_program(compiled: Any) -> Program:
 def find_collectives(text: str) -> tuple[Collective, ...]:
     """Finds the collectives in the text of a compiled program.
 
-    The compiler splits one that spans slices into one within each and a send by the hosts. It repeats one that goes on
+    The compiler splits one that spans slices into one within each and a send by the hosts. It repeats one that runs
     beside several computations in each of them, under one channel, and writes a reduce-scatter as the all-reduce in a
     computation of that name.
 
@@ -104,7 +104,7 @@ def find_collectives(text: str) -> tuple[Collective, ...]:
 
 
 def shape_bytes(shapes: str) -> int:
-    """Bytes of all arrays in a type such as "(f32[8,128]{1,0}, pred[])"."""
+    """Counts the bytes of all arrays in a type such as "(f32[8,128]{1,0}, pred[])"."""
     bits = {"pred": 8, "bf16": 16}
     return (
         sum(
@@ -116,7 +116,7 @@ def shape_bytes(shapes: str) -> int:
 
 
 def memory_wanted(message: str) -> int | None:
-    """Bytes that the compiler wanted of each device, of its message that there are too few; None of another message."""
+    """Reads the bytes needed on each device from the message of too little memory; None for another message."""
     wanted = _WANTED.search(message)
     if wanted is None:
         return None

@@ -1,4 +1,4 @@
-"""Which other settings, and which larger slices, a training that does not fit would fit, by estimate."""
+"""Estimates with which other settings, or on which larger slices, a training would fit that does not."""
 
 import dataclasses
 import math
@@ -14,16 +14,16 @@ from tpu.topologies import TOPOLOGIES, Topology
 
 
 class Share(NamedTuple):
-    """What a device has to do with."""
+    """The share of a run that one device holds."""
 
     fixed: int
-    """Bytes that it needs whatever its rows: of the state, and of a gradient and an update of the parameters."""
+    """Bytes that do not depend on its rows: state, and one gradient and one update of the parameters."""
     rows: float
-    """Of each batch."""
+    """Rows of each batch."""
 
 
 def share_of_device(config: TrainConfig, layout: Layout, model: CompiledModel) -> Share:
-    """Reads off the shardings of a run what each device gets."""
+    """Reads the share of each device from the shardings of a run."""
     state = model.abstract_state
     return Share(_bytes(state) + 2 * _bytes(state.params), config.batches.rows / layout.row_shares)
 
@@ -35,17 +35,17 @@ def _bytes(tree: Any) -> int:
 def what_would_fit(
     config: TrainConfig, topology: Topology, needed: int, measure: Callable[[TrainConfig, Topology], Share]
 ) -> list[str]:
-    """Names changes, each by itself, with which a device would have room.
+    """Names changes, each of which alone would make the run fit.
 
     Args:
       config: the run that does not fit.
       topology: the slice that it does not fit.
       needed: bytes that it needs of each device there.
-      measure: says what a device gets of a run on a slice, or raises a ValueError where the run cannot be there.
+      measure: returns a device's share of a run on a slice, or raises a ValueError where the run is impossible.
 
     Returns:
-      Of each kind of change the smallest that serves, as a flag, with the GiB that a device is estimated to need: what
-      is fixed there, and what is not in proportion to its rows.
+      The smallest sufficient change of each kind, as a flag, with the GiB that a device is estimated to need: the fixed
+      part there, and the rest in proportion to its rows.
     """
     fixed, rows = measure(config, topology)
     per_row = max(needed - fixed, 0) / rows
@@ -56,7 +56,7 @@ def what_would_fit(
             continue
         try:
             fixed, rows = measure(changed, place)
-        except ValueError:  # it cannot be divided so
+        except ValueError:  # the mesh does not divide the run
             continue
         if fixed + per_row * rows <= place.hbm_bytes_per_device:
             found[kind] = f"{flag} ({(fixed + per_row * rows) / 2**30:.1f} GiB)"
@@ -64,7 +64,7 @@ def what_would_fit(
 
 
 def _changes(config: TrainConfig, topology: Topology) -> Iterator[tuple[str, TrainConfig, Topology]]:
-    """Flag, configuration and slice of each change, the smallest of a kind first."""
+    """Yields flag, configuration and slice of each change, the smallest of a kind first."""
     mesh, batches = config.mesh, config.batches
     if not mesh.fsdp:
         yield "--mesh.fsdp", _with_mesh(config, fsdp=True), topology

@@ -1,4 +1,4 @@
-"""What a compiled program needs and sends, as tables for the terminal."""
+"""Tables for the terminal: memory and transfers of a compiled program."""
 
 import collections
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from tpu.compiled import Collective, Program
 
 
 def memory_table(program: Program, about: dict[str, Any]) -> Table:
-    """Lays out what each device needs and does in a step.
+    """Lays out memory and work of each device in a step.
 
     Args:
       program: the train step.
@@ -40,7 +40,7 @@ def collectives_table(collectives: Sequence[Collective]) -> Table:
 
 
 def bytes_by_kind(collectives: Sequence[Collective]) -> dict[tuple[str, str], list[int]]:
-    """Bytes of each collective, by kind and network."""
+    """Groups the bytes of each collective by kind and network."""
     sizes = collections.defaultdict(list)
     for collective in collectives:
         sizes[collective.kind, collective.network].append(collective.bytes)

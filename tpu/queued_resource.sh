@@ -3,16 +3,16 @@
 #
 #   export PROJECT=my-project ZONE=us-west4-a NAME=first ACCELERATOR_TYPE=v5litepod-16 SLICES=1 SPOT=
 #   export NFS=10.0.0.2:/share IMAGE=...    # see README.md
-#   tpu/queued_resource.sh create     # asks for the slices
-#   tpu/queued_resource.sh wait       # until they are there
+#   tpu/queued_resource.sh create     # requests the slices
+#   tpu/queued_resource.sh wait       # waits until they are there
 #   tpu/queued_resource.sh run siren-rope train /data/log.toml --out /data/runs/first    # on every host, into runs/NAME
 #   tpu/queued_resource.sh logs       # of the first host
 #   tpu/queued_resource.sh status     # of the queue, and of the container on every host
 #   tpu/queued_resource.sh stop       # after a checkpoint
 #   tpu/queued_resource.sh delete     # ends the costs
 #
-# `wait` ends with 75 if the slices were refused or taken away again: delete, create and run then go on from the last
-# checkpoint. Wrong calls end with 64.
+# `wait` ends with 75 if the slices were refused or taken away again: delete, create and run then resume from the
+# last checkpoint. Wrong calls end with 64.
 set -euo pipefail
 
 here=$(dirname "${BASH_SOURCE[0]}")

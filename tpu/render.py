@@ -1,9 +1,9 @@
-"""Writes a launch file for another TPU slice, or for several: what depends on the slice comes from topologies.py.
+"""Writes a launch file for another TPU slice, or for several; topologies.py has all that depends on the slice.
 
     python -m tpu.render jobset --topology v5p:2x2x2 --slices 2 | envsubst | kubectl apply -f -
     python -m tpu.render sky --topology v6e:4x4 >sky_v6e.yaml && sky jobs launch sky_v6e.yaml ...
 
-The files beside this one are for a v5e-16 slice; the tests hold them to what is rendered for that.
+The files beside this one are for a v5e-16 slice; the tests compare them with the output for that slice.
 """
 
 import argparse
@@ -19,7 +19,7 @@ _HERE = Path(__file__).parent
 
 
 def xla_flags() -> str:
-    """The flags of xla_flags.txt, for LIBTPU_INIT_ARGS."""
+    """Reads the flags of xla_flags.txt, for LIBTPU_INIT_ARGS."""
     return " ".join(line for line in (_HERE / "xla_flags.txt").read_text("utf-8").splitlines() if line[:2] == "--")
 
 
@@ -62,7 +62,7 @@ def render(kind: str, topology: Topology, slices: int) -> dict[str, Any]:
     Args:
       kind: "jobset" for GKE, or "sky" for SkyPilot.
       topology: one slice.
-      slices: how many of them; their processes train one model.
+      slices: number of slices; their processes train one model.
 
     Returns:
       The parsed file.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Starts a training again, from its last good checkpoint, for as long as that gets it further.
+# Restarts a training from its last good checkpoint, for as long as it makes progress.
 #
 #   tpu/supervise.sh RUN COMMAND...      tpu/supervise.sh /data/run siren-rope train /data/log.toml --out /data/run
 #
@@ -8,7 +8,7 @@
 #   the command's exit code                                   what follows
 #   75 another process lost, 134 aborted, 137 killed,         starts again, after a pause that doubles each time
 #   143 stopped by a signal that came from elsewhere
-#   any other: 0 done, 2 bad input, 3 diverged, 1 a bug ...   ends with that code: to try again would not help
+#   any other: 0 done, 2 bad input, 3 diverged, 1 a bug ...   ends with that code: a restart would not help
 #
 # It ends with 69 after SUPERVISE_RETRIES (8) starts in a row without a newer checkpoint in RUN, and with 64 if called
 # wrongly. SIGTERM and SIGINT are passed on; then it waits for the command, and ends with its code.
@@ -44,8 +44,8 @@ stop() {
 trap 'stop TERM' TERM
 trap 'stop INT' INT
 
-# Runs a command to its end. A signal that came just before its start is passed on now; one that comes later ends
-# `wait` early, which, asked again about a child that is gone, still tells that child's code.
+# Runs a command to its end. A signal that came just before its start is passed on now. One that comes later ends
+# `wait` early; a second `wait` for a child that is gone still returns that child's code.
 run() {
   "$@" &
   child=$!

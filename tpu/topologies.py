@@ -1,4 +1,4 @@
-"""TPU slices that exist, and what jax, GKE and Cloud TPU call them.
+"""TPU slices that exist, and their names in jax, GKE and Cloud TPU.
 
     python -m tpu.topologies            # all of them, as a table
     python -m tpu.topologies v5e:4x4    # one
@@ -6,7 +6,7 @@
 Machine types, labels and shapes are those of Google's pages "Plan TPUs in GKE" and of xpk's table of systems, which
 also say that Cloud TPU counts two cores per chip of v4, v5p and 7x, and chips of the others. Larger v4, v5p and 7x
 slices of other multiples of 4 can be had too; here are the common ones. Chips per host, devices per chip and the memory
-that a program may use come from the compiler (libtpu), against which the tests marked `tpu` hold this table.
+that a program may use come from the compiler (libtpu); the tests marked `tpu` compare this table with it.
 """
 
 import dataclasses
@@ -20,12 +20,12 @@ _CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8"
 
 @dataclasses.dataclass(frozen=True)
 class Generation:
-    """What all slices of one generation of TPUs share."""
+    """The facts that all slices of one generation of TPUs share."""
 
     name: str
-    """As jax calls it."""
+    """Name in jax."""
     hbm_gib: float
-    """Memory of a chip that a program may use: what is sold as 16, 32, 95 or 192 GB, less what the system keeps."""
+    """Memory of a chip that a program may use: the 16, 32, 95 or 192 GB sold, less the part that the system keeps."""
     devices_per_chip: int
     """Devices that jax sees in a chip; each has its share of the memory."""
     gke_accelerator: str
@@ -35,7 +35,7 @@ class Generation:
     cloud_type: str
     """Prefix of the accelerator type."""
     cores_per_chip: int
-    """What the number in the accelerator type counts."""
+    """Factor from chips to the number in the accelerator type: 2 where it counts cores, 1 where it counts chips."""
     runtime: str | None
     """Software version of a TPU VM; None where Cloud TPU's own interface does not serve the generation."""
     shapes: tuple[str, ...]
@@ -108,11 +108,11 @@ class Topology:
 
     generation: Generation
     shape: str
-    """Chips along each axis, as GKE's label cloud.google.com/gke-tpu-topology wants it."""
+    """Chips along each axis, in the form of GKE's label cloud.google.com/gke-tpu-topology."""
 
     @property
     def name(self) -> str:
-        """As jax.experimental.topologies wants it."""
+        """Name for jax.experimental.topologies."""
         return f"{self.generation.name}:{self.shape}"
 
     @property
@@ -142,19 +142,19 @@ class Topology:
 
     @property
     def machine_type(self) -> str:
-        """Machine type of a host, as a node pool of GKE wants it."""
+        """Machine type of a host, for a node pool of GKE."""
         return f"{self.generation.machine}-{self.chips_per_host}t"
 
     @property
     def accelerator_type(self) -> str:
-        """As Cloud TPU wants it: v5litepod-16 counts chips, v4-32 counts cores."""
+        """Name in Cloud TPU: v5litepod-16 counts chips, v4-32 counts cores."""
         return f"{self.generation.cloud_type}-{self.chips * self.generation.cores_per_chip}"
 
     @property
     def description(self) -> dict[str, object]:
         """Arguments of jax.experimental.topologies.get_topology_desc, which describes the slice without having it."""
         bounds = {1: [1, 1, 1], 4: [2, 2, 1], 8: [2, 4, 1]}[self.chips_per_host]
-        # Without it the compiler takes a chip of v4 for two devices.
+        # Without this the compiler takes a chip of v4 for two devices.
         cores = {"chip_config_name": "megacore"} if self.generation.name == "v4" else {}
         return {"platform": "tpu", "topology_name": self.name, "chips_per_host_bounds": bounds, **cores}
 
@@ -167,13 +167,13 @@ TOPOLOGIES = {
 
 
 def find_topology(name: str) -> Topology:
-    """The slice of a name.
+    """Finds the slice of a name.
 
     Args:
       name: generation and chips along each axis, "v5e:4x4", or an accelerator type of Cloud TPU, "v5litepod-16".
 
     Raises:
-      ValueError: if there is none; names those of the generation that come nearest.
+      ValueError: if there is none; the message names the nearest ones of the generation.
     """
     by_type = {topology.accelerator_type: topology for topology in TOPOLOGIES.values()}
     names = TOPOLOGIES if ":" in name else by_type

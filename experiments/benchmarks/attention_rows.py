@@ -17,7 +17,7 @@ HEADS, WIDTH, SLOTS = 4, 64, 4096
 
 
 def lengths(rounds: int, implementations: tuple[str, ...], dtype: str = "float32") -> list[Row]:
-    """Value and gradient at 4,096 slots, in ever fewer and longer rows: time over that at length 64, and memory."""
+    """Times value and gradient at 4,096 slots, in ever fewer and longer rows, over length 64; and counts memory."""
     functions: dict[str, Callable[[], object]] = {}
     memory = {}
     for implementation in implementations:
@@ -46,7 +46,7 @@ def lengths(rounds: int, implementations: tuple[str, ...], dtype: str = "float32
 
 
 def batches(rounds: int, factors: tuple[int, ...] = (1, 2, 4)) -> list[Row]:
-    """Slope of log time over log tokens of the training step at one length."""
+    """Fits the slope of log time over log tokens of the training step at one length."""
     setting = MID
     models = {}
     for factor in factors:
@@ -66,7 +66,7 @@ def batches(rounds: int, factors: tuple[int, ...] = (1, 2, 4)) -> list[Row]:
 
 
 def against_flax(rounds: int) -> list[Row]:
-    """Ours, packed and strict, against Flax's `dot_product_attention` with a mask, value and gradient, length 256."""
+    """Times ours, packed and strict, against Flax's attention with a mask: value and gradient, length 256."""
     batch, length = 8, 256
     ours, _ = _value_and_gradient("auto", batch, length)
     query, segment = _inputs(batch, length)

@@ -33,7 +33,7 @@ _GIB_IN_KIB = 2**20
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PipelineCost:
-    """What it takes to come from a log's files to packed batches."""
+    """Time and memory from a log's files to packed batches."""
 
     events: int
     seconds: dict[str, float]  # by stage
@@ -99,7 +99,7 @@ def measure_pipeline(log_toml: Path, *, timeout: float = 600.0) -> PipelineCost:
 def waiting_share(
     encoded: Encoded, rows: PackedRows, config: BatchConfig, step: Callable[[Batch], Any], *, steps: int
 ) -> tuple[float, float]:
-    """Measures which part of a training step is spent on fetching the next batch, as the training loop does.
+    """Measures the share of a training step that is spent on fetching the next batch, as the training loop does.
 
     Args:
       encoded: arrays of events.
@@ -149,7 +149,7 @@ def _run_pipeline(log_toml: Path) -> PipelineCost:
 
 
 def _peak_gib() -> float:
-    # Not getrusage, whose peak a child inherits from the process that started it.
+    # Not from getrusage, whose peak a child inherits from the process that started it.
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / _GIB_IN_KIB
 

@@ -18,7 +18,7 @@ from siren_rope_jax.train.session import make_session
 
 
 def rows(events: int, steps: int) -> list[Row]:
-    """Both; the pipeline in a process of its own, the waiting at our default setting and at the published small one."""
+    """Measures both: the pipeline in its own process, the waiting at our default and the published small setting."""
     with tempfile.TemporaryDirectory() as folder:
         cost = measure_pipeline(write_csv_log(Path(folder) / "long", events=events))
         short = write_csv_log(Path(folder) / "short", events=200_000)

@@ -18,7 +18,7 @@ HAS_TORCH = (
 
 
 def matmuls(dtype: str) -> dict[float, Callable[[], jax.Array]]:
-    """Products of two matrices that this machine does fast, by their floating-point operations."""
+    """Returns products of two matrices that this machine does fast, by their floating-point operations."""
 
     def product(rows: int, inner: int, columns: int) -> tuple[float, Callable[[], jax.Array]]:
         a, b = jnp.ones((rows, inner), dtype), jnp.ones((inner, columns), dtype)
@@ -30,7 +30,7 @@ def matmuls(dtype: str) -> dict[float, Callable[[], jax.Array]]:
 
 
 def steps(setting: Setting, rounds: int) -> list[Row]:
-    """SIREN over ordinal, the floor over the step, PyTorch over ours: all timed in turn."""
+    """Times SIREN over ordinal, the floor over the step, PyTorch over ours, all in turn."""
     spec, batch = full_batch(setting)
     products = matmuls(setting.dtype)
     functions: dict[str, Callable[[], object]] = {f"matmul {flops:.0f}": run for flops, run in products.items()}
@@ -78,7 +78,7 @@ def _note(setting: Setting, seconds: np.ndarray, rate: float) -> str:
 
 
 def low_precision(setting: Setting, rounds: int) -> list[Row]:
-    """The step in bfloat16 over the floor in bfloat16."""
+    """Times the step in bfloat16 over the floor in bfloat16."""
     setting = dataclasses.replace(setting, dtype="bfloat16")
     products = matmuls("bfloat16")
     model = OurModel(setting.model("ordinal"), *full_batch(setting))
@@ -91,7 +91,7 @@ def low_precision(setting: Setting, rounds: int) -> list[Row]:
 
 
 def compile_times(setting: Setting, layers: tuple[int, ...] = (2, 4, 8)) -> list[Row]:
-    """Seconds to compile the training step, over those of the fewest layers; there is no scan over the layers."""
+    """Times the compilation of the step, over that of the fewest layers; there is no scan over the layers."""
     seconds = []
     for count in layers:
         deeper = dataclasses.replace(setting, layers=count)
@@ -106,7 +106,7 @@ def compile_times(setting: Setting, layers: tuple[int, ...] = (2, 4, 8)) -> list
 
 
 def on_a_gpu(rounds: int) -> list[Row]:
-    """12 layers of width 512 at length 1024 in bfloat16, where a GPU is."""
+    """Times 12 layers of width 512 at length 1024 in bfloat16, on a GPU."""
     rows = steps(LARGE, rounds)
     stats = jax.devices()[0].memory_stats() or {}
     peak = stats.get("peak_bytes_in_use", 0) / 2**30

@@ -14,7 +14,7 @@ from siren_rope_jax import ops
 
 
 def rotations(setting: Setting, rounds: int) -> list[Row]:
-    """`apply_rotary` and `sincos` against a copy, and against Equinox's and Flax's own."""
+    """Times `apply_rotary` and `sincos` against a copy, and against Equinox's and Flax's own."""
     batch, length, heads = setting.batch_size, setting.length, setting.heads
     width = setting.width // heads
     x = jax.random.normal(jax.random.key(0), (batch, length, heads, width))
@@ -46,7 +46,7 @@ def rotations(setting: Setting, rounds: int) -> list[Row]:
 
 
 def passes(setting: Setting) -> list[Row]:
-    """How many more operations of the compiled program write an array as large as queries or keys, for the rotation."""
+    """Counts the operations that the rotation adds and that write an array as large as queries or keys."""
     counts = {}
     for kind in ("none", "ordinal"):
         model = OurModel(setting.model(kind), *full_batch(setting))

@@ -19,7 +19,7 @@ PADDED_TO, ROW_LENGTH = 64, 128
 
 
 def lengths_of(log_toml: Path) -> np.ndarray:
-    """Lengths of the windows that `train` would cut from a log's training events."""
+    """Returns the lengths of the windows that `train` would cut from a log's training events."""
     log = read_event_log(EventLogSpec.from_toml(log_toml))
     _, encoded = Encoder.fit_encode(log, InputConfig())
     wanted = (log.period == TRAIN)[encoded.log_index]
@@ -27,7 +27,7 @@ def lengths_of(log_toml: Path) -> np.ndarray:
 
 
 def all_logs(logs: tuple[Path, ...], rounds: int) -> list[Row]:
-    """The lengths of the given logs, or of a simulated feed if there are none."""
+    """Times the lengths of the given logs, or of a simulated feed if there are none."""
     if logs:
         return [row for log in logs for row in packing(log.parent.name, lengths_of(log), rounds)]
     with tempfile.TemporaryDirectory() as folder:
@@ -36,7 +36,7 @@ def all_logs(logs: tuple[Path, ...], rounds: int) -> list[Row]:
 
 
 def packing(name: str, lengths: np.ndarray, rounds: int, *, slots: int = 8192) -> list[Row]:
-    """Times one step over as many slots, packed and padded, in our model and in PyTorch's.
+    """Times one step over the same number of slots, packed and padded, in our model and in PyTorch's.
 
     Args:
       name: of the log.

@@ -1,4 +1,4 @@
-"""Times functions in turn, so that whatever else the machine does strikes all of them alike."""
+"""Times functions in turn, so that other load on the machine affects all of them alike."""
 
 import dataclasses
 import time
@@ -28,7 +28,7 @@ class Row:
 
     @classmethod
     def single(cls, group: str, name: str, value: float, *, target: str = "", note: str = "") -> "Row":
-        """What is counted or measured once."""
+        """Makes the row of a number that is counted or measured once."""
         return cls(group, name, value, value, value, target, note)
 
 

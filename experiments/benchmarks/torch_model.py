@@ -1,4 +1,4 @@
-"""What a PyTorch user would write: the recommender from torch's own parts and rotary-embedding-torch."""
+"""The recommender as a PyTorch user would write it, from torch's own parts and rotary-embedding-torch."""
 
 # pyright: reportMissingImports=false
 import itertools
@@ -15,7 +15,7 @@ from siren_rope_jax.batch import Batch
 
 
 def mlp(*sizes: int) -> nn.Sequential:
-    """Linear layers with SiLU between them."""
+    """Stacks linear layers with SiLU between them."""
     layers = [part for n_in, n_out in itertools.pairwise(sizes) for part in (nn.Linear(n_in, n_out), nn.SiLU())]
     return nn.Sequential(*layers[:-1])
 

@@ -40,7 +40,7 @@ class Setting:
         return self.batch_size * self.length
 
     def model(self, kind: str, **changes: Any) -> ModelConfig:
-        """Our model of these sizes; the angle network is that of the authors' code."""
+        """Returns our model of these sizes; the angle network is that of the authors' code."""
         rotary: dict[str, Any] = {"siren": SirenSettings(width=16, hidden_layers=3)} if kind == "siren" else {}
         sizes: dict[str, Any] = {
             "layers": self.layers,
@@ -56,7 +56,7 @@ class Setting:
         return ModelConfig(**(sizes | changes))
 
     def forward_flops(self) -> float:
-        """Operations of the matrix products of one forward pass, two for each multiplication and addition.
+        """Counts the operations of the matrix products of one forward pass, two for each multiplication and addition.
 
         Linear layers: n_in n_out an event; attention, in each block and once more after them: queries times keys and
         weights times values, length x width each an event, the half that causality hides included.
@@ -72,7 +72,7 @@ class Setting:
         return 2.0 * self.slots * (dense + 2 * attentions * self.length * self.width)
 
     def train_flops(self) -> float:
-        """Operations of a training step: each product once forwards, and for each of its two factors backwards."""
+        """Counts the operations of a step: each product once forwards, and for each of its two factors backwards."""
         return 3 * self.forward_flops()
 
 
@@ -82,7 +82,7 @@ LARGE = Setting("large", layers=12, width=512, heads=8, length=1024, batch_size=
 
 
 def make_batch(segment: np.ndarray, *, seed: int = 0) -> tuple[InputSpec, Batch]:
-    """Random events in the slots whose segment is not 0.
+    """Draws random events in the slots whose segment is not 0.
 
     Args:
       segment: [rows, slots]; segments ascend from 1 along a row, padding is 0.
@@ -118,7 +118,7 @@ def make_batch(segment: np.ndarray, *, seed: int = 0) -> tuple[InputSpec, Batch]
 
 
 def full_batch(setting: Setting) -> tuple[InputSpec, Batch]:
-    """One user a row, every slot an event."""
+    """Draws a batch of one user a row, every slot an event."""
     return make_batch(np.ones((setting.batch_size, setting.length), np.int32))
 
 
