@@ -32,7 +32,7 @@ class Bench:
     """Time the model, its parts and what a user would pick instead, and print the ratios."""
 
     rounds: int = 9
-    """How often each is timed."""
+    """Number of rounds, in each of which everything is timed once."""
     events: int = 10_000_000
     """Simulated events of the input pipeline."""
     log: tuple[Path, ...] = ()
@@ -40,7 +40,7 @@ class Bench:
     only: tuple[Part, ...] = ()
     """Parts to run; all if not given."""
     out: Path = Path("runs/bench.json")
-    """Where the rows are written."""
+    """JSON file for the rows."""
 
 
 def on_a_gpu(rounds: int) -> list[Row]:

@@ -64,7 +64,7 @@ class EncodingCost:
     width: int = 128
     """Width of the model; the authors' small setting has 128, with 4 heads and 2 layers."""
     out: Path = Path("runs/encoding_cost.json")
-    """Where the ratios are written."""
+    """JSON file for the ratios."""
 
 
 def main(cost: EncodingCost) -> None:

@@ -1,4 +1,4 @@
-"""The command line: parses flags, runs one command, and turns what goes wrong into a sentence and an exit code."""
+"""The command line: parses flags, runs one command, and turns each failure into a sentence and an exit code."""
 
 import logging
 import os
@@ -22,10 +22,10 @@ _ALLOCATION = {"hugetlb": 1, "arena_max": 1, "mmap_max": 0, "trim_threshold": 2*
 
 
 def keep_memory() -> None:
-    """Starts this process again with memory in huge pages that are kept, unless the user has set how it is allocated.
+    """Restarts this process with memory in huge pages that are kept, unless the user has set how memory is allocated.
 
-    XLA allocates the temporary memory of each step on a CPU anew. In small pages, given back to the system in between,
-    that costs a fifth to a half of the time. glibc reads the setting at the start of a process only.
+    XLA allocates the temporary memory of each step on a CPU anew. In small pages, returned to the system in between,
+    that costs a fifth to a half of the time. glibc reads the setting only at the start of a process.
     """
     if sys.platform != "linux" or _TUNABLES in os.environ:
         return
@@ -37,14 +37,14 @@ def keep_memory() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs one command; its exit code tells a supervisor what to do.
+    """Runs one command; its exit code tells a supervisor whether to restart it.
 
-    2: bad input or settings, 3: diverged, 4: an audit found a leak, none of them to be tried again; 75: another process
-    is gone, and 128 + signal: interrupted after a checkpoint, both to be started again in order to go on.
+    No restart helps after 2 (bad input or settings), 3 (diverged) and 4 (an audit found a leak). A restart resumes
+    after 75 (another process is gone) and 128 + signal (interrupted, after a checkpoint).
     """
     if arguments is None:
         keep_memory()
-    # Of a checkpoint that cannot be written, orbax's tasks tell in their own pages, after our one sentence.
+    # Silences the tracebacks of orbax's tasks after a checkpoint that cannot be written: our sentence reports it.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
         command = tyro.extras.subcommand_cli_from_dict(
@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
         traceback.print_exc()
         _exit(1)
     except KeyboardInterrupt:
-        _fail("interrupted; what was saved before is whole, and the same command goes on from there", 130)
+        _fail("interrupted; the checkpoints saved before are whole, and the same command resumes from there", 130)
 
 
 def _fail(message: str, code: int) -> NoReturn:
@@ -79,8 +79,8 @@ def _fail(message: str, code: int) -> NoReturn:
 
 def _exit(code: int) -> NoReturn:
     if jax.distributed.is_initialized():
-        # Taking leave of the others would wait for those that are gone, or know nothing of this failure, and be
-        # aborted. Process 0 goes last: what the others fail of at the same time they must say first.
+        # A regular exit would wait for processes that are gone or do not know of this failure, and be aborted.
+        # Process 0 exits last, so that the others can report their own failures first.
         sys.stdout.flush()
         if jax.process_index() == 0:
             time.sleep(_LAST_SECONDS)

@@ -45,12 +45,12 @@ class Train:
     out: Path
     """Folder of the run: new, or that of an interrupted run of the same settings."""
     seeds: int | None = None
-    """Train so many seeds as one job, from `--seed` on, each in a folder seed-N of its own under `--out`."""
+    """Number of seeds to train as one job, from `--seed` on, each in its own folder seed-N under `--out`."""
     allow_drift: bool = False
-    """Go on with a run though settings of its training have changed; the change is said and kept. Never with another
-    model or other data. After another batch size, --epochs counts as if all steps had had it."""
+    """Resume a run although settings of its training have changed; the change is logged and kept. Another model or
+    other data is never accepted. After another batch size, --epochs counts as if all steps had had it."""
     processes: ProcessConfig = dataclasses.field(default_factory=ProcessConfig)
-    """The same command runs on every host of a pod."""
+    """Processes of a job; the same command runs on every host of a pod."""
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
@@ -95,9 +95,9 @@ class Evaluate:
 class Score:
     """Give every row of a file of new events one probability per task, in the order of the rows.
 
-    Each event is scored as if it were the only one, from what the log that the run was trained on knows at its time:
-    the file may hold candidates of which at most one will happen. Users and items may be unknown; the columns of tasks
-    and actions may be missing.
+    Each event is scored as if it were the only one, from the events that the run's log holds before its time: the file
+    may hold candidates of which at most one will happen. Users and items may be unknown; the columns of tasks and
+    actions may be missing.
     """
 
     run: tyro.conf.Positional[Path]
@@ -105,13 +105,13 @@ class Score:
     events: Path
     """New events, a table with the columns of the log."""
     out: Path
-    """Where the scores are written, as CSV."""
+    """CSV file for the scores."""
     allow_unmatched: bool = False
-    """Score them though the log knows none of their users, of their items or of the values of a column."""
+    """Score the events although the log has none of their users, of their items or of the values of a column."""
     as_history: bool = False
-    """The file's rows have happened: later rows see earlier ones, with their outcomes where the file has them."""
+    """Take the file's rows as history: later rows see earlier ones, with their outcomes where the file has them."""
     allow_changed_log: bool = False
-    """Score though events that the run was trained on have changed since; new events need no permission."""
+    """Score although events that the run was trained on have changed since; new events need no permission."""
 
     def __call__(self, console: Console) -> None:
         """Runs the command."""
@@ -119,7 +119,7 @@ class Score:
         check_scores_file(self.out, spec)
         if self.out.resolve().is_relative_to(self.run.resolve()):
             raise InputError(f"{self.out} must be a new file or earlier scores, but is in the run")
-        _say_if_described_anew(console, spec)
+        _report_changed_description(console, spec)
         log = read_event_log(spec, new_events=self.events, allow_unmatched=self.allow_unmatched)
         _print_notes(console, log)
         options = {"as_history": self.as_history, "allow_changed": self.allow_changed_log, "say": console.print}
@@ -129,18 +129,18 @@ class Score:
 
 @dataclasses.dataclass(frozen=True)
 class Baselines:
-    """Fit the base rate, logistic regression and gradient boosting to what the recommender reads of a log.
+    """Fit the base rate, logistic regression and gradient boosting to the recommender's inputs from a log.
 
-    They are tuned on validation and reported on test; `train` and `evaluate` show them beside their own metrics from
-    then on, while the data stays the same.
+    They are tuned on validation and reported on test. From then on `train` and `evaluate` show them beside their own
+    metrics, as long as the data stays the same.
     """
 
     log: tyro.conf.Positional[Path]
     """TOML file that describes the log."""
     out: Path | None = None
-    """Where the results are written; by default LOG.baselines.json, where `train` and `evaluate` look for them."""
+    """JSON file for the results; by default LOG.baselines.json, where `train` and `evaluate` look for them."""
     inputs: InputConfig = dataclasses.field(default_factory=InputConfig)
-    """Encoding of the counters; give the recommender's."""
+    """Encoding of the counters; must be the recommender's for a fair comparison."""
 
     def __call__(self, console: Console) -> None:
         """Runs the command."""
@@ -162,7 +162,7 @@ class Baselines:
 
 @dataclasses.dataclass(frozen=True)
 class ListCheckpoints:
-    """List the checkpoints of a run: step, metrics, size, and whether every bit is as it was written."""
+    """List the checkpoints of a run: step, metrics, size, and whether every bit is intact."""
 
     run: tyro.conf.Positional[Path]
     """Folder that `train` wrote."""
@@ -176,8 +176,8 @@ class ListCheckpoints:
 class Audit:
     """Try to cheat: look for leaks of outcomes, order and future in a log, or in the model of a run.
 
-    Small models are trained on planted outcomes that nothing honest can predict, outcomes and events after a moment are
-    changed, ties permuted, candidates scored beside others, and feature columns compared with what came later.
+    It trains small models on planted outcomes that no honest model can predict, changes outcomes and events after a
+    moment, permutes ties, scores candidates beside others, and compares feature columns with later outcomes.
     """
 
     subject: tyro.conf.Positional[Path]
@@ -185,9 +185,9 @@ class Audit:
     out: Path | None = None
     """JSON file for the findings."""
     events: int = 30_000
-    """Models are asked of about so many events, of whole users; feature columns are looked at in all of them."""
+    """Approximate number of events, of whole users, to try the models on; feature columns are checked on all."""
     steps: int = 200
-    """Steps that each small model is trained for."""
+    """Training steps of each small model."""
 
     def __post_init__(self) -> None:
         check_settings(self, events="[1, inf)", steps="[1, inf)")
@@ -225,11 +225,11 @@ class Prepare:
     """Describe a published event log, Deskdrop or KuaiRand-Pure, so that `train` can read it."""
 
     source: tyro.conf.Positional[Literal["deskdrop", "kuairand-pure"]]
-    """Which log."""
+    """Name of the log."""
     data: tyro.conf.Positional[Path]
     """Deskdrop: the archive with users_interactions.csv. KuaiRand-Pure: the published folder `data`."""
     out: Path
-    """Folder for log.toml and what is derived from the data."""
+    """Folder for log.toml and the tables derived from the data."""
 
     def __call__(self, console: Console) -> None:
         """Runs the command."""
@@ -237,7 +237,7 @@ class Prepare:
         console.print(f"described in {prepare(self.data, self.out)}")
 
 
-def _say_if_described_anew(console: Console, spec: EventLogSpec) -> None:
+def _report_changed_description(console: Console, spec: EventLogSpec) -> None:
     if spec.description is not None and spec.description.exists():
         with contextlib.suppress(InputError):
             if EventLogSpec.from_toml(spec.description) == spec:

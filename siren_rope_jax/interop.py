@@ -18,7 +18,7 @@ from siren_rope_jax.nn.rotary import RotaryConfig, SirenRotary, SirenSettings, T
 from siren_rope_jax.ops.calendar import split_unix_time
 from siren_rope_jax.ops.siren import SirenParams
 
-# What the authors' constructors take, with their defaults; None has to be given.
+# Arguments of the authors' constructors, with their defaults; None must be given.
 _SHARED: dict[str, Any] = {
     **dict.fromkeys(("d_seq", "d_action", "d_dyn_context")),
     "d_model": 512,
@@ -62,7 +62,7 @@ def from_authors(state_dict: Mapping[str, Any], config: Mapping[str, Any]) -> Ca
     Returns:
       A function of their inputs by keyword (`sequence_features`, `action_features`,
       `dynamic_context_features`, and `timestamp` (integer Unix seconds) and `order_features` where the kind has
-      them; those that it lacks may be given and are ignored), which returns logits [B, S, labels].
+      them; inputs of other kinds are ignored), which returns logits [B, S, labels].
 
     Raises:
       ValueError: if the kind or an argument is unknown, or a weight is missing, left over or of another
@@ -81,7 +81,7 @@ def from_authors(state_dict: Mapping[str, Any], config: Mapping[str, Any]) -> Ca
     arguments = _ARGUMENTS[kind] | arguments
     missing = [name for name, value in arguments.items() if value is None]
     if missing:
-        raise ValueError(f"config must hold {missing}")
+        raise ValueError(f"config must hold {missing}, but does not")
     model = nnx.eval_shape(lambda: _empty_model(kind, arguments))
     weights = _Weights(state_dict)
     _fill(model, weights, arguments.get("rope_d_angle", 1))
@@ -139,7 +139,7 @@ def _empty_model(kind: str, arguments: dict[str, Any]) -> GenerativeRecommender:
 
 
 class _Weights:
-    """Reads the state dict, checks each shape and knows what was not read."""
+    """Reads the state dict, checks each shape and lists the weights that were not read."""
 
     def __init__(self, state_dict: Mapping[str, Any]):
         self.state_dict, self.seen = state_dict, set()
@@ -191,7 +191,7 @@ def _fill(model: GenerativeRecommender, weights: _Weights, rope_d_angle: int) ->
     pairs = model.config.width // model.config.heads // 2
 
     def repeated(x: Float[Array, "..."]) -> Float[Array, "..."]:
-        """One angle serves several neighbouring pairs: repeat it until there is one for each."""
+        """Repeats each angle for the neighbouring pairs that share it."""
         return jnp.repeat(x, pairs // rope_d_angle, axis=-1)
 
     def angle_network(empty: Mapping[str, Any], name: str) -> SirenParams:
@@ -213,7 +213,7 @@ def _fill(model: GenerativeRecommender, weights: _Weights, rope_d_angle: int) ->
         return network
 
     inputs, width = model.token.kernel.shape
-    if isinstance(model.rotary, SirenRotary):  # the order, the last input, feeds the angle network alone
+    if isinstance(model.rotary, SirenRotary):  # the order, the last input, feeds only the angle network
         token = kernel("seq_projection.0", (inputs - 1, width))
         model.token.kernel.set_value(jnp.concatenate([token, jnp.zeros_like(token[:1])]))
         fill(model.token.bias, "seq_projection.0.bias")

@@ -1,4 +1,4 @@
-"""From a CSV of millions of events to packed batches: seconds and memory, and how long a training step waits for data.
+"""Time and memory from a CSV of millions of events to packed batches, and the time that a training step waits for data.
 
 Measured in a process of its own, so that the peak of memory is that of the input pipeline alone.
 """

@@ -1,4 +1,4 @@
-"""Pure functions: angles from position, time, metadata and content; rotation by them; what they are compared with."""
+"""Pure functions: angles from position, time, metadata and content; rotation by them; encodings to compare with."""
 
 from siren_rope_jax.ops.angles import content_angles, ordinal_angles, siren_rope_angles, time_order_angles
 from siren_rope_jax.ops.attention import RelativeEmbedding, strictly_causal_attention

@@ -1,7 +1,7 @@
 """Rotation angles, in radians, from positions, time, metadata and content: plain arrays that add and concatenate.
 
-A source that only this module's `siren_apply` needs is no function of its own: semantic rotation is `siren_apply` on
-metadata, learned frequencies are `ordinal_angles` with learned numbers, and a split by dimension is a weight of 0 or 1.
+A source has no function of its own if another one covers it: semantic rotation is `siren_apply` on metadata, learned
+frequencies are `ordinal_angles` with learned numbers, and a split by dimension is a weight of 0 or 1.
 """
 
 import jax
@@ -57,7 +57,7 @@ def time_order_angles(
       time_frequencies: radians of each pair per day times `time_scale`; `frequencies` if not given. To extend the
         time axis, `scaled_frequencies` with its lengths in days times `time_scale`.
       position_scale: weight of the position, (1 - l) a_p in the source; one number, one per pair, or [N, 1] or [N, R].
-      time_scale: positions that a day is worth, l a_t in the source; one number, or in the same shapes.
+      time_scale: positions per day, l a_t in the source; one number, or in the same shapes.
 
     Returns:
       position_scale p theta_j + time_scale days theta_j in radians, float32; one set per head if a scale is.
@@ -133,7 +133,7 @@ def content_angles(
     Args:
       x: representation of each event.
       kernel: learned projection, [D, R], or [D, N, R] for one set per head; a start of 0 adds nothing.
-      bound: largest angle in radians, so that content never turns a pair round and round.
+      bound: largest angle in radians, so that content never turns a pair by more.
 
     Returns:
       bound tanh(x kernel), in radians, float32.
@@ -141,7 +141,7 @@ def content_angles(
     Raises:
       ValueError: if the kernel does not fit `x`, or the bound is not positive.
 
-    Source: content-conditioned rotation as in Cheng, Sun, Lu 2026, section 4.3, of the token instead of metadata.
+    Source: content-conditioned rotation as in Cheng, Sun, Lu 2026, section 4.3, with the token in place of metadata.
     """
     if kernel.ndim not in (2, 3) or kernel.shape[0] != x.shape[-1]:
         raise ValueError(f"kernel must have shape [{x.shape[-1]}, R] or [{x.shape[-1]}, N, R], but has {kernel.shape}")
@@ -155,7 +155,7 @@ def content_angles(
 
 
 def _scaled(angles: Float32[Array, "*batch R"], scale: PerPair, name: str) -> Float32[Array, "..."]:
-    """Angles times a scale, with an axis of heads before the pairs if the scale has one."""
+    """Multiplies angles by a scale, with an axis of heads before the pairs if the scale has one."""
     shape, pairs = jnp.shape(scale), angles.shape[-1]
     if len(shape) > 2 or (shape[-1:] not in ((), (pairs,)) and not (len(shape) == 2 and shape[-1] == 1)):
         raise ValueError(f"{name} must have shape [], [{pairs}], [N, 1] or [N, {pairs}], but has {shape}")
@@ -165,7 +165,7 @@ def _scaled(angles: Float32[Array, "*batch R"], scale: PerPair, name: str) -> Fl
 def _sum(
     a: Float32[Array, "..."], b: Float32[Array, "..."], *, batch_axes: int
 ) -> Float32[Array, "*batch R"] | Float32[Array, "*batch N R"]:
-    """a + b, where one of the two may have an axis of heads more."""
+    """Adds two arrays of angles, only one of which may have an axis of heads."""
     if a.ndim != b.ndim:
         a, b = (x[..., None, :] if x.ndim == batch_axes + 1 else x for x in (a, b))
     elif a.ndim > batch_axes + 1 and a.shape[-2] != b.shape[-2] and 1 not in (a.shape[-2], b.shape[-2]):

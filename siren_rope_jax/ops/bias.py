@@ -1,8 +1,8 @@
 """Additive attention biases and intervals between events, each a function of query slots and key slots.
 
-Attention asks for the block it works on, so that no [B, N, S, S] array exists unless it asks for the whole row.
+Attention calls them for the block it works on, so that no [B, N, S, S] array exists unless it needs the whole row.
 Positions, times and tables are closed over: gradients are plain autodiff. Buckets are exact for integers: a float32
-logarithm, which can fall on the wrong side of an edge, only names the nearest edge; comparing integers decides.
+logarithm, which can fall on the wrong side of an edge, only finds the nearest edge; an integer comparison decides.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def alibi_slopes(heads: int) -> Float32[Array, " N"]:
     """Computes the slope of each head, a geometric sequence from 2^(-8/N) down to 2^-8.
 
     Args:
-      heads: number of heads, N; if it is no power of two, the slopes of the next lower one are followed by every
+      heads: number of heads, N; if it is not a power of two, the slopes of the next lower one are followed by every
         second slope of the next higher one.
 
     Raises:
@@ -69,7 +69,7 @@ def t5_buckets(distance: Int[Array, "*shape"], *, buckets: int = 32, max_distanc
     """Computes the bucket of each distance by the causal rule of T5, exactly for every integer.
 
     Args:
-      distance: p_query - p_key; a negative one is in bucket 0.
+      distance: p_query - p_key; negative ones are in bucket 0.
       buckets: number of buckets; the first buckets // 2 hold one distance each, the others are logarithmic.
       max_distance: distance from which on everything shares the last bucket.
 
@@ -108,7 +108,7 @@ def t5_bias(
     ((positions, key_positions),) = _sides(positions=(positions, key_positions))
     table = jnp.asarray(table)
     _check_axes("table", table, "[M, N]")
-    # All further distances share the last edge's row, so that a bucket is worked out per distance, not per pair.
+    # All further distances share the last edge's row, so the bucket is computed per distance, not per pair.
     last = _t5_edges(table.shape[0], max_distance)[-1]
     by_distance = t5_buckets(jnp.arange(last + 1), buckets=table.shape[0], max_distance=max_distance)
     return _distance_bias(positions, key_positions, table[by_distance])
@@ -118,7 +118,7 @@ def log_time_buckets(seconds: Integer[Array, "*shape"], *, buckets: int = 129) -
     """Computes clip(floor(ln(max(|dt|, 1)) / 0.301), 0, buckets - 1), exactly for every 32-bit integer.
 
     Args:
-      seconds: time differences dt; those of int32 times overflow from 68 years on, unless taken unsigned.
+      seconds: time differences dt; those of int32 times overflow from 68 years on, unless they are unsigned.
       buckets: number of buckets; 32 bits reach the first 74 only.
 
     Raises:
@@ -150,7 +150,7 @@ def hstu_bias(
 
     Args:
       positions: ordinal position of each query; only differences matter, and they must fit int32.
-      times: Unix seconds of each query, its request time; any two int32 times are told apart without overflow.
+      times: Unix seconds of each query, its request time; the difference of any two int32 times does not overflow.
       position_table: learned; a negative distance reads the first entry.
       time_table: learned, one entry per bucket (`log_time_buckets`).
       key_positions, key_times: those of the keys, if they are another sequence.
@@ -180,19 +180,19 @@ def interval_buckets(times: Int[Array, "B S"], segment_ids: Int[Array, "B S"], *
     """Makes the personalised intervals of TiSASRec, min(floor(|t_query - t_key| / gap), max_interval), int32 [B, Q, K].
 
     The source divides by the smallest nonzero gap between neighbouring events of the user's whole history, which
-    makes a score depend on later events. Here it is the smallest one up to and including the query (1 s before there
-    is one), so that a prefix scores the same as inside a longer history. Queries and keys are of one sequence.
+    makes a score depend on later events. Here it is the smallest one up to and including the query (1 s if there is
+    none yet), so that a prefix scores the same as inside a longer history. Queries and keys are of one sequence.
 
     Args:
-      times: Unix seconds of each event; any two int32 times are told apart without overflow.
-      segment_ids: which sequence each slot belongs to; the slots of a segment are oldest first, with
+      times: Unix seconds of each event; the difference of any two int32 times does not overflow.
+      segment_ids: sequence that each slot belongs to; the slots of a segment are oldest first, with
         nothing but padding, 0, between them.
       max_interval: largest interval; max_interval + 1 embeddings are needed.
 
     Raises:
       ValueError: if times and segment_ids are not signed integers of one shape, or max_interval is less than 1.
 
-    Source: Li, Wang, McAuley 2020 (TiSASRec), section 3.2; the gap as said above.
+    Source: Li, Wang, McAuley 2020 (TiSASRec), section 3.2; the gap as described above.
     """
     (times, _), (segment_ids, _) = _sides(times=(times, None), segment_ids=(segment_ids, None))
     if not 1 <= max_interval < 2**31:
@@ -206,14 +206,14 @@ def interval_buckets(times: Int[Array, "B S"], segment_ids: Int[Array, "B S"], *
     return intervals
 
 
-@jax.jit  # also where nothing around it is: the scan is some hundred small operations
+@jax.jit  # also for callers without jit: the scan is some hundred small operations
 def _smallest_gaps(times: Int[Array, "B S"], segment_ids: Int[Array, "B S"]) -> UInt[Array, "B S"]:
-    """Smallest nonzero gap between neighbours of the segment so far, over padding between them; 1 if there is none."""
+    """Computes the smallest nonzero gap of neighbours in the segment so far, across padding; 1 if there is none."""
     latest = jax.lax.cummax(jnp.where(segment_ids != 0, jnp.arange(segment_ids.shape[1]), 0), axis=1)
     times, segment_ids = (jnp.take_along_axis(x, latest, axis=1) for x in (times, segment_ids))
     starts = jnp.pad(segment_ids[:, 1:] != segment_ids[:, :-1], ((0, 0), (1, 0)), constant_values=True)
     gaps = jnp.where(starts, 0, jnp.pad(_apart(times[:, 1:], times[:, :-1]), ((0, 0), (1, 0))))
-    # Less one, no gap at all (0) wraps to the largest unsigned number, which every real gap undercuts.
+    # Minus one, no gap (0) wraps to the largest unsigned number, and every real gap is smaller.
     _, smallest = jax.lax.associative_scan(
         lambda a, b: (a[0] | b[0], jnp.where(b[0], b[1], jnp.minimum(a[1], b[1]))), (starts, gaps - 1), axis=1
     )
@@ -230,16 +230,16 @@ def _distance_bias(positions: Int[Array, "B S"], key_positions: Int[Array, "B T"
 
 
 def _bucket(estimate: Float[Array, "*shape"], x: Integer[Array, "*shape"], edges: np.ndarray) -> Int32[Array, "*shape"]:
-    """Index of the last edge that `x` reaches, from an estimate of it that is off by less than half.
+    """Returns the index of the last edge that `x` reaches, from an estimate that is off by less than half.
 
-    Of the two edges around `x` the rounded estimate may name either: the upper is not reached, the lower is.
+    The rounded estimate is one of the two edges around `x`: the upper is not reached, the lower is.
     """
     nearest = jnp.clip(jnp.round(estimate), 0, edges.size - 1).astype(jnp.int32)
     return nearest - (x < jnp.asarray(edges, x.dtype)[nearest])
 
 
 def _t5_edges(buckets: int, max_distance: int) -> np.ndarray:
-    """Smallest distance n of each logarithmic bucket k: n^steps >= max_distance^k exact^(steps - k), in integers."""
+    """Computes the least distance n of each logarithmic bucket k: n^steps >= max_distance^k exact^(steps - k)."""
     if buckets < 2:
         raise ValueError(f"buckets must be at least 2, but is {buckets}")
     exact, steps = buckets // 2, buckets - buckets // 2
@@ -260,13 +260,13 @@ def _at(rows: Integer[Array, "B S"], slots: Int[Array, " Q"]) -> Integer[Array, 
 
 
 def _apart(a: Integer[Array, "*#shape"], b: Integer[Array, "*#shape"]) -> UInt[Array, "*shape"]:
-    """|a - b|, which always fits the unsigned integers of the same width."""
+    """Computes |a - b|, which always fits the unsigned integers of the same width."""
     unsigned = f"uint{8 * jnp.result_type(a, b).itemsize}"
     return jnp.maximum(a, b).astype(unsigned) - jnp.minimum(a, b).astype(unsigned)
 
 
 def _sides(**rows: tuple[Array, Array | None]) -> list[tuple[Array, Array]]:
-    """Query side and key side of each of the rows, which all have the shapes of the first."""
+    """Returns query side and key side of each of the rows, which all have the shapes of the first."""
     sides = []
     for name, (query, key) in rows.items():
         query = _signed(name, query)

@@ -66,7 +66,7 @@ def split_unix_time(
 
 
 def _zone_offsets(seconds: np.ndarray, time_zone: str) -> np.ndarray:
-    """UTC offset of each time, asking zoneinfo once per UTC day, and per second on the days of a clock change."""
+    """Returns the UTC offset of each time; asks zoneinfo once per UTC day, per second on days of a clock change."""
     try:
         zone = zoneinfo.ZoneInfo(time_zone)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
@@ -93,7 +93,7 @@ def elapsed_days(elapsed_seconds: Int[Array, "*batch"]) -> Float32[Array, "*batc
     """Returns whole seconds as days, the unit of every frequency of time.
 
     Args:
-      elapsed_seconds: since any start; a float32 tells the seconds of the first 128 days apart.
+      elapsed_seconds: since any start; float32 resolves single seconds in the first 128 days.
     """
     return elapsed_seconds.astype(jnp.float32) / SECONDS_PER_DAY
 
@@ -116,9 +116,9 @@ def calendar_features(
       second: second of that day.
       start_day: day on which the training span starts.
       span_days: length of the training span, in days.
-      clamp: hold the long-range offset at -1 or 1 outside the training span. An unclamped offset feeds the angle
+      clamp: keep the long-range offset at -1 or 1 outside the training span. An unclamped offset feeds the angle
         network inputs that it never saw, and its output drifts without bound as a deployed model ages; switch the
-        clamp off for parity with the authors' weights, or where the time axis itself is being extended.
+        clamp off for parity with the authors' weights, or to extend the time axis itself.
 
     Returns:
       [cos day, sin day, cos week, sin week, T~], float32. The week's phase counts from the Unix epoch, a Thursday;
@@ -136,7 +136,7 @@ def calendar_features(
         raise ValueError(f"day and second must have one shape, but have {day.shape} and {second.shape}")
     if not span_days > 0:
         raise ValueError(f"span_days must be positive, but is {span_days}")
-    # Of 8 or 16 bits, or unsigned, they would wrap around in what follows.
+    # Integers of 8 or 16 bits, or unsigned ones, would wrap around below.
     day, second, span_days = day.astype(jnp.int32), second.astype(jnp.int32), float(span_days)
     week_second = (day % 7) * SECONDS_PER_DAY + second
     sin_day, cos_day = sincos(_phase(second, SECONDS_PER_DAY))

@@ -1,4 +1,4 @@
-"""Encodings of position and time that are added to embeddings or given to them as features, and rotate nothing."""
+"""Encodings of position and time that are added to embeddings or serve as their features, without any rotation."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Num
@@ -39,7 +39,7 @@ def time2vec(
     """Computes learned features of time, one linear and the others periodic.
 
     Args:
-      time: since any fixed moment, in days, say; take the difference in integers before it becomes a float.
+      time: time since any fixed moment, for example in days; take the difference in integers before it becomes a float.
       frequencies: learned, radians per unit of time; the first is the slope of the linear feature.
       phases: learned, radians; the first is the offset of the linear feature.
 

@@ -33,7 +33,7 @@ def inverse_frequencies(head_dim: int, *, base: float = 10_000.0) -> Float32[Arr
 
 
 class ScaledFrequencies(NamedTuple):
-    """Frequencies of the R rotary pairs, and what their sines and cosines are multiplied by."""
+    """Frequencies of the R rotary pairs, and the factor of their sines and cosines."""
 
     frequencies: Float32[Array, " R"]
     attention_factor: float
@@ -62,11 +62,11 @@ def scaled_frequencies(
         longrope: with `original_max_position_embeddings`, `short_factor`, `long_factor`; may have `factor` (as yarn),
         `attention_factor`;
         llama3: with `original_max_position_embeddings`, `factor`, `low_freq_factor`, `high_freq_factor`.
-      max_position_embeddings: of the same config.
+      max_position_embeddings: trained length, from the same config.
       seq_len: longest sequence to come, which dynamic and longrope depend on; None if within the trained length.
 
     Returns:
-      float32 radians per unit of position, computed in float64 and rounded once, and the attention factor: 1.0 but
+      float32 radians per unit of position, computed in float64 and rounded once, and the attention factor: 1.0 except
       for yarn and longrope.
 
     Raises:
@@ -121,7 +121,7 @@ def _yarn(theta: _Theta, given: _Given) -> _Scaled:
     low, high = (theta.size * math.log(original / (2 * math.pi * n)) / log_base for n in (fast, slow))
     if given.get("truncate", True):
         low, high = math.floor(low), math.ceil(high)
-    # Both ends on both sides: of a ramp that lies wholly beyond the pairs, one end alone would turn it around.
+    # Clips both ends on both sides: clipping one end alone would reverse a ramp that lies wholly beyond the pairs.
     low, high = np.clip([low, high], 0, 2 * theta.size - 1)
     ramp = np.clip((np.arange(theta.size) - low) / (high - low or 0.001), 0, 1)
     return _blended(theta, factor, 1 - ramp), given.get("attention_factor", _yarn_attention(factor, given))
@@ -156,14 +156,14 @@ def _llama3(theta: _Theta, given: _Given) -> _Scaled:
 
 
 def _rebased(theta: _Theta, stretch: float) -> _Theta:
-    """The frequencies of the base times stretch^(d/(d-2)): the first is kept, the last divided by `stretch`."""
+    """Returns the frequencies of the base times stretch^(d/(d-2)): the first stays, the last is over `stretch`."""
     if theta.size == 1:
         raise ValueError("ntk and dynamic need a rotary dimension of at least 4, but it is 2")
     return theta / stretch ** np.linspace(0, 1, theta.size)
 
 
 def _blended(theta: _Theta, factor: float, kept: _Theta) -> _Theta:
-    """Each frequency between itself, where `kept` is 1, and itself over `factor`, where it is 0."""
+    """Blends each frequency between itself, where `kept` is 1, and itself over `factor`, where it is 0."""
     return theta * (kept + (1 - kept) / factor)
 
 

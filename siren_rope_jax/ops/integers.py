@@ -1,4 +1,4 @@
-"""Integers of the host on their way to the device, which without x64 would cut them to 32 bits in silence."""
+"""Host integers on their way to the device, which without x64 would silently cut them to 32 bits."""
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +10,11 @@ def device_integers(name: str, x: Array | np.ndarray | int) -> Array:
     """Returns `x` as an array of the device.
 
     Args:
-      name: what the message calls it.
+      name: name of `x` in the error message.
       x: integers; those of the host may have 64 bits, as NumPy's usually do.
 
     Raises:
-      ValueError: if a number of the host does not fit what JAX makes of its type, 32 bits without x64.
+      ValueError: if a host number does not fit the type that JAX gives it, 32 bits without x64.
     """
     if not isinstance(x, jax.Array):
         x = np.asarray(x)

@@ -19,19 +19,19 @@ def lie_rotations(
 
     Scores depend on differences of coordinates alone, R(x)^T R(y) = R(y - x), where the generators of a block
     commute: one coordinate, generators that are multiples of one, generators in the same planes
-    (`planar_generators`), blocks of 2. Elsewhere they do not: R(x)^T R(y) then depends on x and y themselves, and
+    (`planar_generators`), blocks of 2. Otherwise R(x)^T R(y) depends on x and y themselves, and
     equals R(y - x) only to first order in the coordinates. A rotation depends on its own event's coordinates alone,
     so a rotated key can be cached in any case. Gradients are reverse-mode (jax.grad, jax.vjp) for blocks above 2.
 
     Args:
-      coordinates: position, time and the like of each event; the order of 1, since angles are products with it.
+      coordinates: position, time and similar numbers of each event, of order 1, since angles are products with them.
       generators: for each coordinate and block the T = b(b-1)/2 entries above the diagonal of a skew-symmetric
         matrix, row by row; learned, or `planar_generators`.
 
     Returns:
-      Orthogonal matrices, float32, for `rotate_blocks`. Where the T entries of the sum have the norm r, a bound of
-      every angle, each element is right to about 5e-7 (1 + r), and each matrix orthogonal to 2e-6 for r up to 10^4;
-      NaN for r > 2^24.
+      Orthogonal matrices, float32, for `rotate_blocks`. With r the norm of the T entries of the sum, which bounds every
+      angle, each element is right to about 5e-7 (1 + r), and each matrix orthogonal to 2e-6 for r up to 10^4; NaN for
+      r > 2^24.
 
     Raises:
       ValueError: if the generators are not [C, G, T] with the C of the coordinates, at least 1, or T is not b(b-1)/2.
@@ -121,19 +121,19 @@ def planar_generators(frequencies: Float[Array, " R"], block: int) -> Float32[Ar
 
 
 def _weighted_sum(weights: Float32[Array, "*batch C"], arrays: Float32[Array, "C *shape"]) -> Float32[Array, "..."]:
-    """sum_c weights_c arrays_c, term by term: a TPU would round the factors of a matrix product to bfloat16."""
+    """Computes sum_c weights_c arrays_c term by term: a TPU would round the factors of a matrix product to bfloat16."""
     return sum((weights[..., c] * arrays[c] for c in range(len(arrays))), start=jnp.zeros((), jnp.float32))
 
 
 @jax.custom_vjp
 def _exp(skew: Float32[Array, "*batch b b E"]) -> Float32[Array, "*batch b b E"]:
-    """exp of skew-symmetric matrices, brought back to orthogonal by one step of Newton and Schulz."""
+    """Computes exp of skew-symmetric matrices, made orthogonal again by one step of Newton and Schulz."""
     rotation = _expm1(skew) + _identity(skew)
     return 0.5 * _product(rotation, 3 * _identity(skew) - _product(jnp.swapaxes(rotation, -3, -2), rotation))
 
 
 def _expm1(a: Float32[Array, "*batch b b E"]) -> Float32[Array, "*batch b b E"]:
-    """exp(a) - 1: without the 1, whose rounding each squaring would double."""
+    """Computes exp(a) - 1, without the 1, because each squaring would double its rounding error."""
     # The norm of the entries above the diagonal bounds every angle: angles come in pairs of both signs.
     norm = jnp.sqrt(0.5 * jnp.sum(jax.lax.stop_gradient(a) ** 2, axis=(-3, -2), keepdims=True))
     a = jnp.where(norm <= _LARGEST_ANGLE, a, jnp.nan)
@@ -144,14 +144,14 @@ def _expm1(a: Float32[Array, "*batch b b E"]) -> Float32[Array, "*batch b b E"]:
     cube = _product(square, a)
     result = a + square / 2 + cube / 6 + _product(cube, a / 24 + square / 120 + cube / 720)
 
-    # As many as this matrix needs, whatever stands beside it, so that no event depends on another.
+    # Each matrix gets as many squarings as it needs itself, so that no event depends on another.
     return jax.lax.fori_loop(
         0, squarings.max(initial=0), lambda i, y: jnp.where(i < squarings, 2 * y + _product(y, y), y), result
     )
 
 
 def _product(x: Float32[Array, "*batch b b E"], y: Float32[Array, "*batch b b E"]) -> Float32[Array, "*batch b b E"]:
-    """Matrix product, in float32 on every device; barriers keep XLA from computing each factor b times over."""
+    """Multiplies matrices in float32 on every device; barriers keep XLA from computing each factor b times."""
     x, y = jax.lax.optimization_barrier((x, y))
     terms = (x[..., :, k, None, :] * y[..., None, k, :, :] for k in range(x.shape[-2]))
     return jax.lax.optimization_barrier(sum(terms, start=jnp.zeros((), jnp.float32)))
@@ -166,7 +166,7 @@ def _exp_forward(skew):  # type: ignore[no-untyped-def]
 
 
 def _exp_backward(skew, cotangent):  # type: ignore[no-untyped-def]
-    # The adjoint of the derivative at A is the derivative at A^T = -A. It keeps no matrix of any squaring in memory.
+    # The adjoint of the derivative at A is the derivative at A^T = -A. This keeps no matrix of any squaring in memory.
     return (jax.jvp(_expm1, (-skew,), (cotangent,))[1],)
 
 

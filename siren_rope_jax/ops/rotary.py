@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Num
 
-# pi/2 as a sum: three pieces of 12 bits, so that 12 bits of a multiple times each piece is exact in float32.
+# pi/2 as a sum, with three pieces of 12 bits: 12 bits of a multiple times each piece is exact in float32.
 _HALF_PI = tuple(
     np.float32(float.fromhex(piece)) for piece in ("0x1.922p+0", "-0x1.2aep-18", "-0x1.deap-31", "0x1.184698p-44")
 )
@@ -48,9 +48,9 @@ def sincos(angles: Float[Array, "*shape"]) -> tuple[Float32[Array, "*shape"], Fl
 
 
 def _settled(x: Float[Array, "*shape"], angles: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Returns `x`, NaN where the angles mean nothing.
+    """Returns `x`, with NaN where the angles are too large to mean anything.
 
-    By a division: XLA computes cheap operations anew for each layer and head that reads them, but no division.
+    Divides, because XLA recomputes cheap operations for each layer and head that reads them, but not a division.
     """
     return x / jnp.where(jnp.abs(angles) <= _LARGEST_ANGLE, np.float32(1), jnp.nan)
 
@@ -74,7 +74,7 @@ def rotate_pairs(
 ) -> Float[Array, "*batch N H"]:
     """Rotates each feature pair of `x` by an angle whose sine and cosine are known.
 
-    The form for several layers that share their angles: `sincos` once, `rotate_pairs` in every layer. Sine and cosine
+    For several layers that share their angles: call `sincos` once and `rotate_pairs` in every layer. Sine and cosine
     may carry a common factor (`attention_factor`, `xpos_scale`), which then stretches the pairs.
 
     Args:
@@ -82,8 +82,8 @@ def rotate_pairs(
       sin: sine of the angles. With one axis less than `x` they are shared by all heads, [..., S, R]; with as many,
         [..., S, M, R], there is one set for each of M groups of neighbouring heads. Axes before may have size 1.
       cos: cosine of the angles, in the same shape.
-      angles: the angles themselves, in the same shape: gradients then go to them, at half the cost, instead of to sine
-        and cosine, whose common factor must be a constant. In reverse mode only.
+      angles: the angles themselves, in the same shape. Gradients then flow to them instead of to sine and cosine, at
+        half the cost and in reverse mode only; a common factor of sine and cosine must be a constant.
       interleaved: pair (2j, 2j + 1), as in the authors' and other PyTorch weights, instead of (j, j + R).
       partial: rotate the first 2 R features of a head and leave the others as they are.
 
@@ -127,7 +127,7 @@ def rotate_pairs(
 
 
 def _grouped(x: Float[Array, "*batch N H"], angles: Float[Array, "*angles R"]) -> Float[Array, "*heads H"]:
-    """Gives groups of heads that share their angles an axis of their own, in float32."""
+    """Adds an axis for the groups of heads that share their angles, and casts to float32."""
     x = x.astype(jnp.float32)
     groups = angles.shape[-2] if angles.ndim == x.ndim else 1
     return x.reshape(*x.shape[:-2], groups, x.shape[-2] // groups, x.shape[-1])
@@ -136,7 +136,7 @@ def _grouped(x: Float[Array, "*batch N H"], angles: Float[Array, "*angles R"]) -
 def _halves(
     x: Float[Array, "*shape H"], interleaved: bool
 ) -> tuple[Float[Array, "*shape R"], Float[Array, "*shape R"]]:
-    """Real and imaginary parts of the pairs."""
+    """Splits the pairs into real and imaginary parts."""
     if interleaved:
         return x[..., 0::2], x[..., 1::2]
     real, imaginary = jnp.split(x, 2, axis=-1)
@@ -144,7 +144,7 @@ def _halves(
 
 
 def _sum_over_heads(x: Float[Array, "*batch N R"]) -> Float[Array, "*batch R"]:
-    """Sums by halves, which XLA:CPU fuses with what computes the summands, unlike a sum over an inner axis."""
+    """Sums by halves, which XLA:CPU fuses with the computation of the summands, unlike a sum over an inner axis."""
     while x.shape[-2] and x.shape[-2] % 2 == 0:
         x = jnp.add(*jnp.split(x, 2, axis=-2))
     return x.sum(-2)
@@ -180,7 +180,7 @@ def _turn_by_backward(interleaved, saved, cotangent):  # type: ignore[no-untyped
     x, angles, sin, cos = saved
     cotangent = cotangent.astype(jnp.float32)
     of_x = _turn(cotangent, -sin, cos, interleaved)
-    # r exp(i angle) x grows with the angle by i times itself; turned back, both it and the cotangent are at hand.
+    # The derivative of exp(i angle) x by the angle is i times itself: turned back, i x, and the cotangent is that of x.
     (real, imaginary), (of_real, of_imaginary) = (_halves(_grouped(a, sin), interleaved) for a in (x, of_x))
     of_angles = _sum_over_heads(of_imaginary * real - of_real * imaginary)
     if angles.ndim < x.ndim:
@@ -237,11 +237,11 @@ def apply_rotary(
 def xpos_scale(
     positions: Num[Array, "*batch"], pairs: int, *, gamma: float = 0.4, scale_base: float = 512.0
 ) -> Float32[Array, "*batch R"]:
-    """Computes the decay of xPos: queries are stretched by it and keys shrunk, so that far pairs count less.
+    """Computes the decay of xPos: it stretches queries and shrinks keys, so that distant pairs count less.
 
     Args:
-      positions: of each event; only differences matter. Beyond some 70 scale bases the inverse overflows float32:
-        count from the middle, or take a larger base.
+      positions: position of each event; only differences matter. The inverse overflows float32 beyond some 70 scale
+        bases: count from the middle, or take a larger base.
       pairs: rotary pairs, R.
       gamma: the fastest pair decays like (gamma/(1 + gamma))^(distance/scale_base).
       scale_base: positions over which the decay acts.

@@ -1,1 +1,1 @@
-"""Tables and pictures of what was trained."""
+"""Tables and pictures of trained models."""

@@ -1,4 +1,4 @@
-"""What a trained SIREN-RoPE has learned about time: how its angles turn with the hour, the day and the week."""
+"""The rotation that a trained SIREN-RoPE has learned: its angles over hours, days and weeks."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +21,7 @@ def time_angles(rotary: SirenRotary, spec: InputSpec, seconds: Int[np.ndarray, "
       seconds: local seconds since the start of the training span.
 
     Returns:
-      Angles in radians; with scales per head, those of all heads, one head after the other.
+      Angles in radians; with scales per head, the angles of all heads, one head after the other.
 
     Raises:
       ValueError: if the angle network takes metadata too.
@@ -38,7 +38,7 @@ def time_angles(rotary: SirenRotary, spec: InputSpec, seconds: Int[np.ndarray, "
 def mean_cosine(rotary: SirenRotary, spec: InputSpec, lag_hours: Int[np.ndarray, " L"]) -> Float[np.ndarray, " L"]:
     """Averages the cosine of the learned angle difference over pairs and over every hour of the training span.
 
-    1 where the rotation does not tell two moments apart, whatever the hour; 0 where they are unrelated.
+    1 means that the rotation does not distinguish two moments, whatever the hour; 0, that they are unrelated.
 
     Args:
       rotary: trained without metadata.

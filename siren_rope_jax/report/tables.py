@@ -42,8 +42,8 @@ def comparison_table(baselines: dict[str, Any], metrics_of_seeds: Sequence[dict[
     """Lays out baselines, and the recommender beside them: one row for each task and model.
 
     Args:
-      baselines: what `read_baselines` found, or the "baselines" of `fit_baselines`.
-      metrics_of_seeds: the content of the recommender's `metrics.json`, of one run or several; of these, the mean.
+      baselines: result of `read_baselines`, or the "baselines" of `fit_baselines`.
+      metrics_of_seeds: content of the recommender's `metrics.json`, of one run or several, whose mean is shown.
     """
     models = {name.replace("_", " "): [result] for name, result in baselines.items()}
     if metrics_of_seeds:
@@ -78,7 +78,7 @@ def _mean_and_interval(values: Sequence[float | None]) -> str:
 
 
 def checkpoints_table(checkpoints: list[Checkpoint]) -> Table:
-    """Lays out one row for each checkpoint; with the metrics of its validation, if there was one at its step."""
+    """Lays out one row for each checkpoint, with the metrics of the validation at its step, if any."""
     tasks = list(dict.fromkeys(task for checkpoint in checkpoints for task in checkpoint.metrics))
     table = Table(
         "step", "mean NE", *(f"{task} NE / AUC" for task in tasks), "size", Column("verifies", overflow="fold")
@@ -106,6 +106,6 @@ def audit_table(findings: Sequence[Finding]) -> Table:
 
 
 def make_console() -> Console:
-    """Standard output; into a file or a pipe, where no terminal tells a width, wide enough for every table."""
-    # What is printed names files and columns, which may hold brackets.
+    """Makes a console on standard output; in a file or pipe, where no terminal sets a width, wide enough for tables."""
+    # No markup: printed names of files and columns may hold brackets.
     return Console(markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
