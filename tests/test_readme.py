@@ -2,12 +2,14 @@
 
 import re
 from pathlib import Path
+from unittest.mock import create_autospec
 
 import numpy as np
 import polars as pl
 import pytest
 import tyro
 
+import siren_rope_jax
 from siren_rope_jax import ops
 from siren_rope_jax.commands import COMMANDS
 from siren_rope_jax.data.event_log import read_event_log
@@ -66,6 +68,16 @@ def test_the_examples_of_the_page_on_the_ops_run():
     np.testing.assert_allclose(norms, 8 * scope["scaled"].attention_factor, rtol=1e-5)
 
 
+def test_the_example_of_training_calls_the_public_functions_as_they_are(monkeypatch):
+    for name in ("evaluate", "load", "read_event_log", "score", "train"):
+        monkeypatch.setattr(siren_rope_jax, name, create_autospec(getattr(siren_rope_jax, name)))
+    (example,) = _blocks(TRAIN, "python")
+    scope = {}
+    exec(example, scope)
+    assert scope["train"].call_args.args[1] == TrainConfig(seed=3)
+    assert scope["score"].call_args.args == (scope["read_event_log"].return_value, "runs/mine")
+
+
 def test_the_page_on_the_ops_names_every_public_encoding_and_shows_three_pictures():
     for name in ops.__all__:
         if name.endswith(("_angles", "_bias", "_encoding", "_rotations", "_scale", "_features")):
@@ -93,8 +105,9 @@ def test_every_command_that_a_page_shows_exists_and_takes_the_flags_shown(page):
             command, *rest = arguments
             if "..." not in rest:
                 tyro.cli(COMMANDS[command], args=[argument.replace("$", "") for argument in rest])
-        elif program.endswith("python") and arguments[0] != "-m":
-            assert (ROOT / arguments[0]).is_file(), line
+        elif program.endswith("python"):
+            file = arguments[1].replace(".", "/") + ".py" if arguments[0] == "-m" else arguments[0]
+            assert (ROOT / file).is_file(), line
         elif program == "make":
             assert re.search(rf"^{arguments[0]}:", make, re.MULTILINE), line
 
