@@ -126,7 +126,7 @@ def test_every_flag_of_training_that_a_page_names_is_a_setting(capsys):
         tyro.cli(COMMANDS["train"], args=["--help"])
     known = set(re.findall(r"--[\w.-]+", capsys.readouterr().out))
     sections = "|".join(field for field in TrainConfig.__dataclass_fields__ if field not in ("seed", "epochs", "steps"))
-    for page in PAGES:
+    for page in set(PAGES) - {CONTRIBUTING}:  # whose examples add settings of their own
         for flag in re.findall(rf"--(?:{sections})\.[\w.-]*\w", TEXT[page]):
             assert flag in known, f"{page}: {flag}"
 

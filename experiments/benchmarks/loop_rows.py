@@ -1,4 +1,4 @@
-"""The training loop around the compiled step: what the host adds to each step of a model too small to keep it busy."""
+"""The training loop around the compiled step: time added by the host to each step of a tiny model."""
 
 import tempfile
 import time
@@ -38,7 +38,7 @@ TINY = TrainConfig(
 
 
 def rows(rounds: int) -> list[Row]:
-    """Median seconds between two steps of `train`, against the step alone on a batch that lies on the device."""
+    """Compares the median time between two steps of `train` with the step alone, on a batch on the device."""
     with tempfile.TemporaryDirectory() as folder:
         log = read_event_log(write_simulated_log(simulate(SimulatorConfig(users=60)), Path(folder) / "feed"))
         step = _StepAlone(log)
