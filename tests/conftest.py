@@ -5,11 +5,16 @@ import tempfile
 from importlib.metadata import version
 
 # Before jax starts: tests run each program a few times only, and most of their time would go into optimising it.
-flags = ["xla_backend_optimization_level=0", "xla_llvm_disable_expensive_passes=true"]
-flags += ["xla_cpu_parallel_codegen_split_count=1"]  # many parts cost more than one
-if version("jaxlib").startswith("0.10."):  # later ones have no other code generator, and refuse a flag that they lack
-    flags += ["xla_cpu_use_fusion_emitters=false"]  # compiles in a third of the time
-os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *(f"--{flag}" for flag in flags)])
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_backend_optimization_level=0",
+        "--xla_llvm_disable_expensive_passes=true",
+        "--xla_cpu_parallel_codegen_split_count=1",  # many parts cost more than one
+        # The older code generator takes a third of the time; later versions have none, and refuse the flag.
+        "--xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else "",
+    ]
+)
 # One thread for gradient boosting too: two test processes share two cores.
 os.environ["OMP_NUM_THREADS"] = "1"
 

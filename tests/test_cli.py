@@ -71,7 +71,7 @@ def test_help_explains_every_option(command, capsys):
 
 def test_python_m_runs_the_command_line():
     done = subprocess.run(
-        [sys.executable, "-m", "siren_rope_jax", "--help"], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-m", "siren_rope_jax", "--help"], capture_output=True, text=True, check=True
     )
     assert all(
         command in done.stdout for command in ("train", "evaluate", "score", "checkpoints", "simulate", "prepare")
@@ -85,7 +85,7 @@ def test_huge_pages_are_turned_on_and_said_unless_the_user_has_set_them(chosen):
     if chosen is not None:
         environment["GLIBC_TUNABLES"] = chosen
     command = [sys.executable, "-c", code, "an argument"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     asked_for = chosen or ("glibc.malloc.hugetlb=1:" if sys.platform == "linux" else None)
     assert ("GLIBC_TUNABLES" in done.stdout) == (asked_for is not None)
     assert "'an argument'" in done.stdout
@@ -254,7 +254,7 @@ def test_sigterm_saves_the_work_and_says_where_the_run_stopped_and_how_to_resume
         if line.startswith("step"):
             break
     process.send_signal(signal.SIGTERM)
-    _, error = process.communicate(timeout=120)
+    _, error = process.communicate()
     assert process.returncode == 128 + signal.SIGTERM
     assert "the same command resumes" in error
     assert "Traceback" not in error

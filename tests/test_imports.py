@@ -46,9 +46,7 @@ print(ops.apply_rotary(jnp.ones((1, 1, 1, 4)), angles).shape)
 
 @pytest.mark.slow
 def test_ops_need_nothing_but_jax_numpy_and_jaxtyping():
-    finished = subprocess.run(
-        [sys.executable, "-c", OPS_ALONE], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
-    )
+    finished = subprocess.run([sys.executable, "-c", OPS_ALONE], cwd=ROOT, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.strip() == "(1, 1, 1, 4)"
 

@@ -23,7 +23,7 @@ CHECKS = {"jobset": launch_checks.check_jobset, "sky": launch_checks.check_sky}
 def render(*arguments):
     """Returns what `python -m tpu.render` prints, or its complaint."""
     command = [sys.executable, "-m", "tpu.render", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
 
 
 def read(name):

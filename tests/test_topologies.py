@@ -122,7 +122,7 @@ print("compiled")
 def test_the_compiler_takes_every_flag_and_a_planted_one_is_found(planted, complaint):
     environment = os.environ | ENVIRONMENT | {"JAX_PLATFORMS": "cpu", "LIBTPU_INIT_ARGS": xla_flags() + planted}
     command = [sys.executable, "-c", COMPILE]
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     said = finished.stdout + finished.stderr
     assert ("compiled" in said) == (complaint is None)
     assert ("ERROR" in said) == (complaint is not None)
