@@ -50,7 +50,9 @@ def starts(folder):
 
 
 def wait_for(condition):
+    deadline = time.monotonic() + 1200
     while not condition():
+        assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
