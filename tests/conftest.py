@@ -1,8 +1,13 @@
 """Checks every jaxtyping annotation of the package while the tests run, and compiles quickly rather than well."""
 
+import functools
 import os
 import tempfile
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
+from typing import Any
+
+import pytest
 
 # Before jax starts: tests run each program a few times only, and most of their time would go into optimising it.
 os.environ["XLA_FLAGS"] = " ".join(
@@ -27,3 +32,22 @@ from jaxtyping import install_import_hook
 
 # As for users and pyright, an int may stand for a float.
 install_import_hook("siren_rope_jax", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+
+@pytest.fixture(scope="module")
+def compiled_once() -> Iterator[None]:
+    """Lets runs of one configuration share their compiled functions: most of a small run's time goes into tracing."""
+    from siren_rope_jax.train import session
+
+    compile_run = session.compile_run
+
+    @functools.cache
+    def kept(*arguments: Any, devices: tuple[Any, ...] | None, **options: Any) -> Any:
+        return compile_run(*arguments, devices=devices, **options)
+
+    def once(*arguments: Any, devices: Sequence[Any] | None = None, **options: Any) -> Any:
+        return kept(*arguments, devices=None if devices is None else tuple(devices), **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "compile_run", once)
+        yield

@@ -34,7 +34,7 @@ from siren_rope_jax.train.run_lock import lock_run
 from siren_rope_jax.train.session import load, load_session
 from siren_rope_jax.train.sharding import MeshConfig
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compiled_once")]
 
 STEPS = 8
 CONFIG = TrainConfig(
@@ -209,10 +209,10 @@ def test_an_interrupted_run_ends_with_the_very_bits_of_an_uninterrupted_one(log,
     assert metrics == whole_metrics
 
 
-def test_a_second_call_on_a_finished_run_returns_its_metrics_and_keeps_its_parameters(log, finished):
-    run, metrics = finished
-    before = _parameters(run)
-    assert train(log, CONFIG, run, console=_silent()) == metrics
+def test_a_second_call_on_a_finished_run_trains_nothing_and_returns_its_metrics(log, finished):
+    (run, metrics), before, told = finished, _parameters(finished[0]), []
+    assert train(log, CONFIG, run, console=_silent(), hooks=[told.append]) == metrics
+    assert told == []
     chex.assert_trees_all_equal(before, _parameters(run), strict=True)
 
 
