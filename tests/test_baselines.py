@@ -27,7 +27,7 @@ from siren_rope_jax.train.baselines import baselines_file, fit_baselines, read_b
 from siren_rope_jax.train.durable import write_json
 from siren_rope_jax.train.run_folder import read_run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compiled_once")]
 
 DAY = 86_400_000
 LENGTHS = [30] * 20

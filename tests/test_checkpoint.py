@@ -270,6 +270,14 @@ def test_a_damaged_checkpoint_stays_where_older_ones_are_removed(run):
     assert steps_in(run) == [20, 30, 40]
 
 
+@pytest.mark.parametrize(("damaged", "mean_ne", "latest"), [(20, 0.5, 2), (10, 0.95, 1)], ids=["latest", "best"])
+def test_a_damaged_checkpoint_takes_the_place_of_no_sound_one(run, damaged, mean_ne, latest):
+    """The newest but one is no second latest, and the best is none: 10, or 20, is kept in its place."""
+    os.truncate(files_of(run, damaged)[3], 0)
+    save_steps(run, {30: mean_ne}, CheckpointConfig(latest=latest))
+    assert steps_in(run) == [10, 20, 30]
+
+
 def test_a_run_that_is_set_back_keeps_what_it_saves_next(run):
     with opened(run, CheckpointConfig(latest=1)) as checkpoints:
         checkpoints.restore(like(state_of(0)), step=10)

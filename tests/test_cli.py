@@ -12,7 +12,7 @@ import pytest
 
 from siren_rope_jax.cli import main
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compiled_once")]
 
 TINY = ["--steps", "4", "--evaluations", "2", "--model.width", "8", "--model.heads", "1", "--model.layers", "1"]
 TINY += ["--model.head-widths", "8", "--model.action-widths", "8", "--model.rotary.siren.width", "8"]

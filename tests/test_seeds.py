@@ -24,7 +24,7 @@ from siren_rope_jax.train.optimizer import OptimizerConfig
 from siren_rope_jax.train.retention import CheckpointConfig
 from siren_rope_jax.train.session import load_session
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compiled_once")]
 
 LOG = small_log([16] * 16)
 CONFIG = TrainConfig(
@@ -90,6 +90,21 @@ def test_interrupted_seeds_end_with_the_very_bits_of_uninterrupted_ones(together
         train_seeds(LOG, CONFIG, tmp_path, len(SEEDS), console=silent)
     shutil.rmtree(tmp_path / "seed-5" / "checkpoints")
     assert train_seeds(LOG, CONFIG, tmp_path, len(SEEDS), console=silent) == metrics
+    for seed in SEEDS:
+        chex.assert_trees_all_equal(parameters(tmp_path / f"seed-{seed}"), parameters(run / f"seed-{seed}"))
+
+
+def test_seeds_of_different_newest_steps_resume_the_common_one_with_the_very_bits(together, tmp_path, silent):
+    """One seed's newest checkpoint is damaged: both go back to the one before, though the other's is sound."""
+    run, metrics = together
+    every = dataclasses.replace(CONFIG, checkpoints=CheckpointConfig(every=1, latest=9))
+    train_seeds(LOG, every, tmp_path, len(SEEDS), console=silent, hooks=[lambda report: report.step == 4])
+    newest = max(int(path.name) for path in (tmp_path / "seed-4" / "checkpoints").iterdir())
+    assert 4 <= newest < CONFIG.steps
+    shutil.rmtree(tmp_path / "seed-5" / "checkpoints" / str(newest) / "state")
+    told = []
+    assert train_seeds(LOG, every, tmp_path, len(SEEDS), console=silent, hooks=[told.append]) == metrics
+    assert [report.step for report in told] == list(range(newest, CONFIG.steps + 1))
     for seed in SEEDS:
         chex.assert_trees_all_equal(parameters(tmp_path / f"seed-{seed}"), parameters(run / f"seed-{seed}"))
 

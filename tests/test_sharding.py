@@ -133,10 +133,8 @@ EIGHT = {
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory):
-    return sharded_training.in_processes(
-        tmp_path_factory.mktemp("one") / "one.npz", {"one": {}}, processes=1, devices=1
-    )
+def one():
+    return sharded_training.train_on({"one": {}})
 
 
 @pytest.fixture(scope="module")
