@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 
 import numpy as np
 import pytest
@@ -147,11 +148,36 @@ def test_a_path_that_orbax_takes_for_a_pattern_is_refused_and_nothing_is_made(tm
     assert not list(tmp_path.iterdir())
 
 
-def test_processes_that_share_no_folder_are_refused(opened, monkeypatch):
-    monkeypatch.setattr(run_folder, "_SEEN_SECONDS", 0.3)
+def test_a_folder_that_another_process_does_not_see_is_refused(opened, monkeypatch):
     monkeypatch.setattr(run_folder, "greatest", lambda unseen: (1,))  # as another process finds
     with pytest.raises(InputError, match="must be a folder that all processes share"):
         opened(CONFIG)
+
+
+def test_processes_that_share_no_folder_are_refused_after_a_wait(opened, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_folder, "_SEEN_SECONDS", 0.3)
+    monkeypatch.setattr(run_folder, "decided_by_first", lambda decide: None)  # process 0 writes to files of its own
+    (tmp_path / "run" / "config.json").unlink()
+    began = time.monotonic()
+    with pytest.raises(InputError, match="must be a folder that all processes share"):
+        opened(CONFIG)
+    assert time.monotonic() - began >= 0.3
+
+
+def test_a_folder_that_is_shown_late_is_waited_for(opened, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_folder, "_SEEN_SECONDS", 1200)
+    monkeypatch.setattr(run_folder, "decided_by_first", lambda decide: None)  # process 0 is another
+    path, waited = tmp_path / "run" / "config.json", []
+    hidden = path.rename(tmp_path / "hidden")
+
+    def sleep(seconds):
+        waited.append(seconds)
+        if len(waited) == 3:
+            hidden.rename(path)
+
+    monkeypatch.setattr(run_folder.time, "sleep", sleep)
+    assert opened(CONFIG) == []
+    assert len(waited) == 3
 
 
 def test_a_fresh_volume_with_its_lost_and_found_is_accepted_as_a_run_folder(tmp_path):
