@@ -7,6 +7,8 @@ $(error PYTHON must name a Python 3.11 or later that runs, but is $(PYTHON))
 endif
 VENV ?= .venv$(if $(filter-out 3.11,$(VERSION)),-$(VERSION))
 BIN := $(VENV)/bin
+# A file's tests share what they have made. In order of names: the last files are short, so that both processes end alike.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo bench test quick test-tpu drill check fix coverage clean
 
@@ -23,11 +25,11 @@ bench: $(VENV)/installed
 	$(BIN)/python experiments/bench.py
 
 test: check
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest $(PARALLEL)
 
 # Shows in about a minute and a half whether a change broke something: all tests but those marked slow.
 quick: check
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not tpu and not drill'
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow and not tpu and not drill'
 
 # Uses an environment of its own: with the TPU library installed, jax looks for a TPU first.
 test-tpu:
@@ -51,7 +53,7 @@ fix: $(VENV)/installed
 # Lists the lines that no test runs.
 coverage: $(VENV)/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt pytest-cov
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=siren_rope_jax --cov-report=term-missing:skip-covered
+	$(BIN)/python -m pytest $(PARALLEL) --cov=siren_rope_jax --cov-report=term-missing:skip-covered
 
 clean:
 	rm -rf .venv* runs .pytest_cache .ruff_cache .hypothesis build *.egg-info
