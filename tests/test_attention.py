@@ -1,5 +1,7 @@
 """Strictly causal attention over packed segments, and from requests to histories, against float64."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -302,18 +304,15 @@ def test_arguments_that_do_not_fit_are_refused_in_one_sentence(wrong, parts):
         strictly_causal_attention(**(FITTING | wrong))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("implementation", ["plain", "chunked"])
-@pytest.mark.parametrize("lowest", [-np.inf, float(np.finfo(np.float32).min), -1e30])
-def test_a_bias_that_hides_all_that_an_event_may_see_never_shows_it_the_future(lowest, implementation):
-    """With -inf it sees nothing; with a finite number, however low, the softmax is over what it may see."""
+@functools.partial(jax.jit, static_argnames="implementation")
+def attended_far_alone(value, lowest, implementation):
+    """What events get where a bias is `lowest` but for pairs three slots apart, and how it depends on the values."""
     key = jax.random.normal(jax.random.key(0), (1, 5, 1, 2))
-    value = jnp.asarray([1.0, 2.0, 4.0, 100.0, 7.0]).reshape(1, 5, 1, 1)
+
+    def far_alone(rows, columns):
+        return jnp.where(rows[:, None] - columns[None] >= 3, 0.0, lowest)[None, None]
 
     def attend(value):
-        def far_alone(rows, columns):
-            return jnp.where(rows[:, None] - columns[None] >= 3, 0.0, lowest)[None, None]
-
         return strictly_causal_attention(
             key,
             key,
@@ -325,10 +324,19 @@ def test_a_bias_that_hides_all_that_an_event_may_see_never_shows_it_the_future(l
             chunk=2,
         )[0, :, 0, 0]
 
+    return attend(value), jax.jacrev(attend)(value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("implementation", ["plain", "chunked"])
+@pytest.mark.parametrize("lowest", [-np.inf, float(np.finfo(np.float32).min), -1e30])
+def test_a_bias_that_hides_all_that_an_event_may_see_never_shows_it_the_future(lowest, implementation):
+    """With -inf it sees nothing; with a finite number, however low, the softmax is over what it may see."""
+    value = jnp.asarray([1.0, 2.0, 4.0, 100.0, 7.0]).reshape(1, 5, 1, 1)
+    attended, jacobian = attended_far_alone(value, lowest, implementation)
     second = -1.0 if lowest == -np.inf else 1.0
-    chex.assert_trees_all_close(attend(value)[jnp.asarray([0, 1, 3, 4])], jnp.asarray([-1.0, second, 1.0, -1.0]))
-    of_second = jax.jacrev(attend)(value)[1, 0, :, 0, 0]
-    chex.assert_trees_all_close(of_second, jnp.asarray([float(second > 0), 0, 0, 0, 0]))
+    chex.assert_trees_all_close(attended[jnp.asarray([0, 1, 3, 4])], jnp.asarray([-1.0, second, 1.0, -1.0]))
+    chex.assert_trees_all_close(jacobian[1, 0, :, 0, 0], jnp.asarray([float(second > 0), 0, 0, 0, 0]))
 
 
 @pytest.mark.parametrize("name", ["segment_ids", "key_segment_ids"])
