@@ -1,5 +1,6 @@
 """Checks every jaxtyping annotation of the package while the tests run, and compiles quickly rather than well."""
 
+import dataclasses
 import functools
 import os
 import tempfile
@@ -38,15 +39,19 @@ install_import_hook("siren_rope_jax", "beartype.beartype(conf=beartype.BeartypeC
 def compiled_once() -> Iterator[None]:
     """Lets runs of one configuration share their compiled functions: most of a small run's time goes into tracing."""
     from siren_rope_jax.train import session
+    from siren_rope_jax.train.config import TrainConfig
 
-    compile_run = session.compile_run
+    defaults, compile_run = TrainConfig(), session.compile_run
+    # When a run is validated and saved: no compiled function knows.
+    apart = {name: getattr(defaults, name) for name in ("checkpoints", "evaluations", "patience", "validation_events")}
 
     @functools.cache
-    def kept(*arguments: Any, devices: tuple[Any, ...] | None, **options: Any) -> Any:
-        return compile_run(*arguments, devices=devices, **options)
+    def kept(config: TrainConfig, *arguments: Any, devices: tuple[Any, ...] | None, **options: Any) -> Any:
+        return compile_run(config, *arguments, devices=devices, **options)
 
-    def once(*arguments: Any, devices: Sequence[Any] | None = None, **options: Any) -> Any:
-        return kept(*arguments, devices=None if devices is None else tuple(devices), **options)
+    def once(config: TrainConfig, *arguments: Any, devices: Sequence[Any] | None = None, **options: Any) -> Any:
+        devices = None if devices is None else tuple(devices)
+        return kept(dataclasses.replace(config, **apart), *arguments, devices=devices, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session, "compile_run", once)
