@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 from siren_rope_jax.errors import InputError
 from siren_rope_jax.train import checkpoint
 from siren_rope_jax.train.checkpoint import Checkpoints
+from siren_rope_jax.train.criterion import Judged
 from siren_rope_jax.train.processes import ProcessConfig, join
 
 
@@ -62,12 +63,14 @@ def together(run, index, port):
     join(ProcessConfig(coordinator=f"localhost:{port}", count=2, index=index))
     checkpoints = Checkpoints(run)
     for step in (10, 20):
-        checkpoints.save(made(step, (2, 2)), {"next": step if index == 0 else -1}, mean_ne=1 / step)
+        checkpoints.save(
+            made(step, (2, 2)), {"next": step if index == 0 else -1}, judged=Judged("mean_ne", 1 / step, maximise=False)
+        )
     check(checkpoints.restore(shaped(state_of(0), (2, 2))), 20)
     check(checkpoints.restore(shaped(state_of(0), (1, 4)), step=10), 10)
     assert checkpoints.steps() == [10, 20]
     checkpoint.write_manifest = no_space
-    checkpoints.save(made(30, (2, 2)), {}, mean_ne=None)
+    checkpoints.save(made(30, (2, 2)), {}, judged=None)
     try:
         checkpoints.wait()
     except InputError as error:

@@ -62,7 +62,7 @@ def save_and_die(run, moment):
     else:
         threading.Timer(float(moment), die).start()
     for step, state in states.items():
-        checkpoints.save(state, {"next": step}, mean_ne=None)
+        checkpoints.save(state, {"next": step}, judged=None)
         checkpoints.wait()
         # In one go: the process may die between opening a file and filling it.
         written = Path(run) / "completed.new"

@@ -14,7 +14,9 @@ from flax import nnx
 from siren_rope_jax.batch import Events
 from siren_rope_jax.data.encode import Encoded, Encoder, InputConfig
 from siren_rope_jax.data.event_log import EventLog
-from siren_rope_jax.data.schema import EventLogSpec, Signal, Split
+from siren_rope_jax.data.outcome_scale import OutcomeScale
+from siren_rope_jax.data.schema import EventLogSpec, Split
+from siren_rope_jax.data.signals import BinarySignal
 from siren_rope_jax.data.stable_hash import stable_hash
 from siren_rope_jax.nn.bias import BIASES, BiasConfig
 from siren_rope_jax.nn.config import ModelConfig
@@ -28,6 +30,7 @@ from siren_rope_jax.train.optimizer import OptimizerConfig, make_optimizer
 from siren_rope_jax.train.session import input_spec
 from siren_rope_jax.train.sharding import Layout
 from siren_rope_jax.train.step import CompiledModel, compile_model
+from siren_rope_jax.train.tasks import make_tasks
 
 START_DAY = 19_100  # 2022-04-18
 TASKS = ("click", "like")
@@ -156,8 +159,8 @@ def small_log(lengths: Sequence[int], *, seed: int = 0) -> EventLog:
             item="item",
             timestamp="time",
             timestamp_unit="ms",
-            tasks=tuple(Signal(name, name) for name in TASKS),
-            actions=tuple(Signal(name, name) for name in TASKS),
+            tasks=tuple(BinarySignal(name, name) for name in TASKS),
+            actions=tuple(BinarySignal(name, name) for name in TASKS),
             categorical=("tab",),
             dense=("length", "age"),
             split=Split(0.6, 0.8),
@@ -270,11 +273,10 @@ def compile_small(
 ) -> CompiledModel:
     """The tiny model for the inputs of `encoder`; by default with AdamW for 60 steps."""
     optimizer = optimizer or make_optimizer(OptimizerConfig(learning_rate=0.03), 60)
-    spec = input_spec(encoder, TrainConfig())
     return compile_model(
         config or small_config(),
-        spec,
-        (0.0, 0.0),
+        input_spec(encoder, TrainConfig()),
+        make_tasks([OutcomeScale(name) for name in TASKS]),
         optimizer,
         layout,
         task_weights=task_weights,

@@ -23,6 +23,7 @@ from siren_rope_jax.train.run_folder import open_run
 from siren_rope_jax.train.run_lock import lock_run
 from siren_rope_jax.train.session import compile_run, input_spec
 from siren_rope_jax.train.sharding import MeshConfig
+from siren_rope_jax.train.tasks import BinaryTask, tasks_of
 from tpu import aot_compile
 from tpu.aot_compile import AotCompile, Columns, parse
 from tpu.compiled import Collective, Program, find_collectives, memory_wanted, shape_bytes
@@ -112,16 +113,16 @@ def test_a_run_and_its_log_give_the_same_inputs_and_flags_change_the_settings_of
     from_log = parse(["--topology", "v5e:4x4", "--log", str(toml), "--inputs.item-buckets", "8"])
     spec, tasks = from_run.inputs()
     assert (spec, tasks) == from_log.inputs()
-    assert (spec.id_buckets[0], spec.window, tasks) == (8, config.batches.window, len(log.task_names))
+    assert (spec.id_buckets[0], spec.window) == (8, config.batches.window)
+    assert tasks == tasks_of(log)
 
 
 def test_columns_can_be_given_for_a_log_that_is_not_there():
     flags = ["--topology", "v5e:4x4", "--spec.id-names", "item", "tab", "--spec.id-buckets", "100000000", "9"]
     command = parse([*flags, "--spec.tasks", "3", "--batches.window", "32"])
-    assert command.inputs() == (
-        InputSpec(("item", "tab"), (100_000_000, 9), action_features=2, span_days=30, window=32),
-        3,
-    )
+    spec, tasks = command.inputs()
+    assert spec == InputSpec(("item", "tab"), (100_000_000, 9), action_features=2, span_days=30, window=32)
+    assert [type(task) for task in tasks] == [BinaryTask] * 3
 
 
 GIB = 2**30

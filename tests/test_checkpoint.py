@@ -28,6 +28,7 @@ from siren_rope_jax.errors import InputError
 from siren_rope_jax.train import checkpoint
 from siren_rope_jax.train.checkpoint import Checkpoints
 from siren_rope_jax.train.checkpoint_list import list_checkpoints
+from siren_rope_jax.train.criterion import Judged
 from siren_rope_jax.train.retention import CheckpointConfig
 
 pytestmark = pytest.mark.slow
@@ -44,10 +45,14 @@ def opened(run, config=None, said=None):
         checkpoints.close()
 
 
+def of_ne(value):
+    return None if value is None else Judged("mean_ne", value, maximise=False)
+
+
 def save_steps(run, mean_nes, config=None):
     with opened(run, config) as checkpoints:
         for step, mean_ne in mean_nes.items():
-            checkpoints.save(state_of(step), {"next": step}, mean_ne=mean_ne)
+            checkpoints.save(state_of(step), {"next": step}, judged=of_ne(mean_ne))
 
 
 def restore(run, said=None, **wanted):
@@ -92,7 +97,7 @@ def test_a_state_donated_while_it_is_written_keeps_the_values_it_was_saved_with(
     with opened(tmp_path, config) as checkpoints:
         for step in (1, 2, 3):
             truths[step] = jax.tree.map(lambda x: np.array(x, copy=True), state)
-            checkpoints.save(state, {}, mean_ne=None)
+            checkpoints.save(state, {}, judged=None)
             state = later(state)
         for step, truth in truths.items():
             restored, _ = checkpoints.restore(shapes, step=step)
@@ -109,7 +114,7 @@ def test_a_part_that_is_not_asked_for_is_not_read_and_need_not_be_known(tmp_path
 def test_progress_that_changes_while_it_is_written_keeps_the_values_it_was_saved_with(tmp_path):
     progress = {"next": 1, "best": None, "seconds": 0.1}
     with opened(tmp_path) as checkpoints:
-        checkpoints.save(state_of(1), progress, mean_ne=None)
+        checkpoints.save(state_of(1), progress, judged=None)
         progress["next"] = 2
         _, restored = checkpoints.restore(like(state_of(1)))
     assert restored == {"next": 1, "best": None, "seconds": 0.1}
@@ -236,7 +241,7 @@ def test_a_damaged_step_is_put_aside_and_written_anew_when_training_comes_to_it_
         damaged.write_bytes(b"precious")
         said = []
         with opened(run, said=said) as checkpoints:
-            checkpoints.save(state_of(20), {"next": 20}, mean_ne=None)
+            checkpoints.save(state_of(20), {"next": 20}, judged=None)
         assert "checkpoint 20 is written anew" in said[0]
         assert_is_step(restore(run), 20)
         aside = run / "checkpoints" / "damaged" / f"20-{number}"
@@ -281,13 +286,13 @@ def test_a_damaged_checkpoint_takes_the_place_of_no_sound_one(run, damaged, mean
 def test_a_run_that_is_set_back_keeps_what_it_saves_next(run):
     with opened(run, CheckpointConfig(latest=1)) as checkpoints:
         checkpoints.restore(like(state_of(0)), step=10)
-        checkpoints.save(state_of(15), {"next": 15}, mean_ne=None)
+        checkpoints.save(state_of(15), {"next": 15}, judged=None)
         checkpoints.wait()
         assert checkpoints.steps() == [10, 15, 20]  # 10 is the best
-        checkpoints.save(state_of(20), {"next": 20}, mean_ne=None)
+        checkpoints.save(state_of(20), {"next": 20}, judged=None)
         checkpoints.wait()
         assert checkpoints.describe_latest() == f"{run}/checkpoints/20"
-        checkpoints.save(state_of(30), {"next": 30}, mean_ne=None)
+        checkpoints.save(state_of(30), {"next": 30}, judged=None)
         assert checkpoints.steps() == [10, 30]
 
 
@@ -295,7 +300,7 @@ def test_the_latest_is_the_checkpoint_that_was_last_restored_or_saved(run):
     with opened(run) as checkpoints:
         checkpoints.restore(like(state_of(0)), step=10)
         assert checkpoints.describe_latest() == f"{run}/checkpoints/10"
-        checkpoints.save(state_of(30), {}, mean_ne=None)
+        checkpoints.save(state_of(30), {}, judged=None)
         checkpoints.wait()
         assert checkpoints.describe_latest() == f"{run}/checkpoints/30"
 
@@ -347,11 +352,11 @@ def test_a_full_disk_is_said_in_one_sentence_and_harms_nothing_that_was_saved(ru
     calls = {
         "wait": checkpoints.wait,
         "close": checkpoints.close,
-        "save": lambda: checkpoints.save(state_of(40), {}, mean_ne=None),
+        "save": lambda: checkpoints.save(state_of(40), {}, judged=None),
         "restore": lambda: checkpoints.restore(like(state_of(0))),
     }
     with no_file_larger_than(size):
-        checkpoints.save(state_of(30), {"much": "x" * 50_000}, mean_ne=None)
+        checkpoints.save(state_of(30), {"much": "x" * 50_000}, judged=None)
         concurrent.futures.wait([checkpoints._saving])  # says nothing of it yet
     with pytest.raises(InputError, match=r"checkpoints: File too large.*; put that right.*checkpoints/20") as error:
         calls[notice]()
@@ -359,7 +364,7 @@ def test_a_full_disk_is_said_in_one_sentence_and_harms_nothing_that_was_saved(ru
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"10", "20"}
     assert_is_step(restore(run), 20)
     if notice != "close":
-        checkpoints.save(state_of(30), {"next": 30}, mean_ne=None)
+        checkpoints.save(state_of(30), {"next": 30}, judged=None)
         checkpoints.close()
         assert_is_step(restore(run), 30)
 
@@ -370,7 +375,7 @@ def test_a_folder_that_cannot_be_written_is_refused_with_the_reason_and_the_path
 
     monkeypatch.setattr(Path, "mkdir", refuse)
     with opened(tmp_path) as checkpoints, pytest.raises(InputError, match="Read-only file system, at checkpoints/1"):
-        checkpoints.save(state_of(1), {}, mean_ne=None)
+        checkpoints.save(state_of(1), {}, judged=None)
 
 
 def test_old_checkpoints_stay_until_the_new_one_is_complete(run, monkeypatch):
@@ -387,14 +392,14 @@ def test_old_checkpoints_stay_until_the_new_one_is_complete(run, monkeypatch):
 def test_the_list_shows_what_is_there_and_what_is_damaged(tmp_path, capsys):
     metrics = {"like": {"ne": 0.81234, "auc": 0.7, "log_loss": 0.5}}
     with opened(tmp_path, CheckpointConfig(latest=9)) as checkpoints:
-        checkpoints.save(state_of(10), {"metrics": metrics}, mean_ne=0.8)
-        checkpoints.save(state_of(20), {}, mean_ne=None)
-        checkpoints.save(state_of(30), {}, mean_ne=0.7)
+        checkpoints.save(state_of(10), {"metrics": metrics}, judged=of_ne(0.8))
+        checkpoints.save(state_of(20), {}, judged=None)
+        checkpoints.save(state_of(30), {}, judged=of_ne(0.7))
     files_of(tmp_path, 30)[0].unlink()
     first, second, third = list_checkpoints(tmp_path)
-    assert (first.step, first.mean_ne, first.metrics, first.problem) == (10, 0.8, metrics, None)
+    assert (first.step, first.judged, first.metrics, first.problem) == (10, of_ne(0.8), metrics, None)
     assert first.bytes == sum(path.stat().st_size for path in files_of(tmp_path, 10))
-    assert (second.step, second.mean_ne, second.metrics, second.problem) == (20, None, {}, None)
+    assert (second.step, second.judged, second.metrics, second.problem) == (20, None, {}, None)
     assert third.step == 30
     assert "is missing" in third.problem
     main(["checkpoints", str(tmp_path)])
@@ -413,7 +418,7 @@ def test_checkpoint_settings_outside_their_range_are_refused(field, value):
 
 def test_a_mean_ne_that_no_other_can_be_compared_with_is_refused(tmp_path):
     with opened(tmp_path) as checkpoints, raises_one_sentence("mean_ne must be finite", "nan"):
-        checkpoints.save(state_of(1), {}, mean_ne=float("nan"))
+        checkpoints.save(state_of(1), {}, judged=of_ne(float("nan")))
 
 
 def test_a_checkpoint_of_two_processes_is_restored_over_other_meshes_and_by_one_process(tmp_path):

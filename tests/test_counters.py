@@ -12,7 +12,7 @@ def logit(rate):
     return np.log(rate / (1 - rate))
 
 
-def naive_counters(time, user, item, actions, known, pending, smoothing, counted):
+def naive_counters(time, user, item, actions, known, pending, smoothing, counted, numbers=()):
     """The definition, event by event: what each counter may count is decided for every pair of events."""
     result = []
     for now in range(len(time)):
@@ -28,14 +28,15 @@ def naive_counters(time, user, item, actions, known, pending, smoothing, counted
         base_rates = []
         for action in range(actions.shape[1]):
             positives, observed = rate_parts(action, earlier)
-            base_rates.append((positives + 1) / (observed + 20))
+            base_rates.append((positives + (action not in numbers)) / (observed + 20))
         row = []
         for key in (user[:, None], item[:, None], np.stack([user, item], axis=1)):
             own = [event for event in earlier if (key[event] == key[now]).all()]
             row.append(np.log1p(len(own)))
             for action, base_rate in enumerate(base_rates):
                 positives, observed = rate_parts(action, own)
-                row.append(logit((positives + smoothing * base_rate) / (observed + smoothing)))
+                rate = (positives + smoothing * base_rate) / (observed + smoothing)
+                row.append(rate if action in numbers else logit(rate))
         result.append(row)
     return np.array(result)
 
@@ -68,6 +69,29 @@ def test_counters_equal_their_definition_event_by_event(log, smoothing, uncounte
     counters, _ = history_counters(**log, smoothing=smoothing, counted=counted)
     expected = naive_counters(*log.values(), smoothing, counted)
     np.testing.assert_allclose(counters, expected, rtol=1e-5, atol=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(log=logs(), seed=st.integers(0, 1000), data=st.data())
+def test_a_number_is_counted_by_its_mean_whatever_the_order_of_rows_and_never_before_it_is_known(log, seed, data):
+    rng = np.random.default_rng(seed)
+    unobserved = np.isnan(log["actions"][:, 1])
+    log["actions"][:, 1] = np.where(unobserved, np.nan, rng.normal(0, 3, len(unobserved)).clip(-5, 5))
+    numbers = [False, True]
+    counters, names = history_counters(**log, action_names=["like", "dwell"], numbers=numbers)
+    assert [name for name in names if name.endswith("dwell")] == [
+        f"{k}_mean_dwell" for k in ("user", "item", "user_item")
+    ]
+    expected = naive_counters(*log.values(), 10.0, np.ones(len(unobserved), bool), numbers=(1,))
+    np.testing.assert_allclose(counters, expected, rtol=1e-5, atol=1e-5)
+    order = rng.permutation(len(unobserved))
+    shuffled = {name: column if name == "action_pending" else column[order] for name, column in log.items()}
+    np.testing.assert_array_equal(counters[order], history_counters(**shuffled, numbers=numbers)[0])
+    now = data.draw(st.integers(0, len(unobserved) - 1))
+    hidden = (log["time"][:, None] >= log["time"][now]) | (log["action_known"] > log["time"][now])
+    hidden[:, 0] = False
+    changed = log | {"actions": np.where(hidden, np.float32(-2.5), log["actions"])}
+    np.testing.assert_array_equal(counters[now], history_counters(**changed, numbers=numbers)[0][now])
 
 
 @settings(max_examples=80, deadline=None)

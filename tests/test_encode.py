@@ -137,7 +137,7 @@ def test_the_mean_of_the_history_counters_is_not_lost_in_a_long_log():
 
 def test_task_rates_are_those_of_the_observed_training_labels():
     encoder, _ = encode(LOG)
-    for task, rate in enumerate(encoder.task_rates):
+    for task, rate in enumerate(scale.mean for scale in encoder.tasks):
         labels = LOG.labels[TRAINING, task]
         assert rate == pytest.approx(labels[~np.isnan(labels)].mean())
 

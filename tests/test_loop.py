@@ -105,7 +105,7 @@ def wavering(log, tmp_path_factory):
     )
     run = tmp_path_factory.mktemp("wavering") / "run"
     train(log, config, run, console=_silent())
-    values = [found.mean_ne for found in list_checkpoints(run)]
+    values = [found.judged.value for found in list_checkpoints(run)]
     assert len(values) == STEPS
     assert len({stop_of(values, patience) for patience in (None, 1, 2)}) == 3, values
     return config, values

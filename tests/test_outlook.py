@@ -9,13 +9,14 @@ from small_logs import encode, small_log
 
 from siren_rope_jax.data.event_log import TEST, VALIDATION
 from siren_rope_jax.train.outlook import outlook
+from siren_rope_jax.train.tasks import tasks_of
 
 LOG = small_log([300, 250, 200])
 LATE = LOG.period == VALIDATION
 
 
 def said(log, *, steps=1_000):
-    return outlook(log, *encode(log), steps=steps)
+    return outlook(log, tasks_of(log), *encode(log), steps=steps)
 
 
 def with_clicks(value):

@@ -11,10 +11,12 @@ from small_logs import INPUTS, compile_small, encode, heard_start, small_config,
 from siren_rope_jax.data.batches import BatchConfig
 from siren_rope_jax.data.event_log import TEST, VALIDATION
 from siren_rope_jax.train.config import TrainConfig
+from siren_rope_jax.train.criterion import mean_of
 from siren_rope_jax.train.metrics import task_metrics
-from siren_rope_jax.train.predict import PERIODS, mean_ne, metrics_of, predict_events, write_predictions
+from siren_rope_jax.train.predict import PERIODS, metrics_of, predict_events, write_predictions
 from siren_rope_jax.train.session import make_session
 from siren_rope_jax.train.sharding import MeshConfig, make_layout
+from siren_rope_jax.train.tasks import make_tasks
 
 pytestmark = pytest.mark.slow
 
@@ -95,7 +97,7 @@ def test_metrics_are_those_of_the_periods_events(everything):
     probabilities = everything[id(WHOLE)]
     for period in PERIODS.values():
         chosen = LOG.period == period
-        metrics = metrics_of(LOG, probabilities, chosen)
+        metrics = metrics_of(make_tasks(ENCODER.tasks), LOG, probabilities, chosen)
         assert list(metrics) == ["click", "like"]
         assert metrics["like"] == task_metrics(LOG.labels[chosen, 1], probabilities[chosen, 1], LOG.user[chosen])
     assert metrics["like"]["events"] < metrics["click"]["events"] == chosen.sum()
@@ -105,16 +107,16 @@ def test_tasks_without_enough_of_both_classes_have_no_part_in_the_mean():
     def task(ne, positives=100):
         return {"ne": ne, "positives": positives, "events": 200}
 
-    assert mean_ne({"a": task(0.5), "b": task(None), "c": task(0.7)}) == pytest.approx(0.6)
-    assert mean_ne({"a": task(0.5), "b": task(9.0, 19), "c": task(9.0, 181)}) == pytest.approx(0.5)
-    assert mean_ne({"a": task(0.5, 3), "b": task(0.7, 199)}) == pytest.approx(0.6)  # better than nothing
-    assert mean_ne({"a": task(None)}) is None
+    assert mean_of({"a": task(0.5), "b": task(None), "c": task(0.7)}, "ne") == pytest.approx(0.6)
+    assert mean_of({"a": task(0.5), "b": task(9.0, 19), "c": task(9.0, 181)}, "ne") == pytest.approx(0.5)
+    assert mean_of({"a": task(0.5, 3), "b": task(0.7, 199)}, "ne") == pytest.approx(0.6)  # better than nothing
+    assert mean_of({"a": task(None)}, "ne") is None
 
 
 def test_the_file_of_predictions_names_each_predicted_event_and_nothing_else(tmp_path, predict):
     wanted = LOG.period == TEST
     probabilities = predict(wanted, SMALL)
-    write_predictions(tmp_path / "predictions.parquet", LOG, probabilities)
+    write_predictions(tmp_path / "predictions.parquet", make_tasks(ENCODER.tasks), LOG, probabilities)
     assert [path.name for path in tmp_path.iterdir()] == ["predictions.parquet"]
     table = pl.read_parquet(tmp_path / "predictions.parquet")
     assert table["row"].to_list() == np.flatnonzero(wanted).tolist()

@@ -151,7 +151,7 @@ def test_the_first_row_counts_whole(tmp_path):
 def test_a_log_with_means_as_labels_is_encoded_and_its_actions_stay_outcomes(tmp_path):
     log = read_rows(tmp_path, again(0, click=1), again(2, click=0))
     encoder, encoded = Encoder.fit_encode(log, InputConfig(min_count=1))
-    assert encoder.task_rates == (pytest.approx(log.labels[log.period == 0, 0].mean()),)
+    assert tuple(task.mean for task in encoder.tasks) == (pytest.approx(log.labels[log.period == 0, 0].mean()),)
     assert set(encoded.columns["labels"][:, 0]) == {0, 0.5, 1}
     assert set(encoded.columns["actions"].ravel()) <= {0, 1}
 

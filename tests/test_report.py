@@ -68,7 +68,7 @@ def test_pictures_are_drawn(tmp_path):
 
 def test_a_metric_that_is_not_defined_is_a_dash():
     values = {"ne": None, "auc": 0.5, "gauc": None, "ece": 0.1, "log_loss": 0.2, "events": 3, "positives": 0}
-    table = metrics_table({"test": {"like": values}})
+    (table,) = metrics_table({"test": {"like": values}}).renderables
     assert [next(iter(column.cells)) for column in table.columns[2:5]] == ["-", "0.5000", "-"]
 
 

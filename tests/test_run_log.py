@@ -8,6 +8,7 @@ import pytest
 from one_sentence import raises_one_sentence
 from tensorboardX.proto.event_pb2 import Event
 
+from siren_rope_jax.train.criterion import Judged
 from siren_rope_jax.train.run_log import RunLog
 
 METRICS = {"loss": 0.5, "gradient_norm": 1.0, "task_losses": [0.2, 0.3]}
@@ -32,7 +33,7 @@ def events_of(run):
 def test_a_flushed_step_is_readable_while_training_goes_on(tmp_path):
     log = RunLog(tmp_path, first_step=1)
     log.add_step(METRICS, ("like", "dwell"), 1, learning_rate=0.1)
-    log.add_validation({"like": {"ne": 0.8, "auc": None}}, 0.8, 1)
+    log.add_validation({"like": {"ne": 0.8, "auc": None}}, Judged("mean_ne", 0.8, maximise=False), 1)
     log.flush()
     ((scalars, starts),) = events_of(tmp_path)
     assert starts == [1]

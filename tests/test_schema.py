@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from siren_rope_jax.data.schema import EventLogSpec, SideTable, Signal, Split
+from siren_rope_jax.data.schema import EventLogSpec, SideTable, Split
 from siren_rope_jax.errors import InputError
+from siren_rope_jax.data.signals import BinarySignal, ContinuousSignal
 
 # The example of the README and of issue 2, with our extensions at the end of [tasks].
 EXAMPLE = """
@@ -25,6 +26,8 @@ like = { column = "rating", at_least = 8 }
 contribution = { any_of = ["is_comment", "is_follow"] }
 long_dwell = { column = "dwell60", observed = "dwell_observed", known_at = "dwell_at" }
 late_like = { column = "liked", happened_at = "liked_at" }
+dwell = { column = "seconds", kind = "continuous", transform = "log1p", observed = "dwell_observed", known_at = "t" }
+share = { column = "watched", kind = "continuous" }
 [actions]
 liked_early = "like_before_next"
 [features]
@@ -82,13 +85,15 @@ def test_every_key_of_the_documented_format_is_read(tmp_path):
         time_zone="America/Sao_Paulo",
         contradictions="first",
         tasks=(
-            Signal("click", column="is_click"),
-            Signal("like", column="rating", at_least=8.0),
-            Signal("contribution", any_of=("is_comment", "is_follow")),
-            Signal("long_dwell", column="dwell60", observed="dwell_observed", known_at="dwell_at"),
-            Signal("late_like", column="liked", happened_at="liked_at"),
+            BinarySignal("click", column="is_click"),
+            BinarySignal("like", column="rating", at_least=8.0),
+            BinarySignal("contribution", any_of=("is_comment", "is_follow")),
+            BinarySignal("long_dwell", column="dwell60", observed="dwell_observed", known_at="dwell_at"),
+            BinarySignal("late_like", column="liked", happened_at="liked_at"),
+            ContinuousSignal("dwell", "seconds", observed="dwell_observed", known_at="t", transform="log1p"),
+            ContinuousSignal("share", "watched"),
         ),
-        actions=(Signal("liked_early", column="like_before_next"),),
+        actions=(BinarySignal("liked_early", column="like_before_next"),),
         categorical=("tab",),
         dense=("duration_ms",),
         side_tables=(SideTable(tmp_path / "video_features.csv", "item", "video_id", categorical=("author_id", "tag")),),
@@ -216,6 +221,17 @@ def test_a_missing_key_is_named_with_its_section(sections, path):
         (("tasks", "click"), {"column": "a", "at_least": True}, "True"),
         (("tasks", "click"), {"column": "a", "at_least": float("nan")}, "nan"),
         (("tasks", "click"), {"column": "a", "known_at": "b", "happened_at": "c"}, "at most one"),
+        (("tasks", "click"), {"column": "a", "kind": "real"}, "'binary' or 'continuous', found 'real'"),
+        (("tasks", "click"), {"column": "a", "kind": ["binary"]}, "found ['binary']"),
+        (("tasks", "click"), {"column": "a", "transform": "log1p"}, 'no key "transform"'),
+        (("tasks", "dwell"), {"kind": "continuous"}, "dwell column: this key is missing"),
+        (
+            ("tasks", "dwell"),
+            {"column": "a", "kind": "continuous", "transform": "log"},
+            "'none' or 'log1p', found 'log'",
+        ),
+        (("tasks", "dwell"), {"column": "a", "kind": "continuous", "happened_at": "t"}, 'no key "happened_at"'),
+        (("tasks", "dwell"), {"column": "a", "kind": "continuous", "at_least": 3}, 'no key "at_least"'),
         (("features", "dense"), ["a", "a"], '"a" is listed twice'),
         (("features", "categorical"), [1], "[1]"),
         (("features", "dense"), ["rating"], '"rating" belongs to the outcome like'),

@@ -182,3 +182,18 @@ def test_a_write_that_fails_midway_leaves_nothing_behind(
 def test_a_bad_config_is_refused_in_one_sentence(arguments: dict, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         SimulatorConfig(**arguments)
+
+
+def test_seconds_of_dwell_change_nothing_else_and_are_long_where_the_label_says_so(tmp_path: Path) -> None:
+    plain, measured = (simulate(SimulatorConfig(users=300, seed=3, dwell_seconds=dwell)) for dwell in (False, True))
+    assert measured.events.drop("dwell_seconds").equals(plain.events)
+    assert measured.truth.drop("median_full_dwell_seconds").equals(plain.truth)
+    dwell, median = measured.events["dwell_seconds"].to_numpy(), measured.truth["median_full_dwell_seconds"].to_numpy()
+    np.testing.assert_array_equal(dwell > 60, plain.events["long_dwell"].to_numpy() == 1)
+    assert np.mean(dwell > median) == pytest.approx(0.5, abs=0.02)  # four standard errors
+    noise = np.log(dwell / median) / 0.7
+    assert noise.std() == pytest.approx(np.pi / np.sqrt(3), rel=0.03)  # of the standard logistic distribution
+    assert abs(np.corrcoef(noise, np.log(median))[0, 1]) < 0.04
+    described = tomllib.loads(write_simulated_log(measured, tmp_path).read_text())
+    dwell_task = {"column": "dwell_seconds", "kind": "continuous", "transform": "log1p"}
+    assert described["tasks"] == {"like": "like", "contribution": "contribution", "dwell": dwell_task}

@@ -26,6 +26,7 @@ from siren_rope_jax.data.encode import Encoder
 from siren_rope_jax.data.event_log import read_event_log
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.errors import InputError
+from siren_rope_jax.data.outcome_scale import OutcomeScale
 from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.report.tables import make_console
 from siren_rope_jax.train.config import TrainConfig
@@ -35,6 +36,7 @@ from siren_rope_jax.train.run_folder import read_run
 from siren_rope_jax.train.session import compile_run, input_spec
 from siren_rope_jax.train.sharding import Layout
 from siren_rope_jax.train.step import CompiledModel
+from siren_rope_jax.train.tasks import Task, make_tasks
 from tpu.compiled import Program, memory_wanted, read_program
 from tpu.fitting import Share, share_of_device, what_would_fit
 from tpu.program_tables import collectives_table, memory_table
@@ -97,19 +99,20 @@ class AotCompile:
         if sum(given) > 1:
             raise ValueError("the columns must come from one of --run, --log and --spec, but several are given")
 
-    def inputs(self) -> tuple[InputSpec, int]:
-        """Reads or makes the columns of the model, and the number of its tasks."""
+    def inputs(self) -> tuple[InputSpec, tuple[Task, ...]]:
+        """Reads or makes the columns of the model, and its tasks."""
         if self.run is not None:
             return _of_encoder(read_run(self.run)[2], self.config)
         if self.log is not None:
             log = read_event_log(EventLogSpec.from_toml(self.log))
             return _of_encoder(fit_inputs(log, self.config.inputs)[0], self.config)
         columns = {name: value for name, value in dataclasses.asdict(self.spec).items() if name != "tasks"}
-        return InputSpec(**columns, window=self.config.batches.window), self.spec.tasks
+        tasks = make_tasks([OutcomeScale(f"task {index}") for index in range(self.spec.tasks)])
+        return InputSpec(**columns, window=self.config.batches.window), tasks
 
 
-def _of_encoder(encoder: Encoder, config: TrainConfig) -> tuple[InputSpec, int]:
-    return input_spec(encoder, config), len(encoder.task_names)
+def _of_encoder(encoder: Encoder, config: TrainConfig) -> tuple[InputSpec, tuple[Task, ...]]:
+    return input_spec(encoder, config), make_tasks(encoder.tasks)
 
 
 def compile_ahead(command: AotCompile) -> tuple[Program, dict[str, Any]]:
@@ -130,14 +133,14 @@ def compile_ahead(command: AotCompile) -> tuple[Program, dict[str, Any]]:
     def prepare(config: TrainConfig, topology: Topology) -> tuple[Layout, CompiledModel]:
         slices = {"num_slices": command.slices} if command.slices > 1 else {}
         devices = topologies.get_topology_desc(**topology.description, **slices).devices  # type: ignore[arg-type]
-        return compile_run(config, spec, (0.0,) * tasks, devices=devices)
+        return compile_run(config, spec, tasks, devices=devices)
 
     try:
         topology = find_topology(command.topology)
         layout, model = prepare(command.config, topology)
     except ValueError as error:
         raise InputError(str(error)) from error
-    batch = abstract_batch(spec, tasks, command.config.batches, sharding=layout.batch)
+    batch = abstract_batch(spec, len(tasks), command.config.batches, sharding=layout.batch)
     start = time.monotonic()
     lowered = model.train_step.trace(model.abstract_state, batch).lower(lowering_platforms=("tpu",))  # type: ignore
     try:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from siren_rope_jax.batch import Batch, Events
+from siren_rope_jax.data.outcome_scale import OutcomeScale
 from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.nn.rotary import RotaryConfig, SirenSettings
@@ -16,6 +17,7 @@ from siren_rope_jax.ops.calendar import split_unix_time
 from siren_rope_jax.train.optimizer import OptimizerConfig, make_optimizer
 from siren_rope_jax.train.sharding import MeshConfig, make_layout
 from siren_rope_jax.train.step import compile_model
+from siren_rope_jax.train.tasks import make_tasks
 
 FEATURES, ACTIONS, CONTEXT, TASKS = 32, 3, 4, 3
 ACTION_WIDTHS = (64, 64)
@@ -133,7 +135,7 @@ class OurModel:
         self.compiled = compile_model(
             config,
             spec,
-            (0.0,) * TASKS,
+            make_tasks([OutcomeScale(f"task {index}") for index in range(TASKS)]),
             make_optimizer(settings, 1000),
             layout,
             task_weights=(1.0,) * TASKS,

@@ -7,7 +7,8 @@ them: sort by (key, time), drop each change before the first row that may see it
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64, Integer
@@ -17,6 +18,7 @@ from siren_rope_jax.data.stable_order import stable_order
 
 # The running base rate starts at 1/20 and is soon carried by the data.
 _BASE_POSITIVES, _BASE_EVENTS = 1.0, 20.0
+_UNIT = 2.0**-20  # of the sums of numbers: whole, so that they do not depend on the order of events of one time
 
 
 def history_counters(
@@ -28,11 +30,14 @@ def history_counters(
     action_pending: Float32[np.ndarray, " A"],
     *,
     action_names: Sequence[str] | None = None,
+    numbers: Sequence[bool] | None = None,
     smoothing: float = 10.0,
     counted: Bool[np.ndarray, " E"] | None = None,
     others: Mapping[str, Integer[np.ndarray, " E"]] | None = None,
 ) -> tuple[Float32[np.ndarray, "E C"], tuple[str, ...]]:
     """Counts and smoothed action rates of each event's user, item, and user with item, from the known past.
+
+    Of an action that is a number, a smoothed mean stands in the place of the rate.
 
     Seen from an event at time t, an earlier event (time < t) counts for an action with its value if
     `action_known` <= t, otherwise with `action_pending`; NaN counts as nothing, 0 as an observed negative.
@@ -42,10 +47,11 @@ def history_counters(
       time: integer time of each event, in any order and any unit shared with `action_known`.
       user: code of the event's user, from 0 to 2^31 - 1.
       item: code of the event's item, likewise.
-      actions: outcome of each action, 0 or 1, NaN where it was never observed.
+      actions: outcome of each action, 0 or 1 or a standardised number, NaN where it was never observed.
       action_known: time from which the outcome may be seen; earlier than `time` means at the event itself.
       action_pending: what later events see of an action until then: 0 ("none yet") or NaN ("unobserved").
       action_names: used in the returned names; by default the actions are numbered.
+      numbers: whether each action is a number; none is if not given.
       smoothing: weight, in events, of the running base rate in the rate of a user, an item or a pair.
       counted: whether later events count each event; all do if not given. The others read counters all the same, such
         as candidates that are to be scored and may never happen.
@@ -53,16 +59,29 @@ def history_counters(
 
     Returns:
       The counters and their names: for the user, the item, the pair of both, then the others, log(1 + events) and the
-      logit of each action's rate, (positives + smoothing * base rate) / (observed + smoothing). The running base
-      rate carries drift into every rate; it is no counter itself, being a clock that a model would overfit to.
+      logit of each action's rate, (positives + smoothing * base rate) / (observed + smoothing), or its mean, (sum +
+      smoothing * base mean) / (observed + smoothing). The running base rate, or mean, carries drift into every other;
+      it is no counter itself, being a clock that a model would overfit to.
 
     Raises:
       ValueError: if shapes do not match, a time or code is not an integer, a code is out of range, an outcome is
-        not 0, 1 or NaN, a pending value is not 0 or NaN, or `smoothing` is not positive.
+        not 0, 1 or NaN, or no number below 1,000, a pending value is not 0 or NaN, or `smoothing` is not positive.
     """
     counted = np.ones(len(time), bool) if counted is None else counted
     others = others or {}
-    _check(time, user, item, actions, action_known, action_pending, smoothing, counted, others)
+    averages = [_MEAN if number else _RATE for number in numbers or [False] * actions.shape[-1]]
+    _check(
+        time,
+        user,
+        item,
+        actions,
+        np.array([average is _MEAN for average in averages]),
+        action_known,
+        action_pending,
+        smoothing,
+        counted,
+        others,
+    )
     number_of_actions = actions.shape[1]
     if action_names is None:
         action_names = [str(index) for index in range(number_of_actions)]
@@ -79,14 +98,22 @@ def history_counters(
     by_time = np.argsort(time, kind="stable")
     time_rank, distinct_times = _ranks(time, by_time)
     outcomes = [
-        _Outcome.of(actions[:, a], counted, bool(action_pending[a] == 0), time, action_known[:, a], distinct_times)
+        _Outcome.of(
+            averages[a],
+            actions[:, a],
+            counted,
+            bool(action_pending[a] == 0),
+            time,
+            action_known[:, a],
+            distinct_times,
+        )
         for a in range(number_of_actions)
     ]
     timeline = _Timeline(by_time, (), time_rank)
     base_rates = [np.empty(len(time)) for _ in outcomes]
     for outcome, base_rate in zip(outcomes, base_rates, strict=True):
         positives, observed = timeline.totals(outcome)
-        base_rate[by_time] = (positives + _BASE_POSITIVES) / (observed + _BASE_EVENTS)
+        base_rate[by_time] = (positives + outcome.average.prior) / (observed + _BASE_EVENTS)
     for kind, timeline in _timelines(by_time, user, item, others, time_rank):
         add(f"{kind}_events", timeline.order, np.log1p(timeline.events(counted)))
         for name, outcome, base_rate in zip(action_names, outcomes, base_rates, strict=True):
@@ -95,15 +122,49 @@ def history_counters(
             rate *= smoothing
             rate += positives
             rate /= observed + smoothing
-            add(f"{kind}_rate_{name}", timeline.order, _logit(rate))
+            average = outcome.average
+            add(f"{kind}_{average.name}_{name}", timeline.order, average.counter(rate))
     return counters, tuple(names)
+
+
+class _Average(NamedTuple):
+    """How the outcomes of an action are added up and told.
+
+    Attributes:
+      name: of the average.
+      prior: sum of the events that the running base starts with.
+      amounts: what is summed of each outcome, whole.
+      unit: of the amounts.
+      counter: what is told of the average.
+    """
+
+    name: str
+    prior: float
+    amounts: Callable[[np.ndarray], np.ndarray]
+    unit: float | None
+    counter: Callable[[np.ndarray], np.ndarray]
+
+
+def _logit(rate: np.ndarray) -> np.ndarray:
+    return np.log(rate) - np.log1p(-rate)
+
+
+_RATE = _Average("rate", _BASE_POSITIVES, lambda values: values == 1, None, _logit)
+_MEAN = _Average(
+    "mean",
+    0.0,
+    lambda values: np.rint(np.nan_to_num(values.astype(np.float64)) / _UNIT).astype(np.int64),
+    _UNIT,
+    np.array,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Outcome:
     """One action of every event, and what is shown of it before it is known."""
 
-    positive: Bool[np.ndarray, " E"]
+    average: _Average
+    amount: Bool[np.ndarray, " E"] | Int64[np.ndarray, " E"]
     observed: Bool[np.ndarray, " E"]
     pending_observed: bool  # until known, a negative; otherwise nothing
     late: Int64[np.ndarray, " L"]  # events whose outcome is known after the event
@@ -112,6 +173,7 @@ class _Outcome:
     @classmethod
     def of(
         cls,
+        average: _Average,
         values: np.ndarray,
         counted: np.ndarray,
         pending_observed: bool,
@@ -121,7 +183,8 @@ class _Outcome:
     ) -> "_Outcome":
         late = np.flatnonzero((known > time) & counted)
         first_rank = np.searchsorted(distinct_times, known[late])
-        return cls((values == 1) & counted, ~np.isnan(values) & counted, pending_observed, late, first_rank)
+        amount = average.amounts(values) * counted
+        return cls(average, amount, ~np.isnan(values) & counted, pending_observed, late, first_rank)
 
 
 class _Timeline:
@@ -139,26 +202,27 @@ class _Timeline:
         """Number of the key's strictly earlier events that are counted, in the order of the timeline."""
         return self._running(counted[self.order], False, None)
 
-    def totals(self, outcome: _Outcome) -> tuple[Int32[np.ndarray, " E"], Int32[np.ndarray, " E"]]:
-        """Positives and observed outcomes among the key's earlier events, as each event may see them."""
+    def totals(self, outcome: _Outcome) -> tuple[np.ndarray, Int32[np.ndarray, " E"]]:
+        """Sum and number of the observed outcomes among the key's earlier events, as each event may see them."""
         late = (self._place[outcome.late], self._first_that_sees(outcome)) if len(outcome.late) else None
+        amounts = self._running(outcome.amount[self.order], False, late)
         return (
-            self._running(outcome.positive[self.order], False, late),
+            amounts if outcome.average.unit is None else amounts * outcome.average.unit,
             self._running(outcome.observed[self.order], outcome.pending_observed, late),
         )
 
     def _running(
         self, shown: np.ndarray, pending: bool, late: tuple[np.ndarray, np.ndarray] | None
-    ) -> Int32[np.ndarray, " E"]:
+    ) -> Int32[np.ndarray, " E"] | Int64[np.ndarray, " E"]:
         """Sum of what is shown of the key's earlier events; `pending` of the late ones, until they are known."""
-        total = np.zeros(len(shown) + 1, np.int32)
+        total = np.zeros(len(shown) + 1, np.int32 if shown.dtype == bool else np.int64)
         change = total[1:]
         change[:] = shown
         if late is not None:
             place, first = late
             change[place] = pending
             # An event counts what stands before it, so this reaches the first that knows, and no other key.
-            np.add.at(change, first - 1, shown[place].astype(np.int32) - pending)
+            np.add.at(change, first - 1, shown[place].astype(total.dtype) - pending)
         np.cumsum(change, out=change)
         return total[self._now] - total[self._start]
 
@@ -206,15 +270,12 @@ def _changes(order: np.ndarray, *values: np.ndarray) -> Bool[np.ndarray, " E"]:
     return changes
 
 
-def _logit(rate: np.ndarray) -> np.ndarray:
-    return np.log(rate) - np.log1p(-rate)
-
-
 def _check(
     time: np.ndarray,
     user: np.ndarray,
     item: np.ndarray,
     actions: np.ndarray,
+    numbers: np.ndarray,
     action_known: np.ndarray,
     action_pending: np.ndarray,
     smoothing: float,
@@ -232,14 +293,18 @@ def _check(
         *((name, codes, (events,)) for name, codes in others.items()),
         ("action_known", action_known, actions.shape),
         ("action_pending", action_pending, (number_of_actions,)),
+        ("numbers", numbers, (number_of_actions,)),
     ):
         if array.shape != shape:
             raise ValueError(f"{name} must have shape {shape} to match actions, got {array.shape}")
     for name, array in {"time": time, "user": user, "item": item, "action_known": action_known, **others}.items():
         if not np.issubdtype(array.dtype, np.integer):
             raise ValueError(f"{name} must hold integers, got dtype {array.dtype}")
-    if not np.all(np.isnan(actions) | (actions == 0) | (actions == 1)):
+    plain, measured = actions[:, ~numbers], actions[:, numbers]
+    if not np.all(np.isnan(plain) | (plain == 0) | (plain == 1)):
         raise ValueError("actions must be 0, 1 or NaN, got other values")
+    if not np.all(np.isnan(measured) | (np.abs(measured) < 1_000)):
+        raise ValueError("actions that are numbers must be standardised, got numbers beyond 1,000")
     if not np.all(np.isnan(action_pending) | (action_pending == 0)):
         raise ValueError(f"action_pending must be 0 or NaN for each action, got {action_pending.tolist()}")
     if not (np.isfinite(smoothing) and smoothing > 0):

@@ -14,6 +14,9 @@ from siren_rope_jax.data.log_counters import known_seconds, log_counters
 from siren_rope_jax.data.stable_hash import stable_hash
 from siren_rope_jax.data.standardise import mean_and_scale, standardise
 from siren_rope_jax.errors import InputError
+from siren_rope_jax.data.outcome_scale import OutcomeScale, standardised
+from siren_rope_jax.data.signals import fit_scales
+from siren_rope_jax.data.standardise import CLIP, mean_and_scale, standardise
 from siren_rope_jax.settings import check_settings
 
 
@@ -76,9 +79,8 @@ class Encoder:
     context_mean: Float32[np.ndarray, " E"]
     context_std: Float32[np.ndarray, " E"]
     context_transform: Float64[np.ndarray, "G 6"]  # of nn.column_transform; without rows until a training fits it
-    action_names: tuple[str, ...]
-    task_names: tuple[str, ...]
-    task_rates: tuple[float, ...]
+    actions: tuple[OutcomeScale, ...]
+    tasks: tuple[OutcomeScale, ...]
     start_day: int
     span_days: int
     start_second: int  # Unix
@@ -114,7 +116,8 @@ class Encoder:
         for what, names in (fitted | {"categorical_names": self.id_names[1:]}).items():
             if names != getattr(log, what):
                 raise InputError(f"the log must have the {what} {names}, but has {getattr(log, what)}")
-        return self._encode(log, _prepare(log, self.config, self.counted, as_history=as_history))
+        prepared = _prepare(log, self.config, self.counted, self.actions, as_history=as_history)
+        return self._encode(log, prepared)
 
     @classmethod
     def _fit(cls, log: EventLog, config: InputConfig) -> tuple["Encoder", "_Prepared"]:
@@ -123,7 +126,11 @@ class Encoder:
         for hashes in (stable_hash(log.item_ids, "item")[log.item], *log.categorical.T):
             values, counts = np.unique(hashes[train], return_counts=True)
             known.append(values[counts >= config.min_count])
-        prepared = _prepare(log, config, _counted(known, config), as_history=False)
+        tasks, actions = (
+            fit_scales(signals, values[train])
+            for signals, values in ((log.spec.tasks, log.labels), (log.spec.actions, log.actions))
+        )
+        prepared = _prepare(log, config, _counted(known, config), actions, as_history=False)
         dense_mean, dense_std = mean_and_scale(log.dense, train)
         context_mean, context_std = mean_and_scale(prepared.context, train[prepared.order])
         start_day = int(log.day[train].min())
@@ -139,9 +146,8 @@ class Encoder:
             context_mean=context_mean,
             context_std=context_std,
             context_transform=np.zeros((0, 6)),
-            action_names=log.action_names,
-            task_names=log.task_names,
-            task_rates=tuple(float(np.nanmean(column[train], dtype=np.float64)) for column in log.labels.T),
+            actions=actions,
+            tasks=tasks,
             start_day=start_day,
             span_days=int(log.day[train].max()) - start_day + 1,
             start_second=int(log.time_ms[train].min()) // 1000,
@@ -168,9 +174,9 @@ class Encoder:
             "elapsed_seconds": elapsed.astype(np.int32)[order],
             "ids": np.stack([ids[order] for ids in (items, *others)], axis=1),
             "dense": np.concatenate([dense, absent], axis=1),
-            "actions": _actions(log, order),
+            "actions": _actions(prepared.actions, order),
             "context": prepared.context,
-            "labels": log.labels[order],
+            "labels": standardised(log.labels[order], self.tasks),
         }
         late = _late_actions(log, order, self.start_second)
         return Encoded(log_index=order, user=log.user[order], alone=prepared.alone[order], columns=columns, late=late)
@@ -181,6 +187,16 @@ class Encoder:
         return (*self.dense_names, *(f"{self.dense_names[column]}_missing" for column in self.missing))
 
     @property
+    def task_names(self) -> tuple[str, ...]:
+        """Names of the tasks."""
+        return tuple(task.name for task in self.tasks)
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """Names of the actions."""
+        return tuple(action.name for action in self.actions)
+
+    @property
     def counted(self) -> tuple[int, ...]:
         """Categorical columns of the log whose values have counters."""
         return _counted(self.known_ids, self.config)
@@ -188,7 +204,7 @@ class Encoder:
     @property
     def action_features(self) -> int:
         """Columns of the encoded "actions": value and observed flag of each action; one of zeros without any."""
-        return max(1, 2 * len(self.action_names))
+        return max(1, 2 * len(self.actions))
 
     @property
     def id_buckets(self) -> tuple[int, ...]:
@@ -217,7 +233,8 @@ class _Prepared(NamedTuple):
 
     alone: Bool[np.ndarray, " E"]  # in the order of the log
     order: Int64[np.ndarray, " E"]
-    context: Float32[np.ndarray, "E C"]  # in that order
+    actions: Float32[np.ndarray, "E A"]  # numbers standardised, as far as later events see them; in the log's order
+    context: Float32[np.ndarray, "E C"]  # in `order`
     context_names: tuple[str, ...]
     item_hashes: UInt64[np.ndarray, " I"]
 
@@ -226,15 +243,24 @@ def _counted(known_ids: Sequence[np.ndarray], config: InputConfig) -> tuple[int,
     return tuple(k for k, known in enumerate(known_ids[1:]) if len(known) > config.counters_above)
 
 
-def _prepare(log: EventLog, config: InputConfig, counted: tuple[int, ...], *, as_history: bool) -> _Prepared:
+def _prepare(
+    log: EventLog,
+    config: InputConfig,
+    counted: tuple[int, ...],
+    scales: tuple[OutcomeScale, ...],
+    *,
+    as_history: bool,
+) -> _Prepared:
     item_hashes = stable_hash(log.item_ids, "item")
     alone = log.new
     order = event_order(log, alone, item_hashes)
     if as_history:
         alone = alone & ~_first_of_kind(log, order)
         order = event_order(log, alone, item_hashes)
-    counters, names = log_counters(log, smoothing=config.counter_smoothing, counted=~alone, columns=counted)
-    return _Prepared(alone, order, counters[order], names, item_hashes)
+    actions = standardised(log.actions, scales, most=CLIP)
+    smoothing = config.counter_smoothing
+    counters, names = log_counters(log, actions, smoothing=smoothing, counted=~alone, columns=counted)
+    return _Prepared(alone, order, actions, counters[order], names, item_hashes)
 
 
 def _first_of_kind(log: EventLog, order: Int64[np.ndarray, " E"]) -> Bool[np.ndarray, " E"]:
@@ -245,11 +271,11 @@ def _first_of_kind(log: EventLog, order: Int64[np.ndarray, " E"]) -> Bool[np.nda
     return first
 
 
-def _actions(log: EventLog, order: np.ndarray) -> Float32[np.ndarray, "E A2"]:
+def _actions(actions: Float32[np.ndarray, "E A"], order: np.ndarray) -> Float32[np.ndarray, "E A2"]:
     """Value and observed flag of each action, once it is known."""
-    if not log.action_names:  # an array without columns is nothing that orbax can save a layer for
+    if not actions.shape[1]:  # an array without columns is nothing that orbax can save a layer for
         return np.zeros((len(order), 1), np.float32)
-    return _with_flags(log.actions[order])
+    return _with_flags(actions[order])
 
 
 def _late_actions(log: EventLog, order: np.ndarray, start_second: int) -> LateActions | None:

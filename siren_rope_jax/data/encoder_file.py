@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from siren_rope_jax.data.encode import Encoder, InputConfig
+from siren_rope_jax.data.outcome_scale import OutcomeScale
 
+_OUTCOMES = ("tasks", "actions")
 _ARRAYS = ("dense_mean", "dense_std", "context_mean", "context_std", "context_transform")
 
 
@@ -24,6 +26,7 @@ def save_encoder(encoder: Encoder, path: Path) -> None:
     fields = encoder_parts(encoder)
     arrays = {name: fields.pop(name) for name in list(fields) if isinstance(fields[name], np.ndarray)}
     fields["config"] = dataclasses.asdict(encoder.config)
+    fields |= {name: [dataclasses.asdict(scale) for scale in fields[name]] for name in _OUTCOMES}
     np.savez(path, fields=json.dumps(fields), **arrays)
 
 
@@ -39,6 +42,7 @@ def load_encoder(path: Path) -> Encoder:
     read: dict[str, Any] = json.loads(str(arrays.pop("fields")))
     fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in read.items()}
     fields["config"] = InputConfig(**fields["config"])
+    fields |= {name: tuple(OutcomeScale(**scale) for scale in fields[name]) for name in _OUTCOMES}
     known = tuple(arrays.pop(f"known_ids_{column}") for column in range(len(fields["id_names"])))
     shapes = {name: array.shape[1:] for name, array in arrays.items() if array.dtype.kind == "f" and array.ndim}
     if shapes != {name: (6,) if name == "context_transform" else () for name in _ARRAYS}:
@@ -55,6 +59,8 @@ def encode_alike(mine: Encoder, theirs: Encoder) -> bool:
 def _alike(mine: object, theirs: object) -> bool:
     if isinstance(mine, tuple) and isinstance(theirs, tuple):
         return len(mine) == len(theirs) and all(map(_alike, mine, theirs))
+    if isinstance(mine, OutcomeScale) and isinstance(theirs, OutcomeScale):
+        return _alike(dataclasses.astuple(mine), dataclasses.astuple(theirs))
     if isinstance(mine, (float, np.ndarray)) and isinstance(theirs, (float, np.ndarray)):
         close = np.allclose if np.result_type(mine).kind == "f" else np.array_equal
         return np.shape(mine) == np.shape(theirs) and close(mine, theirs)

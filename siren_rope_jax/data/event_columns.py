@@ -6,7 +6,8 @@ import polars as pl
 
 from siren_rope_jax.data.precision import id_rules, refuse_float32, time_rules
 from siren_rope_jax.data.read_table import Rule, Table
-from siren_rope_jax.data.schema import UTC_OFFSETS, EventLogSpec, Signal
+from siren_rope_jax.data.schema import UTC_OFFSETS, EventLogSpec
+from siren_rope_jax.data.signals import ReadTime, Signal
 
 _FIRST_SECOND, _END_SECOND = 315_532_800, 4_102_444_800  # the years 1980 to 2099
 _WHOLE_FLOATS = 2.0**53  # every whole number up to here is a float64
@@ -52,10 +53,11 @@ def event_columns(table: Table, spec: EventLogSpec, *, are_new: bool) -> tuple[d
     for index, signal in enumerate(outcomes(spec)):
         key = f"{'[tasks]' if signal in spec.tasks else '[actions]'} {signal.name}"
         readable = not are_new or all(column in table.types for column in signal.columns)
-        outcome = builder.outcome(signal, key) if readable else pl.lit(None, pl.Boolean)
+        outcome, rules = signal.read(table, key) if readable else (pl.lit(None, pl.Boolean), [])
+        builder.rules += rules
         builder.columns[f"outcome {index}"] = outcome.cast(pl.Float32)
-        if signal.known_at or signal.happened_at:
-            known = builder.known(signal, key, time, outcome) if readable else time
+        known = signal.known(time, outcome, builder.times_of(key) if readable else lambda *_: time)
+        if known is not None:
             builder.columns[f"known {index}"] = known
     for index, column in enumerate(spec.categorical):
         builder.columns[f"categorical {index}"] = table.text(table.require(column, "[features] categorical"))
@@ -127,32 +129,9 @@ class _Builder:
         self.rules.append(Rule(column, valid, f"a UTC offset in hours from {low:g} to {high:g}"))
         self.columns["utc_offset"] = (number * 3600).round().cast(pl.Int32, strict=False)
 
-    def flag(self, column: str, key: str) -> pl.Expr:
-        flag, valid = self.table.flag(self.table.require(column, key))
-        self.rules.append(Rule(column, valid, "0, 1 or an empty cell"))
-        return flag
-
-    def outcome(self, signal: Signal, key: str) -> pl.Expr:
-        """Returns whether the outcome is positive; null where it is unobserved."""
-        if signal.column is None:
-            outcome = pl.any_horizontal([self.flag(column, key) for column in signal.any_of])
-        elif signal.at_least is None:
-            outcome = self.flag(signal.column, key)
-        else:
-            number, is_number = self.table.number(self.table.require(signal.column, key))
-            self.rules.append(Rule(signal.column, is_number, "a number or an empty cell"))
-            outcome = number >= signal.at_least
-        if signal.observed is not None:
-            outcome = pl.when(self.flag(signal.observed, f"{key} observed")).then(outcome)
-        return outcome
-
-    def known(self, signal: Signal, key: str, time: pl.Expr, outcome: pl.Expr) -> pl.Expr:
-        """Returns from when later events may see the outcome."""
-        if signal.known_at is not None:
-            return pl.max_horizontal(time, self.time(signal.known_at, f"{key} known_at", required=False))
-        assert signal.happened_at is not None
-        happened = self.time(signal.happened_at, f"{key} happened_at", required=False)
-        return pl.when(outcome).then(pl.max_horizontal(time, happened)).otherwise(time)
+    def times_of(self, key: str) -> ReadTime:
+        """Returns how a signal's own times are read, where the user named it."""
+        return lambda column, name: self.time(column, f"{key} {name}", required=False)
 
 
 def _other_unit(unit: str) -> Callable[[str], str]:

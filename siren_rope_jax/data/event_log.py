@@ -14,8 +14,9 @@ from siren_rope_jax.data.event_columns import outcomes
 from siren_rope_jax.data.event_rows import IF_NEW, read_event_rows
 from siren_rope_jax.data.matching import match_note, spelling_note
 from siren_rope_jax.data.precision import coarse_note, midnight_note
-from siren_rope_jax.data.schema import EventLogSpec, SideTable, Signal
+from siren_rope_jax.data.schema import EventLogSpec, SideTable
 from siren_rope_jax.data.side_table import SideFeatures, read_side_table
+from siren_rope_jax.data.signals import Signal
 from siren_rope_jax.data.stable_hash import stable_hash
 from siren_rope_jax.errors import InputError
 from siren_rope_jax.ops.calendar import split_unix_time
@@ -38,9 +39,9 @@ class EventLog:
       item: index into `item_ids`.
       user_ids: distinct users, sorted as text. Indices differ between logs: keep ids or hashes instead.
       item_ids: distinct items, likewise.
-      labels: outcome of each task, 0 or 1, NaN where unobserved; between 0 and 1 where rows of the event contradict
-        one another.
-      actions: outcome of each action that later events may see, 0 or 1, NaN where unobserved.
+      labels: outcome of each task: 0 or 1, between them where rows of the event contradict one another, or a number as
+        it stands in the log; NaN where unobserved.
+      actions: outcome of each action that later events may see, 0 or 1 or a number, NaN where unobserved.
       action_known: Unix milliseconds from which later events may see it, not before `time_ms`.
       action_pending: what they see of each action until then: 0 ("none yet") or NaN ("unobserved").
       categorical: stable hash of (feature name, value); a missing value has its own.
@@ -126,7 +127,8 @@ def read_event_log(
     labels = _labels(events, spec, spec.tasks)
     actions = labels if spec.actions == spec.tasks else _labels(events, spec, spec.actions)
     if contradictions:
-        actions = np.ceil(actions)  # it was made if any of an event's rows has it, though their mean is the label
+        of_signals = [signal.action_of_mean(x) for signal, x in zip(spec.actions, actions.T, strict=True)]
+        actions = np.stack(of_signals, axis=1) if of_signals else actions
     _check_periods(spec, period)
     _check_labels(spec, labels[period == TRAIN])
     day, second = split_unix_time(time, unit="ms", utc_offset=_utc_offset(events, spec), time_zone=spec.time_zone)
@@ -155,7 +157,7 @@ def read_event_log(
         labels=labels,
         actions=actions,
         action_known=_action_known(events, spec),
-        action_pending=np.array([0.0 if action.happened_at else np.nan for action in spec.actions], dtype=np.float32),
+        action_pending=np.array([action.pending for action in spec.actions], dtype=np.float32),
         categorical=_features(events, "categorical", len(spec.categorical), sides, np.uint64),
         dense=_features(events, "dense", len(spec.dense), sides, np.float32),
         task_names=tuple(task.name for task in spec.tasks),
@@ -195,7 +197,7 @@ def _labels(events: pl.DataFrame, spec: EventLogSpec, signals: Sequence[Signal])
 
 def _action_known(events: pl.DataFrame, spec: EventLogSpec) -> Int64[np.ndarray, "E A"]:
     time, shape = events["time_ms"].to_numpy(), (events.height, len(spec.actions))
-    if not any(action.known_at or action.happened_at for action in spec.actions):
+    if not any(name.startswith("known ") for name in events.columns):
         return np.broadcast_to(time[:, None], shape)  # of a long log, a quarter of its memory
     known = np.empty(shape, np.int64)
     for column, action in enumerate(spec.actions):
@@ -294,10 +296,5 @@ def _check_periods(spec: EventLogSpec, period: np.ndarray) -> None:
 
 def _check_labels(spec: EventLogSpec, labels: np.ndarray) -> None:
     for task, column in zip(spec.tasks, labels.T, strict=True):
-        found = [name for name, some in (("negatives", column < 1), ("positives", column > 0)) if not np.any(some)]
-        if found:
-            lacking = "observed labels" if len(found) == 2 else found[0]
-            raise InputError(
-                f"{_describe(spec)}: the task {task.name} ({', '.join(task.columns)}) has no {lacking} "
-                f"among the {len(column)} training events, expected both positives and negatives"
-            )
+        if lacking := task.lacking(column):
+            raise InputError(f"{_describe(spec)}: the task {task.name} ({', '.join(task.columns)}) has {lacking}")

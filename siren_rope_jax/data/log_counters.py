@@ -11,6 +11,7 @@ from siren_rope_jax.data.event_log import EventLog
 
 def log_counters(
     log: EventLog,
+    actions: Float32[np.ndarray, "E A"],
     *,
     smoothing: float,
     columns: Sequence[int] = (),
@@ -20,6 +21,7 @@ def log_counters(
 
     Args:
       log: any log.
+      actions: its outcomes, numbers standardised.
       smoothing: weight, in events, of the running base rate.
       columns: categorical columns whose values are counted as items are.
       counted: events that later ones count; all if not given.
@@ -31,10 +33,11 @@ def log_counters(
         log.time_ms // 1000,
         log.user,
         log.item,
-        log.actions,
+        actions,
         known_seconds(log),
         log.action_pending,
         action_names=log.action_names,
+        numbers=[action.is_number for action in log.spec.actions],
         smoothing=smoothing,
         counted=counted,
         others={log.categorical_names[k]: _codes(log.categorical[:, k]) for k in columns},

@@ -1,5 +1,6 @@
 """Rows of a log that describe one event: exact duplicates, and rows that contradict one another on its outcomes."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import polars as pl
@@ -7,6 +8,7 @@ import polars as pl
 from siren_rope_jax.data.event_columns import outcomes
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.errors import InputError
+from siren_rope_jax.data.signals import Signal
 
 _SETTLED = {"first": "the first row of each counts", "mean": "the mean of each outcome counts"}
 
@@ -37,8 +39,9 @@ def one_row_per_event(rows: pl.DataFrame, spec: EventLogSpec) -> OneRowPerEvent:
       spec: whose rows they are.
 
     Returns:
-      The rows that are left. After "mean" an outcome is the mean of those that were observed, above 0 if it was
-      positive in any row, and known from when the first of the rows with its highest value knew it.
+      The rows that are left. After "mean" an outcome is the mean of those that were observed. One of 0 and 1 is above 0
+      if it was positive in any row, and known from when the first of the rows with its highest value knew it; a number
+      is known from when all of them are.
 
     Raises:
       InputError: if there are contradictions and `spec.contradictions` is "refuse".
@@ -52,7 +55,9 @@ def one_row_per_event(rows: pl.DataFrame, spec: EventLogSpec) -> OneRowPerEvent:
     event = [column for column in rows.columns if column not in ("row", *told)]
     distinct = candidates.unique(subset=[*event, *told], keep="first", maintain_order=True)
     groups = distinct.group_by(event, maintain_order=True)
-    contradicting = groups.agg(pl.first("at"), pl.len(), *(_mean(column) for column in told)).filter(pl.col("len") > 1)
+    contradicting = groups.agg(pl.first("at"), pl.len(), *(_mean(column, outcomes(spec)) for column in told)).filter(
+        pl.col("len") > 1
+    )
     if contradicting.height and spec.contradictions == "refuse":
         raise InputError(_refusal(distinct, contradicting, event, told, spec))
     if contradicting.height and spec.contradictions == "mean":
@@ -68,13 +73,13 @@ def one_row_per_event(rows: pl.DataFrame, spec: EventLogSpec) -> OneRowPerEvent:
     return OneRowPerEvent(rows.filter(kept), duplicates, contradicting.height, tuple(notes))
 
 
-def _mean(column: str) -> pl.Expr:
+def _mean(column: str, signals: Sequence[Signal]) -> pl.Expr:
     """Mean of an outcome over the rows of an event, or from when it is known."""
-    if column.startswith("outcome "):
+    kind, index = column.split()
+    if kind == "outcome":
         return pl.col(column).mean().cast(pl.Float32)
     outcome = pl.col(column.replace("known ", "outcome "))
-    decisive = pl.col(column).filter(outcome == outcome.max())
-    return decisive.min().fill_null(pl.col(column).min()).alias(column)
+    return signals[int(index)].known_of_mean(outcome, pl.col(column)).alias(column)
 
 
 def _refusal(
@@ -85,7 +90,7 @@ def _refusal(
     kind, index = column.split()
     name = outcomes(spec)[int(index)].name
     what = name if kind == "outcome" else f"the time at which {name} is known"
-    values = " and ".join("unobserved" if value is None else f"{value:.0f}" for value in rows[column])
+    values = " and ".join("unobserved" if value is None else f"{value:.15g}" for value in rows[column])
     files, places = ", ".join(map(str, spec.files)), " and ".join(map(str, rows["row"]))
     return (
         f"{files}: expected one outcome for each event, found rows that contradict one another for "

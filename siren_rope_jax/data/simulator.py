@@ -24,6 +24,7 @@ from siren_rope_jax.data.simulator_labels import (
     TOPICS,
     Histories,
     draw_labels,
+    dwell_seconds,
 )
 
 START = 1_704_067_200  # Monday 2024-01-01 00:00:00 UTC
@@ -33,7 +34,8 @@ _ITEMS = 4_000
 _FORMAT_SHARES = (0.40, 0.35, 0.25)
 _CONCENTRATION = 3.5  # of the daily peaks
 
-_LOG_TOML = f"""\
+_DWELL = 'dwell = { column = "dwell_seconds", kind = "continuous", transform = "log1p" }'
+_LOG_TOML = """\
 # A simulated news feed. The true probabilities, row for row, are in truth.parquet: no model may read them.
 [log]
 files = ["events.parquet"]
@@ -44,7 +46,7 @@ timestamp_unit = "s"
 time_zone = "UTC"
 
 [tasks]
-{chr(10).join(f'{task} = "{task}"' for task in TASKS)}
+TASKS
 
 [features]
 categorical = ["topic", "format"]
@@ -66,15 +68,18 @@ class SimulatorConfig:
       seed: draws the users and their events; the item catalogue is the same for every seed, so that a model
         can be scored on users of a fresh seed.
       days: length of the feed; more days spread the same number of sessions more thinly.
+      dwell_seconds: whether events have seconds of dwell, long where long_dwell is 1, which the description then names
+        as a task in its place. Nothing else changes.
 
     Raises:
-      TypeError: if a value is not an integer.
+      TypeError: if another value is not an integer.
       ValueError: if a value is out of range.
     """
 
     users: int = 20_000
     seed: int = 0
     days: int = 56
+    dwell_seconds: bool = False
 
     def __post_init__(self) -> None:
         for name, low, high in (("users", 1, 10_000_000), ("seed", 0, 2**63 - 1), ("days", 7, 366)):
@@ -91,9 +96,11 @@ class SimulatedFeed:
 
     Args:
       events: what a model may read, sorted by user, then time: user_id, item_id, time (Unix seconds, strictly
-        increasing within a user), topic, format, quality, like, contribution, long_dwell (0 or 1).
+        increasing within a user), topic, format, quality, like, contribution, long_dwell (0 or 1), and dwell_seconds
+        if the config asks for them.
       truth: user_id, time, p_full_<task> (the probability that the label was drawn from) and p_bayes_<task>
-        (the best prediction from the event's item and the user's strictly earlier events).
+        (the best prediction from the event's item and the user's strictly earlier events); with dwell_seconds,
+        their median_full.
     """
 
     events: pl.DataFrame
@@ -139,7 +146,10 @@ def write_simulated_log(feed: SimulatedFeed, folder: Path | str) -> Path:
         scratch = Path(scratch_name)
         feed.events.write_parquet(scratch / "events.parquet")
         feed.truth.write_parquet(scratch / "truth.parquet")
-        (scratch / "log.toml").write_text(_LOG_TOML, encoding="utf-8", newline="\n")
+        measured = "dwell_seconds" in feed.events.columns
+        tasks = [_DWELL if measured and task == "long_dwell" else f'{task} = "{task}"' for task in TASKS]
+        described = _LOG_TOML.replace("TASKS", "\n".join(tasks))
+        (scratch / "log.toml").write_text(described, encoding="utf-8", newline="\n")
         for name in names:
             if (folder / name).exists() and not filecmp.cmp(folder / name, scratch / name, shallow=False):
                 raise FileExistsError(
@@ -161,20 +171,24 @@ def _simulate_users(config: SimulatorConfig, first: int, catalogue: pl.DataFrame
     item_format = catalogue["format"].to_numpy().astype(np.int64)[item]
     quality = catalogue["quality"].to_numpy().astype(np.float64)[item]
     histories = Histories(time, topic, item_format, quality, valid)
-    labels, full, bayes = draw_labels(rng, histories)
+    drawn = draw_labels(rng, histories)
 
     user_id = first + np.nonzero(valid)[0]
     events = pl.DataFrame(
         {"user_id": user_id, "item_id": item[valid], "time": time[valid]}
         | {"topic": topic[valid].astype(np.int8), "format": item_format[valid].astype(np.int8)}
         | {"quality": quality[valid].astype(np.float32)}
-        | {task: labels[valid][:, k].astype(np.int8) for k, task in enumerate(TASKS)}
+        | {task: drawn.labels[valid][:, k].astype(np.int8) for k, task in enumerate(TASKS)}
     )
     truth = pl.DataFrame(
         {"user_id": user_id, "time": time[valid]}
-        | {f"p_full_{task}": full[valid][:, k] for k, task in enumerate(TASKS)}
-        | {f"p_bayes_{task}": bayes[valid][:, k] for k, task in enumerate(TASKS)}
+        | {f"p_full_{task}": drawn.full[valid][:, k] for k, task in enumerate(TASKS)}
+        | {f"p_bayes_{task}": drawn.bayes[valid][:, k] for k, task in enumerate(TASKS)}
     )
+    if config.dwell_seconds:
+        dwell, median = (seconds[valid].astype(np.float32) for seconds in dwell_seconds(drawn))
+        events = events.with_columns(dwell_seconds=dwell)
+        truth = truth.with_columns(median_full_dwell_seconds=median)
     return SimulatedFeed(events, truth)
 
 

@@ -33,6 +33,7 @@ _BETA = np.array([3.6, 3.6, 2.8])
 _QUALITY = np.array([0.5, 0.5, 0.4])
 _LOAD = np.array([1.0, 0.8, 0.6])
 _SIGMA = np.array([[1.2, 0.8, 0.4], [0.8, 1.4, 0.3], [0.2, 0.2, 1.4]])  # [task, task of the past label]
+_LONG_DWELL, _DWELL_SPREAD = 60.0, 0.7  # seconds; standard deviations of log dwell for one of the logit
 _FORMAT = np.array([[0.0, 0.1, -0.3], [0.1, 0.0, 0.0], [-0.1, -0.1, 0.3]])  # [format, task]
 
 
@@ -44,6 +45,37 @@ class Histories(NamedTuple):
     format: NDArray[np.int64]
     quality: NDArray[np.float64]
     valid: NDArray[np.bool_]
+
+
+class Drawn(NamedTuple):
+    """Labels (0 or 1) and what is known of them, each [user, event, task of `TASKS`]."""
+
+    labels: NDArray[np.float64]
+    full: NDArray[np.float64]
+    """Probabilities that they were drawn from."""
+    bayes: NDArray[np.float64]
+    """Best predictions from the past."""
+    uniform: NDArray[np.float64]
+    """Draws below which a probability makes a label 1."""
+
+
+def dwell_seconds(
+    drawn: Drawn,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Seconds of dwell whose being over a minute is the label long_dwell, and their true medians.
+
+    log(dwell / 60 s) = .7 (logit p - logit u), where p is the probability of a long dwell and u its uniform draw: a
+    logistic distribution about .7 logit p.
+
+    Args:
+      drawn: what `draw_labels` returned.
+
+    Returns:
+      (dwell, median), each [user, event].
+    """
+    task = TASKS.index("long_dwell")
+    centre, draw = logit(drawn.full[..., task]), logit(np.clip(drawn.uniform[..., task], 1e-12, 1 - 1e-12))
+    return _LONG_DWELL * np.exp(_DWELL_SPREAD * (centre - draw)), _LONG_DWELL * np.exp(_DWELL_SPREAD * centre)
 
 
 def kernel_features(events: pl.DataFrame) -> NDArray[np.float64]:
@@ -91,9 +123,7 @@ def bayes_probabilities(events: pl.DataFrame) -> NDArray[np.float64]:
     return np.concatenate(parts)
 
 
-def draw_labels(
-    rng: np.random.Generator, histories: Histories
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def draw_labels(rng: np.random.Generator, histories: Histories) -> Drawn:
     """Draws affinities and then, event by event, labels.
 
     Args:
@@ -101,8 +131,7 @@ def draw_labels(
       histories: events of some users, without labels.
 
     Returns:
-      Labels (0 or 1), the probabilities they were drawn from, and the Bayes probabilities, each
-      [user, event, task of `TASKS`].
+      Labels, their probabilities, those of Bayes and the draws.
     """
     affinity = rng.normal(0.0, _AFFINITY_STD, (len(histories.topic), TOPICS))
     weights = _kernel_weights(histories)
@@ -116,7 +145,8 @@ def draw_labels(
         observed[:, i] += _BETA * total / normaliser[:, :, i].T
         labels[:, i] = uniform[:, i] < expit(observed[:, i] + latent[:, i])
         signals[:, i] = _signals(labels[:, i])
-    return labels, expit(observed + latent), _integrate_affinity(histories.topic, labels, observed)
+    bayes = _integrate_affinity(histories.topic, labels, observed)
+    return Drawn(labels, expit(observed + latent), bayes, uniform)
 
 
 def _kernel_weights(histories: Histories) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Bool, Float32
 
-_CLIP = 5.0  # standard deviations
+CLIP = 5.0  # standard deviations
 
 
 def mean_and_scale(
@@ -26,4 +26,4 @@ def standardise(values: Float32[np.ndarray, "E F"], mean: np.ndarray, std: np.nd
     values -= mean
     values /= std
     np.copyto(values, 0, where=np.isnan(values))
-    np.clip(values, -_CLIP, _CLIP, out=values)
+    np.clip(values, -CLIP, CLIP, out=values)

@@ -25,21 +25,21 @@ class GenerativeRecommender(nnx.Module):
     id columns of few values as indicators, the hour and the weekday.
     """
 
-    def __init__(self, config: ModelConfig, spec: InputSpec, task_logits: tuple[float, ...], *, key: Key[Array, ""]):
+    def __init__(self, config: ModelConfig, spec: InputSpec, task_starts: tuple[float, ...], *, key: Key[Array, ""]):
         """Draws the weights.
 
         Args:
           config: size and form.
           spec: the columns of the events.
-          task_logits: where each task's prediction starts, the logit of its base rate in training.
+          task_starts: output that each task starts with, such as the logit of its base rate in training.
           key: everything but what tells position and time is drawn from it alike for every variant.
 
         Raises:
           ValueError: if there is no task, the rotation's metadata names an unknown column, or a setting of the
             rotation does not fit the heads.
         """
-        if not task_logits:
-            raise ValueError("task_logits must hold one logit a task, but are empty")
+        if not task_starts:
+            raise ValueError("task_starts must hold one number a task, but are empty")
         dtype = jnp.dtype(config.dtype)
         # The time-dependent parts have a stream of their own: without them, or with others, the rest starts alike.
         body_key, time_key = jax.random.split(key)
@@ -57,7 +57,7 @@ class GenerativeRecommender(nnx.Module):
         self.blocks = nnx.List(Block(**layer, time_rngs=bias_rngs) for _ in range(config.layers))
         interleaved = config.action_fusion == "interleaved"
         self.action_attention = None if interleaved else RotaryAttention(**layer, time_rngs=bias_rngs)
-        tasks, inputs = len(task_logits), config.width * (1 if interleaved else 2) + spec.context_features
+        tasks, inputs = len(task_starts), config.width * (1 if interleaved else 2) + spec.context_features
         self.head = Mlp((inputs, *config.head_widths, tasks), dtype=dtype, rngs=rngs)
         told = told_features(config, spec)
         for stream, more in zip((4, 3), told, strict=True):
@@ -66,7 +66,7 @@ class GenerativeRecommender(nnx.Module):
         last, start = self.head.layers[-1].kernel, self.head.layers[-1].bias
         assert start is not None
         last[...] = jnp.zeros_like(last[...])
-        start[...] = jnp.asarray(task_logits, jnp.float32)
+        start[...] = jnp.asarray(task_starts, jnp.float32)
         self.head_dropout = nnx.Dropout(config.dropout)
         has_skip, skip_rngs = config.context_skip and spec.context_features + sum(told), jax.random.fold_in(key, 5)
         self.context = ContextSkip(config, spec, tasks, rngs=nnx.Rngs(params=skip_rngs)) if has_skip else None
@@ -97,7 +97,7 @@ class GenerativeRecommender(nnx.Module):
           dropout_key: given in training only.
 
         Returns:
-          Logits of the tasks, float32; those of padding mean nothing.
+          Outputs of the tasks, such as logits, float32; those of padding mean nothing.
         """
         if not isinstance(events.position, jax.core.Tracer):
             self.trained_range.check_positions(events.position)

@@ -1,45 +1,63 @@
 """Tables for the terminal."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import scipy.stats
 from rich import filesize
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Column, Table
 
 from siren_rope_jax.train.checkpoint_list import Checkpoint
+from siren_rope_jax.train.criterion import title_of
 from siren_rope_jax.train.fit import four_decimals
 from siren_rope_jax.train.probes import Finding
 from siren_rope_jax.train.retention import best_step
+from siren_rope_jax.train.tasks import Task, kind_of
 
 
-def metrics_table(metrics: dict[str, dict[str, dict[str, Any]]]) -> Table:
-    """Lays out the content of `metrics.json`: one row for each period and task."""
-    table = Table("period", "task", "NE", "AUC", "GAUC", "ECE", "log loss", "events", "positives")
+def metrics_table(metrics: dict[str, dict[str, dict[str, Any]]]) -> Group:
+    """Lays out the content of `metrics.json`: a table for each kind of task, one row for each period and task."""
+    tables = []
+    for kind, found in _by_kind(metrics).items():
+        counts = [name for name in kind.shown if name not in kind.metrics]
+        table = Table("period", "task", *(kind.title(name) for name in kind.shown))
+        for period, task in found:
+            values = metrics[period][task]
+            table.add_row(
+                period,
+                task,
+                *(f"{values[name]:,}" if name in counts else four_decimals(values[name]) for name in kind.shown),
+            )
+        tables.append(table)
+    return Group(*tables)
+
+
+def seeds_table(metrics_of_seeds: Sequence[dict[str, dict[str, dict[str, Any]]]]) -> Group:
+    """Lays out the metrics of several seeds: mean, and half the 95 % interval of the mean by Student's t."""
+    title, tables = f"{len(metrics_of_seeds)} seeds, mean ± 95 %", []
+    for kind, found in _by_kind(metrics_of_seeds[0]).items():
+        table = Table("period", "task", *(kind.title(name) for name in kind.of_seeds), title=title)
+        for period, task in found:
+            of_seeds = [metrics[period][task] for metrics in metrics_of_seeds]
+            table.add_row(period, task, *(_mean_and_interval([m[name] for m in of_seeds]) for name in kind.of_seeds))
+        tables.append(table)
+    return Group(*tables)
+
+
+def _by_kind(metrics: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[type[Task], list[tuple[str, str]]]:
+    """The periods and tasks of each kind of task."""
+    found: dict[type[Task], list[tuple[str, str]]] = {}
     for period, tasks in metrics.items():
         for task, values in tasks.items():
-            shown = [four_decimals(values[name]) for name in ("ne", "auc", "gauc", "ece", "log_loss")]
-            table.add_row(period, task, *shown, f"{values['events']:,}", f"{values['positives']:,}")
-    return table
+            found.setdefault(kind_of(values), []).append((period, task))
+    return found
 
 
-def seeds_table(metrics_of_seeds: Sequence[dict[str, dict[str, dict[str, Any]]]]) -> Table:
-    """Lays out the metrics of several seeds: mean, and half the 95 % interval of the mean by Student's t."""
-    table = Table("period", "task", "NE", "AUC", "log loss", title=f"{len(metrics_of_seeds)} seeds, mean ± 95 %")
-    for period, tasks in metrics_of_seeds[0].items():
-        for task in tasks:
-            of_seeds = [metrics[period][task] for metrics in metrics_of_seeds]
-            table.add_row(
-                period, task, *(_mean_and_interval([m[name] for m in of_seeds]) for name in ("ne", "auc", "log_loss"))
-            )
-    return table
-
-
-def comparison_table(baselines: dict[str, Any], metrics_of_seeds: Sequence[dict[str, dict[str, Any]]] = ()) -> Table:
-    """Lays out baselines, and the recommender beside them: one row for each task and model.
+def comparison_table(baselines: dict[str, Any], metrics_of_seeds: Sequence[dict[str, dict[str, Any]]] = ()) -> Group:
+    """Lays out baselines, and the recommender beside them: a table for each kind of task, a row for each of its models.
 
     Args:
       baselines: result of `read_baselines`, or the "baselines" of `fit_baselines`.
@@ -49,19 +67,26 @@ def comparison_table(baselines: dict[str, Any], metrics_of_seeds: Sequence[dict[
     if metrics_of_seeds:
         count = len(metrics_of_seeds)
         models["recommender" if count == 1 else f"recommender, mean of {count} seeds"] = list(metrics_of_seeds)
-    table = Table("task", "model", "validation NE / AUC", "test NE / AUC", "test NE - gradient boosting")
-    for task in baselines["gradient_boosting"]["test"]:
-        reference = baselines["gradient_boosting"]["test"][task]["ne"]
+    tables: dict[type[Task], Table] = {}
+    for task, values in baselines["gradient_boosting"]["test"].items():
+        kind = kind_of(values)
+        first, _ = kind.headline
+        if kind not in tables:
+            titles = " / ".join(kind.title(name) for name in kind.headline)
+            shown = (f"validation {titles}", f"test {titles}", f"test {kind.title(first)} - gradient boosting")
+            tables[kind] = Table("task", "model", *shown)
         for model, results in models.items():
+            if task not in results[0]["test"]:
+                continue
             shown = [
-                " / ".join(four_decimals(_mean([r[period][task][name] for r in results])) for name in ("ne", "auc"))
+                " / ".join(four_decimals(_mean([r[period][task][name] for r in results])) for name in kind.headline)
                 for period in ("validation", "test")
             ]
-            ne = _mean([result["test"][task]["ne"] for result in results])
-            difference = "" if ne is None or reference is None else f"{ne - reference:+.4f}"
-            table.add_row(task, model, *shown, "" if model == "gradient boosting" else difference)
-        table.add_section()
-    return table
+            mean = _mean([result["test"][task][first] for result in results])
+            difference = "" if mean is None or values[first] is None else f"{mean - values[first]:+.4f}"
+            tables[kind].add_row(task, model, *shown, "" if model == "gradient boosting" else difference)
+        tables[kind].add_section()
+    return Group(*tables.values())
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -79,18 +104,22 @@ def _mean_and_interval(values: Sequence[float | None]) -> str:
 
 def checkpoints_table(checkpoints: list[Checkpoint]) -> Table:
     """Lays out one row for each checkpoint, with the metrics of the validation at its step, if any."""
-    tasks = list(dict.fromkeys(task for checkpoint in checkpoints for task in checkpoint.metrics))
-    table = Table(
-        "step", "mean NE", *(f"{task} NE / AUC" for task in tasks), "size", Column("verifies", overflow="fold")
-    )
-    sound = {checkpoint.step: checkpoint.mean_ne for checkpoint in checkpoints if checkpoint.problem is None}
+    judged = {checkpoint.step: checkpoint.judged for checkpoint in checkpoints}
+    by = next((title_of(found.metric) for found in judged.values() if found is not None), "best by")
+    kinds = {task: kind_of(checkpoint.metrics[task]) for checkpoint in checkpoints for task in checkpoint.metrics}
+    titles = (f"{task} {' / '.join(kind.title(name) for name in kind.headline)}" for task, kind in kinds.items())
+    table = Table("step", by, *titles, "size", Column("verifies", overflow="fold"))
+    costs = {step: None if found is None else found.cost for step, found in judged.items()}
+    sound = {checkpoint.step: costs[checkpoint.step] for checkpoint in checkpoints if checkpoint.problem is None}
     best = best_step(sound) if sound else None
     for checkpoint in checkpoints:
-        values = [checkpoint.metrics.get(task, {}) for task in tasks]
         table.add_row(
             f"{checkpoint.step:,}",
-            four_decimals(checkpoint.mean_ne),
-            *(f"{four_decimals(value.get('ne'))} / {four_decimals(value.get('auc'))}" for value in values),
+            four_decimals(None if checkpoint.judged is None else checkpoint.judged.value),
+            *(
+                " / ".join(four_decimals(checkpoint.metrics.get(task, {}).get(name)) for name in kind.headline)
+                for task, kind in kinds.items()
+            ),
             filesize.decimal(checkpoint.bytes),
             checkpoint.problem or ("yes, the best" if checkpoint.step == best else "yes"),
         )

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float32
 from siren_rope_jax.data.batches import BatchConfig, batches, make_rows
 from siren_rope_jax.data.encode import Encoder
 from siren_rope_jax.data.event_log import TRAIN, EventLog, read_event_log
+from siren_rope_jax.data.outcome_scale import OutcomeScale
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.nn.rotary import RotaryConfig
@@ -25,6 +26,7 @@ from siren_rope_jax.train.run_folder import read_run
 from siren_rope_jax.train.session import Session, compile_run, input_spec, load_session
 from siren_rope_jax.train.sharding import Layout
 from siren_rope_jax.train.step import CompiledModel
+from siren_rope_jax.train.tasks import Task, make_tasks
 
 EVENTS = 30_000
 _STEPS = 200
@@ -121,7 +123,7 @@ def predict_of(session: Session, params: nnx.State) -> Predict:
     def predict(
         log: EventLog, wanted: Bool[np.ndarray, " E"], *, as_history: bool = False
     ) -> Float32[np.ndarray, "E K"]:
-        return session.predict(params, session.encoder.encode(log, as_history=as_history), wanted)
+        return session.predict_targets(params, session.encoder.encode(log, as_history=as_history), wanted)
 
     return predict
 
@@ -131,18 +133,20 @@ class SmallModels:
     """Trains one small model after the other, compiled but once for logs of one form."""
 
     config: TrainConfig
-    _compiled: dict[InputSpec, tuple[Layout, CompiledModel]] = dataclasses.field(default_factory=dict)
+    _compiled: dict[tuple[InputSpec, tuple[Task, ...]], tuple[Layout, CompiledModel]] = dataclasses.field(
+        default_factory=dict
+    )
 
     def learn(self, log: EventLog) -> Predict:
         """Trains on the training period."""
         config = self.config
         encoder, encoded = Encoder.fit_encode(log, config.inputs)
-        spec = input_spec(encoder, config)
-        if spec not in self._compiled:
-            start = (0.0,) * len(log.task_names)
+        # Alike for all logs of one form: no outcome of theirs is compiled into the model.
+        form = input_spec(encoder, config), make_tasks([OutcomeScale(task.name, task.kind) for task in encoder.tasks])
+        if form not in self._compiled:
             devices = jax.local_devices()[:1]
-            self._compiled[spec] = compile_run(config, spec, start, steps=config.steps or 1, devices=devices)
-        layout, model = self._compiled[spec]
+            self._compiled[form] = compile_run(config, *form, steps=config.steps or 1, devices=devices)
+        layout, model = self._compiled[form]
         rows = make_rows(encoded, (log.period == TRAIN)[encoded.log_index], config.batches, seed=config.seed)
         state = model.initial_state()
         for batch in batches(encoded, rows, config.batches, seed=config.seed)[: config.steps]:

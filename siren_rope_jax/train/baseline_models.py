@@ -1,21 +1,22 @@
-"""Logistic regression and gradient boosting for one task, tuned on validation within a bounded time.
+"""Linear models and gradient boosting for one task, tuned on validation within a bounded time.
 
 Settings are tried on a part of the training events, and the better half goes on to a larger part (successive halving);
 only the best is fitted to all, or to the most that it needs. Nothing is random.
 """
 
+import abc
 import itertools
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import scipy.sparse
 from jaxtyping import Float32
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.linear_model import LogisticRegression
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.linear_model import LogisticRegression, Ridge
 from threadpoolctl import threadpool_limits
 
 from siren_rope_jax.train.metrics import cross_entropy
@@ -26,6 +27,7 @@ Advance = Callable[[float], None]
 """Tells that events x fits of work are done."""
 
 _INVERSE_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+_PENALTIES = (1e3, 1e2, 1e1, 1.0, 1e-1)  # as many, of squared errors
 _LINEAR_TRIED, _LINEAR_FITTED = 40_000, 200_000  # events; of a model of some hundred weights, more change nothing
 
 # The shape of the trees is chosen at the first learning rate, then the other is tried with that shape.
@@ -73,58 +75,169 @@ class Sample(NamedTuple):
         return Sample(self.inputs[chosen], self.labels[chosen])
 
 
+class Numbers(Sample):
+    """Events whose outcome is a number, as the recommender is trained on it."""
+
+    @classmethod
+    def of(cls, inputs: Table, labels: np.ndarray, chosen: np.ndarray) -> "Numbers":
+        """The chosen events that have a label."""
+        events = np.flatnonzero(chosen & ~np.isnan(labels))
+        return cls(inputs[events], labels[events])
+
+    def thinned(self, most: int) -> "Numbers":
+        """So many of the events, evenly over time."""
+        count = len(self.labels)
+        if count <= most:
+            return self
+        chosen = np.arange(most) * count // most
+        return Numbers(self.inputs[chosen], self.labels[chosen])
+
+
 class Fitted(NamedTuple):
-    """What was chosen on validation for one task, and the probabilities of all events."""
+    """What was chosen on validation for one task, and the predictions of all events."""
 
     settings: Settings
-    probabilities: Float32[np.ndarray, " E"]
+    predictions: Float32[np.ndarray, " E"]
 
 
-def fit_base_rate(train: Sample, events: int) -> Fitted:
-    """The rate of the training period, for every event."""
-    return Fitted({}, np.full(events, train.labels.mean(), np.float32))
+class Models(abc.ABC):
+    """The baselines of one kind of task.
+
+    Attributes:
+      base: name of the one without inputs, which predicts the mean of the training period for every event.
+      linear: name of the linear one.
+      sample: how events are chosen.
+      trees: those that are boosted.
+      penalty: name and values of the linear model's setting.
+    """
+
+    base: ClassVar[str]
+    linear: ClassVar[str]
+    sample: ClassVar[type[Sample]]
+    trees: ClassVar[type[Any]]
+    penalty: ClassVar[tuple[str, tuple[float, ...]]]
+
+    @staticmethod
+    @abc.abstractmethod
+    def make_linear(*, last: bool) -> Any:
+        """Makes a linear model: one to try penalties with, or the last."""
+
+    @staticmethod
+    @abc.abstractmethod
+    def loss(labels: np.ndarray, predictions: np.ndarray) -> float:
+        """Mean loss of validation."""
+
+    @staticmethod
+    @abc.abstractmethod
+    def predict(model: Any, inputs: Table) -> np.ndarray:
+        """Predictions of a fitted model."""
+
+    @staticmethod
+    @abc.abstractmethod
+    def stages(model: Any, inputs: Table) -> Iterator[np.ndarray]:
+        """Predictions after each tree."""
 
 
-def fit_logistic_regression(train: Sample, validation: Sample, inputs: Table, advance: Advance) -> Fitted:
-    """Fits on training; the penalty is the one with the lowest validation loss.
+class Classifiers(Models):
+    """Of a 0/1 outcome: its probability."""
+
+    base, linear = "base_rate", "logistic_regression"
+    sample, trees = Sample, HistGradientBoostingClassifier
+    penalty = ("C", _INVERSE_PENALTIES)
+
+    @staticmethod
+    def make_linear(*, last: bool) -> Any:
+        return LogisticRegression(max_iter=1000) if last else LogisticRegression(max_iter=300, warm_start=True)
+
+    @staticmethod
+    def loss(labels: np.ndarray, predictions: np.ndarray) -> float:
+        return float(cross_entropy(labels, predictions).mean())
+
+    @staticmethod
+    def predict(model: Any, inputs: Table) -> np.ndarray:
+        return model.predict_proba(inputs)[:, 1]
+
+    @staticmethod
+    def stages(model: Any, inputs: Table) -> Iterator[np.ndarray]:
+        return (probabilities[:, 1] for probabilities in model.staged_predict_proba(inputs))
+
+
+class Regressors(Models):
+    """Of a number: its mean, by squared error."""
+
+    base, linear = "training_mean", "ridge_regression"
+    sample, trees = Numbers, HistGradientBoostingRegressor
+    penalty = ("alpha", _PENALTIES)
+
+    @staticmethod
+    def make_linear(*, last: bool) -> Any:
+        return Ridge()
+
+    @staticmethod
+    def loss(labels: np.ndarray, predictions: np.ndarray) -> float:
+        return float(np.mean((labels - predictions) ** 2))
+
+    @staticmethod
+    def predict(model: Any, inputs: Table) -> np.ndarray:
+        return model.predict(inputs)
+
+    @staticmethod
+    def stages(model: Any, inputs: Table) -> Iterator[np.ndarray]:
+        return model.staged_predict(inputs)
+
+
+MODELS: dict[str, type[Models]] = {"binary": Classifiers, "continuous": Regressors}
+
+
+def fit_linear(
+    train: Sample, validation: Sample, inputs: Table, advance: Advance, *, models: type[Models] = Classifiers
+) -> Fitted:
+    """Fits a linear model on training; the penalty is the one with the lowest validation loss.
 
     Args:
       train: observed events of training.
       validation: of validation.
-      inputs: of all events that are to be given a probability.
+      inputs: of all events that are to be predicted.
       advance: called after each fit.
+      models: of which kind of task.
     """
     small, validation = train.thinned(_LINEAR_TRIED), validation.thinned(_VALIDATED)
-    model, candidates = LogisticRegression(max_iter=300, warm_start=True), []
-    for inverse_penalty in _INVERSE_PENALTIES:
-        model.set_params(C=inverse_penalty).fit(small.inputs, small.labels)
-        losses = cross_entropy(validation.labels, model.predict_proba(validation.inputs)[:, 1])
-        candidates.append((float(losses.mean()), inverse_penalty))
+    (name, penalties), model, candidates = models.penalty, models.make_linear(last=False), []
+    for penalty in penalties:
+        model.set_params(**{name: penalty}).fit(small.inputs, small.labels)
+        candidates.append((models.loss(validation.labels, models.predict(model, validation.inputs)), penalty))
         advance(min(_LINEAR_TRIED, len(train.labels)))
-    inverse_penalty = min(candidates)[1]
+    penalty = min(candidates)[1]
     fitted = train.thinned(_LINEAR_FITTED)
-    model = LogisticRegression(C=inverse_penalty, max_iter=1000)
+    model = models.make_linear(last=True).set_params(**{name: penalty})
     model.fit(fitted.inputs, fitted.labels)
     advance(min(_LINEAR_FITTED, len(train.labels)))
-    return Fitted({"C": inverse_penalty}, model.predict_proba(inputs)[:, 1].astype(np.float32))
+    return Fitted({name: penalty}, models.predict(model, inputs).astype(np.float32))
 
 
 def fit_gradient_boosting(
-    train: Sample, validation: Sample, inputs: np.ndarray, advance: Advance, *, categorical: Sequence[int] = ()
+    train: Sample,
+    validation: Sample,
+    inputs: np.ndarray,
+    advance: Advance,
+    *,
+    categorical: Sequence[int] = (),
+    models: type[Models] = Classifiers,
 ) -> Fitted:
     """Fits on training; shape of the trees, learning rate and number are those with the lowest validation loss.
 
     Args:
       train: observed events of training.
       validation: of validation.
-      inputs: of all events that are to be given a probability.
+      inputs: of all events that are to be predicted.
       advance: called after each fit.
       categorical: columns that hold codes.
+      models: of which kind of task.
     """
     validation = validation.thinned(_VALIDATED)
 
     def tried(events: int, settings: Settings) -> _Stopped:
-        stopped = _fit_trees(train.thinned(events), validation, settings, categorical)
+        stopped = _fit_trees(models.trees, train.thinned(events), validation, settings, categorical)
         advance(min(events, len(train.labels)))
         return stopped
 
@@ -143,13 +256,13 @@ def fit_gradient_boosting(
         advance(events)
     if len(train.labels) > events:
         best = tried(_BOOSTING_FITTED, {k: v for k, v in best.settings.items() if k != "max_iter"})
-    stages = best.model.staged_predict_proba(inputs)
-    probabilities = next(itertools.islice(stages, best.settings["max_iter"] - 1, None))[:, 1]
-    return Fitted(best.settings, probabilities.astype(np.float32))
+    stages = models.stages(best.model, inputs)
+    predictions = next(itertools.islice(stages, best.settings["max_iter"] - 1, None))
+    return Fitted(best.settings, predictions.astype(np.float32))
 
 
 def work(train: int) -> tuple[int, int]:
-    """Events x fits of logistic regression and of gradient boosting on so many training events."""
+    """Events x fits of a linear model and of gradient boosting on so many training events."""
     linear = len(_INVERSE_PENALTIES) * min(train, _LINEAR_TRIED) + min(train, _LINEAR_FITTED)
     boosting, count, events = 0, len(_SHAPES), train
     for events, stay in _ROUNDS:
@@ -165,13 +278,15 @@ class _Stopped(NamedTuple):
 
     loss: float
     settings: Settings
-    model: HistGradientBoostingClassifier
+    model: Any
 
 
-def _fit_trees(train: Sample, validation: Sample, settings: Settings, categorical: Sequence[int]) -> _Stopped:
+def _fit_trees(
+    trees: type[Any], train: Sample, validation: Sample, settings: Settings, categorical: Sequence[int]
+) -> _Stopped:
     chosen: Settings = {**settings, "categorical_features": list(categorical), "max_iter": _MOST_TREES}
     chosen |= {"early_stopping": True, "n_iter_no_change": _PATIENCE, "tol": 0.0}
-    model = HistGradientBoostingClassifier(**chosen, random_state=0)
+    model = trees(**chosen, random_state=0)
     model.fit(
         train.inputs,
         train.labels,
@@ -180,8 +295,8 @@ def _fit_trees(train: Sample, validation: Sample, settings: Settings, categorica
     )
     # The model runs on past its best; the score before the first tree, which comes first, is not a model.
     losses = -np.asarray(model.validation_score_)[1:]
-    trees = int(losses.argmin()) + 1
-    return _Stopped(float(losses[trees - 1]), {**settings, "max_iter": trees}, model)
+    best = int(losses.argmin()) + 1
+    return _Stopped(float(losses[best - 1]), {**settings, "max_iter": best}, model)
 
 
 @contextmanager

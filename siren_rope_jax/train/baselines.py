@@ -1,12 +1,14 @@
-"""What a practitioner would try first: base rate, logistic regression and gradient boosting on the recommender's data.
+"""What a practitioner would try first: the mean, a linear model and gradient boosting on the recommender's data.
 
 Events, labels, split and counters are exactly those of the recommender with the same InputConfig. One model per task,
-fitted on the observed labels of the training period and tuned on validation alone.
+fitted on the observed labels of the training period and tuned on validation alone; numbers are fitted transformed and
+standardised, as the recommender is trained on them, and evaluated on the scale of the log.
 """
 
 import dataclasses
 import json
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +20,15 @@ from siren_rope_jax.data.encode import InputConfig
 from siren_rope_jax.data.event_log import TRAIN, VALIDATION, EventLog
 from siren_rope_jax.data.fingerprint import fingerprint
 from siren_rope_jax.errors import InputError
+from siren_rope_jax.data.signals import Signal, signal_to_dict
 from siren_rope_jax.train.baseline_inputs import BaselineInputs, baseline_inputs
-from siren_rope_jax.train.baseline_models import (
-    Fitted,
-    Sample,
-    fit_base_rate,
-    fit_gradient_boosting,
-    fit_logistic_regression,
-    idle_cores,
-    work,
-)
-from siren_rope_jax.train.predict import PERIODS, metrics_of
+from siren_rope_jax.train.baseline_models import MODELS, Fitted, fit_gradient_boosting, fit_linear, idle_cores, work
+from siren_rope_jax.train.predict import PERIODS
+from siren_rope_jax.train.tasks import Task, tasks_of
 
-BASELINES = ("base_rate", "logistic_regression", "gradient_boosting")
+_BOOSTING = "gradient_boosting"
 _PARTS = {"data", "inputs", "features", "baselines"}
-_BOOSTING_WORK = 25.0  # times that of logistic regression, for an event and a fit
+_BOOSTING_WORK = 25.0  # times that of a linear model, for an event and a fit
 
 
 def fit_baselines(log: EventLog, config: InputConfig, *, console: Console | None = None) -> dict[str, Any]:
@@ -44,9 +40,9 @@ def fit_baselines(log: EventLog, config: InputConfig, *, console: Console | None
       console: where progress is shown; nowhere if not given.
 
     Returns:
-      "baselines": for each, "validation" and "test" as the recommender's metrics.json has them (task -> metrics), and
-      "settings", what was chosen on validation for each task; and what they were made from, which `read_baselines`
-      compares: "data", "inputs" and "features".
+      "baselines": for each, "validation" and "test" as the recommender's metrics.json has them (task -> metrics), of
+      the tasks of its kind, and "settings", what was chosen on validation for each; and what they were made from, which
+      `read_baselines` compares: "data", "inputs" and "features".
 
     Raises:
       InputError: if a task has no observed label in validation.
@@ -58,61 +54,67 @@ def fit_baselines(log: EventLog, config: InputConfig, *, console: Console | None
                 f"the task {task} has no observed label in validation, expected some to choose settings on"
             )
     inputs = baseline_inputs(log, config)
-    probabilities = {name: np.full(log.labels.shape, np.nan, np.float32) for name in BASELINES}
-    settings: dict[str, dict[str, Any]] = {name: {} for name in BASELINES}
-    for task, fitted in _fit_all(log, inputs, console).items():
-        for name, (chosen, probability) in fitted.items():
-            settings[name][task] = chosen
-            probabilities[name][_evaluated(log), log.task_names.index(task)] = probability
+    results: dict[str, dict[str, Any]] = {}
+    tasks, evaluated = tasks_of(log), _evaluated(log)
+    for k, (task, fitted) in enumerate(zip(tasks, _fit_all(log, tasks, inputs, console), strict=True)):
+        for name, (chosen, predicted) in fitted.items():
+            result = results.setdefault(name, {**{title: {} for title in PERIODS}, "settings": {}})
+            result["settings"][task.name] = chosen
+            predictions = np.full(len(log.time_ms), np.nan, np.float32)
+            predictions[evaluated] = predicted
+            for title, period in PERIODS.items():
+                now = log.period == period
+                result[title][task.name] = task.measure(log.labels[now, k], predictions[now], log.user[now])
+    boosting = {_BOOSTING: results.pop(_BOOSTING)}  # last, as the one that others are compared with
     return {
         **_made_from(log, config),
         "features": [*inputs.number_names, "hour", "weekday", *inputs.code_names],
-        "baselines": {
-            name: {
-                **{
-                    title: metrics_of(log, probabilities[name], log.period == period)
-                    for title, period in PERIODS.items()
-                },
-                "settings": settings[name],
-            }
-            for name in BASELINES
-        },
+        "baselines": results | boosting,
     }
 
 
-def _fit_all(log: EventLog, inputs: BaselineInputs, console: Console) -> dict[str, dict[str, Fitted]]:
+def _fit_all(
+    log: EventLog, tasks: Sequence[Task], inputs: BaselineInputs, console: Console
+) -> Iterator[dict[str, Fitted]]:
     linear, trees = inputs.for_linear(), inputs.for_trees()
     categorical = range(trees.shape[1] - inputs.codes.shape[1], trees.shape[1])
     evaluated = _evaluated(log)
     observed = (~np.isnan(log.labels[log.period == TRAIN])).sum(axis=0)
     total = sum(a + _BOOSTING_WORK * b for a, b in map(work, observed.tolist()))
     console.print(f"fitting {', '.join(log.task_names)} on {trees.shape[1]} columns")
-    fitted = {}
     with idle_cores(), _progress_bar(console) as bar:
         progress = bar.add_task("", total=total)
-        for k, task in enumerate(log.task_names):
-            started, labels = time.monotonic(), log.labels[:, k]
-            bar.update(progress, description=f"{task}: logistic regression")
-            train, validation = (Sample.of(linear, labels, log.period == p) for p in (TRAIN, VALIDATION))
-            base = fit_base_rate(train, int(evaluated.sum()))
-            regression = fit_logistic_regression(
-                train, validation, linear[evaluated], lambda done: bar.advance(progress, done)
+        for k, task in enumerate(tasks):
+            started, targets, models = (
+                time.monotonic(),
+                task.outcome.standardise(log.labels[:, k]),
+                MODELS[task.outcome.kind],
             )
-            bar.update(progress, description=f"{task}: gradient boosting")
-            train, validation = (Sample.of(trees, labels, log.period == p) for p in (TRAIN, VALIDATION))
+            bar.update(progress, description=f"{task.name}: {models.linear.replace('_', ' ')}")
+            train, validation = (models.sample.of(linear, targets, log.period == p) for p in (TRAIN, VALIDATION))
+            base = np.full(int(evaluated.sum()), task.outcome.mean, np.float32)
+            regression = fit_linear(
+                train, validation, linear[evaluated], lambda done: bar.advance(progress, done), models=models
+            )
+            bar.update(progress, description=f"{task.name}: gradient boosting")
+            train, validation = (models.sample.of(trees, targets, log.period == p) for p in (TRAIN, VALIDATION))
             boosting = fit_gradient_boosting(
                 train,
                 validation,
                 trees[evaluated],
                 lambda done: bar.advance(progress, done * _BOOSTING_WORK),
                 categorical=categorical,
+                models=models,
             )
-            fitted[task] = dict(zip(BASELINES, (base, regression, boosting), strict=True))
             console.print(
-                f"{task}: {len(train.labels):,} training events, "
+                f"{task.name}: {len(train.labels):,} training events, "
                 f"{boosting.settings['max_iter']} trees, {time.monotonic() - started:.0f} s"
             )
-    return fitted
+            restored = (
+                fitted._replace(predictions=task.outcome.restore(fitted.predictions))
+                for fitted in (regression, boosting)
+            )
+            yield dict(zip((models.base, models.linear, _BOOSTING), (Fitted({}, base), *restored), strict=True))
 
 
 def baselines_file(description: Path) -> Path:
@@ -164,9 +166,19 @@ def _made_from(log: EventLog, config: InputConfig) -> dict[str, Any]:
     """What baselines depend on: events, labels and their split, and those of the settings that they feel."""
     ends = {title: fingerprint(log, log.period == period) for title, period in {"training": TRAIN, **PERIODS}.items()}
     counted = {name: value for name, value in dataclasses.asdict(config).items() if not name.endswith("_buckets")}
-    names = {"tasks": log.task_names, "actions": log.action_names, "dense": log.dense_names}
+    names = {
+        "tasks": [_described(task) for task in log.spec.tasks],
+        "actions": log.action_names,
+        "dense": log.dense_names,
+    }
     data = ends | {name: list(value) for name, value in names.items()} | {"categorical": list(log.categorical_names)}
     return {"data": data, "inputs": counted}
+
+
+def _described(task: Signal) -> str:
+    """The name of a task, and how it is trained on where it is not as it is read."""
+    of_kind = signal_to_dict(task)
+    return " ".join([task.name, *(str(of_kind[key]) for key in ("kind", "transform") if key in of_kind)])
 
 
 def _read(file: Path) -> dict[str, Any] | None:

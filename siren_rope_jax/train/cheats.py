@@ -6,7 +6,7 @@ second that the split cuts. So an honest model finds an AUC of .5, whatever it r
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ import polars as pl
 from jaxtyping import Bool, Int64, Integer
 
 from siren_rope_jax.data.event_log import NEW, TEST, TRAIN, VALIDATION, EventLog
+from siren_rope_jax.data.signals import Signal
 from siren_rope_jax.data.stable_hash import stable_hash
 
 _PER_EVENT = ("time_ms", "day", "second", "row", "user", "item", "period", "labels", "actions", "action_known")
@@ -91,13 +92,16 @@ def moved_within_seconds(log: EventLog, seed: int) -> EventLog:
 def flipped(log: EventLog, chosen: Bool[np.ndarray, " E"], actions: Bool[np.ndarray, "E A"]) -> EventLog:
     """Returns the log with other labels of the chosen events, and other of the chosen actions, the unobserved too."""
 
-    def other(values: np.ndarray) -> np.ndarray:
-        return np.where(np.isnan(values), 1, 1 - values)
+    def other(signals: Sequence[Signal], values: np.ndarray) -> np.ndarray:
+        result = np.empty_like(values)
+        for column, signal in enumerate(signals):
+            result[:, column] = signal.other(values[:, column])
+        return result
 
     return dataclasses.replace(
         log,
-        labels=np.where(chosen[:, None], other(log.labels), log.labels),
-        actions=np.where(actions, other(log.actions), log.actions),
+        labels=np.where(chosen[:, None], other(log.spec.tasks, log.labels), log.labels),
+        actions=np.where(actions, other(log.spec.actions, log.actions), log.actions),
     )
 
 

@@ -18,6 +18,8 @@ from jaxtyping import PyTree
 
 from siren_rope_jax.errors import InputError
 from siren_rope_jax.train.checkpoint_list import steps_in
+from siren_rope_jax.train.checkpoint_list import cost_of, steps_in
+from siren_rope_jax.train.criterion import Judged
 from siren_rope_jax.train.durable import sync
 from siren_rope_jax.train.manifest import DamagedError, read_manifest, verify, verify_sizes, write_manifest
 from siren_rope_jax.train.processes import decided_by_first, greatest
@@ -58,22 +60,22 @@ class Checkpoints:
         self._latest: int | None = None
         self._verified: dict[int, dict[str, Any]] = {}
 
-    def save(self, state: TrainState, progress: dict[str, Any], *, mean_ne: float | None) -> None:
+    def save(self, state: TrainState, progress: dict[str, Any], *, judged: Judged | None) -> None:
         """Copies the state and writes it in the background; a step that is there and verifies is left alone.
 
         Args:
           state: may be donated or changed as soon as this returns.
           progress: what JSON can hold.
-          mean_ne: of a validation at this step, if there was one; the least makes a checkpoint the best.
+          judged: what a validation at this step came to, if there was one; it makes a checkpoint the best.
 
         Raises:
           InputError: if this checkpoint or the one before could not be written, as on a full disk.
         """
         self.wait()
         step = int(state.step)
-        if mean_ne is not None and not math.isfinite(mean_ne):
-            raise ValueError(f"mean_ne must be finite or None, but is {mean_ne}")
-        content = {"step": step, "mean_ne": mean_ne, "progress": progress, "arrays": _arrays(state)}
+        if judged is not None and not math.isfinite(judged.value):
+            raise ValueError(f"{judged.metric} must be finite, but is {judged.value}")
+        content = {"step": step, "judged": judged, "progress": progress, "arrays": _arrays(state)}
         content = json.loads(json.dumps(content))
         try:
             if not decided_by_first(lambda: self._prepare(step)):
@@ -221,7 +223,7 @@ class Checkpoints:
                     self._verified[step] = verify(path)
             except DamagedError:
                 continue  # neither counted nor removed
-            sound[step] = self._verified[step]["mean_ne"]
+            sound[step] = cost_of(self._verified[step])
         for step in sound.keys() - retained(sound, latest=self._config.latest, every=self._config.every):
             path = self._folder / str(step)
             path.rename(path.with_name(f"{step}{_INCOMPLETE}"))  # half a folder would look like a damaged one
@@ -240,7 +242,7 @@ class Checkpoints:
 
     def _rank(self, step: int) -> tuple[float, ...]:
         try:
-            return rank(step, read_manifest(self._folder / str(step))["mean_ne"])
+            return rank(step, cost_of(read_manifest(self._folder / str(step))))
         except DamagedError:
             return (-1,)  # first, so that it is spoken of: it may have been the best
 

@@ -1,10 +1,12 @@
 """Which checkpoints a run holds, and whether they verify."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from siren_rope_jax.errors import InputError
+from siren_rope_jax.train.criterion import Judged
 from siren_rope_jax.train.manifest import DamagedError, read_manifest, verify
 
 
@@ -13,8 +15,8 @@ class Checkpoint:
     """What `list_checkpoints` says of one."""
 
     step: int
-    mean_ne: float | None
-    """Of the validation at this step, if there was one."""
+    judged: Judged | None
+    """What the validation at this step came to, if there was one."""
     metrics: dict[str, Any]
     """Of each task, from the same validation."""
     bytes: int
@@ -35,14 +37,25 @@ def list_checkpoints(run: Path) -> list[Checkpoint]:
 
 
 def _describe(path: Path, step: int) -> Checkpoint:
-    content, problem = {"mean_ne": None, "progress": {}}, None
+    content, problem = {"progress": {}}, None
     try:
         content = read_manifest(path)
         verify(path)
     except DamagedError as error:
         problem = str(error)
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    return Checkpoint(step, content["mean_ne"], content["progress"].get("metrics") or {}, size, problem)
+    return Checkpoint(step, _judged_in(content), content["progress"].get("metrics") or {}, size, problem)
+
+
+def cost_of(content: Mapping[str, Any]) -> float | None:
+    """Returns what the validation of a manifest's content cost; None without any."""
+    judged = _judged_in(content)
+    return None if judged is None else judged.cost
+
+
+def _judged_in(content: Mapping[str, Any]) -> Judged | None:
+    found = content.get("judged")
+    return None if found is None else Judged(*found)
 
 
 def steps_in(folder: Path) -> list[int]:

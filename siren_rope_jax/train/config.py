@@ -22,9 +22,12 @@ class TrainConfig:
     steps: int | None = drifts(None)
     """Steps to train for, instead of epochs."""
     evaluations: int = drifts(20)
-    """Validations during training, evenly spread; the best by mean NE is kept."""
+    """Validations during training, evenly spread; the best is kept."""
+    best_by: str | None = None
+    """What makes a validation the best: a metric of a task, such as like.auc or dwell.rmse, in its own direction. By
+    default mean_ne over the binary tasks; without any, mean_relative_rmse over the others."""
     patience: int | None = drifts(5)
-    """Validations after the warmup, in a row, without a better mean NE after which training stops; never, if None."""
+    """Validations after the warmup, in a row, without a better one after which training stops; never, if None."""
     validation_events: int = drifts(20_000)
     """Events that each of them takes, of users drawn from the validation period; evaluation takes all."""
     task_weights: tuple[float, ...] = drifts(())

@@ -40,11 +40,13 @@ def evaluate(log: EventLog, run: str | os.PathLike[str]) -> dict[str, Any]:
 
 def write_evaluation(session: Session, params: nnx.State, log: EventLog, encoded: Encoded, run: Path) -> dict[str, Any]:
     """Predicts validation and test, and writes `predictions.parquet` and `metrics.json`, whose content it returns."""
-    probabilities = session.predict(params, encoded, np.isin(log.period, list(PERIODS.values())))
-    metrics = {name: metrics_of(log, probabilities, log.period == period) for name, period in PERIODS.items()}
+    predictions = session.predict(params, encoded, np.isin(log.period, list(PERIODS.values())))
+    metrics = {
+        name: metrics_of(session.tasks, log, predictions, log.period == period) for name, period in PERIODS.items()
+    }
 
     def write() -> None:
-        write_predictions(run / "predictions.parquet", log, probabilities)
+        write_predictions(run / "predictions.parquet", session.tasks, log, predictions)
         write_json(run / "metrics.json", metrics)
 
     decided_by_first(write)
@@ -70,7 +72,7 @@ def score(
       say: is told if the log has changed.
 
     Returns:
-      Probabilities of the tasks for each new event, in the order of their rows in their file.
+      Predictions of the tasks for each new event, probabilities or numbers, in the order of their rows in their file.
 
     Raises:
       InputError: if the folder is not a run with a checkpoint, or events that it was trained on have changed.
@@ -79,5 +81,5 @@ def score(
     if changed := check_history(run, log, allow_changed=allow_changed):
         say(changed)
     session, params = load_session(run)
-    probabilities = session.predict(params, session.encoder.encode(log, as_history=as_history), log.new)[log.new]
-    return probabilities[np.argsort(log.row[log.new])]
+    predictions = session.predict(params, session.encoder.encode(log, as_history=as_history), log.new)[log.new]
+    return predictions[np.argsort(log.row[log.new])]

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -19,18 +19,20 @@ from siren_rope_jax.data.batches import batches
 from siren_rope_jax.data.encode import Encoded
 from siren_rope_jax.data.event_log import TRAIN, EventLog
 from siren_rope_jax.errors import InputError, Interrupted
+from siren_rope_jax.train.criterion import Criterion, Judged
 from siren_rope_jax.train.durable import write_json
 from siren_rope_jax.train.hooks import Hook
 from siren_rope_jax.train.interrupt import InterruptRequest
 from siren_rope_jax.train.member import Member, latest
 from siren_rope_jax.train.optimizer import warmup_steps
-from siren_rope_jax.train.predict import mean_ne, metrics_of, steering_events
+from siren_rope_jax.train.predict import metrics_of, steering_events
 from siren_rope_jax.train.processes import decided_by_first, greatest
 from siren_rope_jax.train.progress import progress_bar
 from siren_rope_jax.train.run_log import RunLog
 from siren_rope_jax.train.session import Session
 from siren_rope_jax.train.step import TrainState
 from siren_rope_jax.train.step_log import StepLog
+from siren_rope_jax.train.tasks import kind_of
 
 _IN_FLIGHT = 2  # steps that devices may have before them while the host looks at an older one
 _AGREE_EVERY = 8  # steps, where several processes must
@@ -45,6 +47,7 @@ class Training:
     members: list[Member]
     steps: int
     session: Session
+    criterion: Criterion
     console: Console
     rates: Float[np.ndarray, " steps"] | None  # learning rates; None where only the caller's optimizer knows them
     hooks: Sequence[Hook] = ()
@@ -154,13 +157,13 @@ class Training:
 
     def _save(self, state: TrainState, step: int, *, validate: bool) -> None:
         for member, one in zip(self.members, self.session.model.split(state), strict=True):
-            metrics, ne = self._validate(member, one, step) if validate else (None, None)
-            ne = None if member.exhausted else ne
-            if ne is not None:
-                member.count(ne, patiently=step <= warmup_steps(self.session.config.optimizer, self.steps))
+            metrics, judged = self._validate(member, one, step) if validate else (None, None)
+            judged = None if member.exhausted else judged
+            if judged is not None:
+                member.count(judged, patiently=step <= warmup_steps(self.session.config.optimizer, self.steps))
             member.log.flush()
             saved = member.progress | {"config": dataclasses.asdict(member.config), "metrics": metrics}
-            member.checkpoints.save(one, saved, mean_ne=ne)
+            member.checkpoints.save(one, saved, judged=judged)
 
     @property
     def _exhausted(self) -> bool:
@@ -169,7 +172,7 @@ class Training:
     def _say_stop(self, step: int) -> None:
         self.console.print(
             f"stopped at step {step:,} of {self.steps:,}: the last {self.session.config.patience} validations brought "
-            "no better mean NE (--patience)"
+            f"no better {self.criterion.title} (--patience)"
         )
 
     def _say_finished(self, step: int) -> None:
@@ -216,22 +219,33 @@ class Training:
         return (
             f"{self.steps:,} steps (--steps) of {config.batches.rows} rows (--batches.batch-size), "
             f"{self.steps * config.batches.rows / rows:.3g} epochs; {optimizer}; {config.evaluations} validations "
-            f"(--evaluations) on {validated:,} events (--validation-events), {every} (--patience); evaluated is "
+            f"(--evaluations) on {validated:,} events (--validation-events), of which the best is that of the "
+            f"{'greatest' if self.criterion.maximise else 'least'} {self.criterion.title} (--best-by), "
+            f"{every} (--patience); evaluated is "
             f"{averaged} (--optimizer.average-decay)"
         )
 
-    def _validate(self, member: Member, state: TrainState, step: int) -> tuple[dict[str, Any], float | None]:
-        """Evaluates on validation, tells the progress, and returns the metrics and their mean NE."""
-        probabilities = self.session.predict(state.evaluated, self.encoded, self._validated)
-        if np.isnan(probabilities[self._validated]).any():
-            raise member.not_finite(f"step {step}: predictions on validation are NaN")
-        metrics = metrics_of(self.log, probabilities, self._validated)
-        ne = mean_ne(metrics)
-        member.log.add_validation(metrics, ne, step)
-        tasks = ", ".join(f"{task} {four_decimals(v['ne'])}/{four_decimals(v['auc'])}" for task, v in metrics.items())
+    def _validate(self, member: Member, state: TrainState, step: int) -> tuple[dict[str, Any], Judged | None]:
+        """Evaluates on validation, tells the progress, and returns the metrics and what they come to."""
+        predictions = self.session.predict(state.evaluated, self.encoded, self._validated)
+        if not np.isfinite(predictions[self._validated]).all():
+            raise member.not_finite(f"step {step}: predictions on validation are NaN or infinite")
+        metrics = metrics_of(self.session.tasks, self.log, predictions, self._validated)
+        judged = self.criterion.judge(metrics)
+        member.log.add_validation(metrics, judged, step)
         seed = "" if len(self.members) == 1 else f"seed {member.config.seed}, "
-        self.console.print(f"{seed}step {step:>6}: validation NE/AUC {tasks}")
-        return metrics, ne
+        self.console.print(f"{seed}step {step:>6}: validation {headlines(metrics)}")
+        return metrics, judged
+
+
+def headlines(metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    """The two leading metrics of each task, in a line."""
+    said: dict[str, list[str]] = {}
+    for task, values in metrics.items():
+        kind = kind_of(values)
+        shown = "/".join(four_decimals(values[name]) for name in kind.headline)
+        said.setdefault("/".join(kind.metrics[name].title for name in kind.headline), []).append(f"{task} {shown}")
+    return "; ".join(f"{titles} {', '.join(of_tasks)}" for titles, of_tasks in said.items())
 
 
 def four_decimals(value: float | None) -> str:

@@ -5,6 +5,7 @@ click rate or its price of today, tells its future beyond what its past tells; h
 a column that is computed from the outcome predicts it alone. Either is a reason to look where the column comes from.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +35,7 @@ class _Future(NamedTuple):
 
 def look_at_columns(log: EventLog) -> list[Finding]:
     """Asks of each feature column what it alone tells of the outcomes, and of the future of its item and user."""
+    log = _with_0_1_labels(log)
     futures = [*_futures(log, "item", log.item), *_futures(log, "user", log.user)]
     numbers = [(name, _binned(values), values) for name, values in zip(log.dense_names, log.dense.T, strict=True)]
     texts = [
@@ -49,7 +51,7 @@ def shape_of_ties(log: EventLog, window: int) -> list[Finding]:
     user, second = log.user[order], (log.time_ms // 1000)[order]
     first = np.flatnonzero(np.r_[True, (np.diff(user) != 0) | (np.diff(second) != 0)])
     sizes = np.diff(first, append=len(order))
-    tied, labels = np.repeat(sizes, sizes) > 1, log.labels[order]
+    tied, labels = np.repeat(sizes, sizes) > 1, _with_0_1_labels(log).labels[order]
     rates = ", ".join(
         f"{task} {_share(labels[tied, k])} beside {_share(labels[~tied, k])}" for k, task in enumerate(log.task_names)
     )
@@ -68,6 +70,14 @@ def shape_of_ties(log: EventLog, window: int) -> list[Finding]:
             "for information",
         ),
     ]
+
+
+def _with_0_1_labels(log: EventLog) -> EventLog:
+    """Takes for a number whether it is above its median."""
+    labels = np.empty_like(log.labels)
+    for column, task in enumerate(log.spec.tasks):
+        labels[:, column] = task.positive(log.labels[:, column])
+    return dataclasses.replace(log, labels=labels)
 
 
 def _look_at(

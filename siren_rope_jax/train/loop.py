@@ -19,6 +19,7 @@ from siren_rope_jax.errors import InputError, ProcessLostError
 from siren_rope_jax.train.budget import fit_to_log
 from siren_rope_jax.train.checkpoint import Checkpoints
 from siren_rope_jax.train.config import TrainConfig
+from siren_rope_jax.train.criterion import choose_criterion
 from siren_rope_jax.train.evaluate import write_evaluation
 from siren_rope_jax.train.fit import Training
 from siren_rope_jax.train.hooks import Hook
@@ -136,6 +137,7 @@ def _train(
         config = members[0].config
         steps = config.steps or 1
         session = make_session(encoder, config, steps=steps, seeds=seeds, optimizer=optimizer)
+        criterion = choose_criterion(config.best_by, session.tasks)
         for member in members:
             stack.enter_context(lock_run(member.run))
             own = optimizer is not None
@@ -143,13 +145,13 @@ def _train(
                 member.run, log, encoder, member.config, allow_drift=allow_drift, own_optimizer=own
             )
             stack.push(_closing(member.checkpoints))
-        for sentence in outlook(log, encoder, encoded, steps=steps):
+        for sentence in outlook(log, session.tasks, encoder, encoded, steps=steps):
             console.print(sentence)
         stack.enter_context(_naming_lost_processes(members))
         rates = None
         if optimizer is None:
             rates = np.asarray(make_schedule(config.optimizer, steps)(np.arange(steps)))
-        Training(log, encoded, members, steps, session, console, rates, hooks).fit()
+        Training(log, encoded, members, steps, session, criterion, console, rates, hooks).fit()
         return [
             write_evaluation(session, session.best_params(member.checkpoints), log, encoded, member.run)
             for member in members

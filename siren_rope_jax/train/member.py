@@ -9,6 +9,7 @@ from siren_rope_jax.data.batches import PackedRows
 from siren_rope_jax.errors import NonFiniteError
 from siren_rope_jax.train.checkpoint import Checkpoints
 from siren_rope_jax.train.config import TrainConfig
+from siren_rope_jax.train.criterion import Judged
 from siren_rope_jax.train.run_log import RunLog
 
 
@@ -24,15 +25,15 @@ class Member:
     """Writes the settings that it goes on with, and says what is new in them."""
     log: RunLog = dataclasses.field(init=False)
     progress: dict[str, Any] = dataclasses.field(
-        default_factory=lambda: {"next_example": 0, "seconds": 0.0, "best_ne": None, "since_best": 0}
+        default_factory=lambda: {"next_example": 0, "seconds": 0.0, "least_cost": None, "since_best": 0}
     )
 
-    def count(self, ne: float, *, patiently: bool) -> None:
-        """Notes the mean NE of a validation; `patiently`, one in vain does not count."""
-        best = self.progress["best_ne"]
-        better = best is None or ne < best
+    def count(self, judged: Judged, *, patiently: bool) -> None:
+        """Notes what a validation came to; `patiently`, one in vain does not count."""
+        least = self.progress["least_cost"]
+        better = least is None or judged.cost < least
         since = 0 if better or patiently else self.progress["since_best"] + 1
-        self.progress = self.progress | {"best_ne": ne if better else best, "since_best": since}
+        self.progress = self.progress | {"least_cost": judged.cost if better else least, "since_best": since}
 
     def not_finite(self, what: str) -> NonFiniteError:
         """Returns the error that says what is not finite, and which checkpoint is good."""

@@ -1,4 +1,4 @@
-"""Metrics of predicted probabilities, and a paired bootstrap over users for differences between systems."""
+"""Metrics of predicted probabilities and numbers, and a paired bootstrap over users for differences between systems."""
 
 import math
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 from jaxtyping import Float, Shaped
+from scipy.stats import rankdata
 
 _CLIP = 1e-7
 _ECE_BINS = 15
@@ -57,6 +58,46 @@ def task_metrics(
         "events": int(label.size),
         "positives": int(positives) if positives.is_integer() else positives,
     }
+
+
+def regression_metrics(
+    labels: Float[np.ndarray, " E"], predictions: Float[np.ndarray, " E"], *, training_mean: float
+) -> dict[str, float | int | None]:
+    """All metrics of a task that is a number, over its observed labels.
+
+    Args:
+      labels: NaN where the outcome was not observed.
+      predictions: for every event, on the scale of the labels.
+      training_mean: what a baseline without any input predicts.
+
+    Returns:
+      `rmse`, `mae`, `r2` (1 - squared errors / those of the evaluated events' own mean), `spearman`; `base_rmse` and
+      `base_mae` of predicting the training mean, `relative_rmse` = rmse / base_rmse; and the number of `events`. A
+      metric that is not defined, such as the R2 of equal labels, is None.
+
+    Raises:
+      ValueError: if shapes differ.
+    """
+    _check_shape("predictions", predictions, labels.shape)
+    observed = ~np.isnan(labels)
+    label, predicted = labels[observed].astype(np.float64), predictions[observed].astype(np.float64)
+    names = ("rmse", "mae", "r2", "spearman", "relative_rmse", "base_rmse", "base_mae")
+    if not label.size:
+        return dict.fromkeys(names) | {"events": 0}
+    error, base_error = predicted - label, training_mean - label
+    rmse, base_rmse = (float(np.sqrt(np.mean(x**2))) for x in (error, base_error))
+    spread = float(np.mean((label - label.mean()) ** 2)) if label.min() < label.max() else 0.0
+    ranked = spread and predicted.min() < predicted.max()
+    values = (
+        rmse,
+        float(np.abs(error).mean()),
+        1 - rmse**2 / spread if spread else None,
+        float(np.corrcoef(rankdata(label), rankdata(predicted))[0, 1]) if ranked else None,
+        rmse / base_rmse if base_rmse else None,
+        base_rmse,
+        float(np.abs(base_error).mean()),
+    )
+    return dict(zip(names, values, strict=True)) | {"events": int(label.size)}
 
 
 def expected_ne(oracle_probability: Float[np.ndarray, " E"], probability: Float[np.ndarray, " E"]) -> float:

@@ -1,6 +1,6 @@
-"""Probabilities of chosen events, and their metrics and table."""
+"""Predictions of chosen events, and their metrics and table."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,9 @@ from siren_rope_jax.data.batches import BatchConfig, batches, make_rows
 from siren_rope_jax.data.encode import Encoded
 from siren_rope_jax.data.event_log import TEST, VALIDATION, EventLog
 from siren_rope_jax.data.stable_hash import stable_hash
-from siren_rope_jax.train.metrics import task_metrics
 from siren_rope_jax.train.sharding import Layout
+from siren_rope_jax.train.tasks import Task
 
-FEW = 20  # positives or negatives with which a metric is mostly chance
 PERIODS = {"validation": VALIDATION, "test": TEST}
 _EVENTS_AT_ONCE = 100_000  # each may need a window of its own: bounds the memory
 Predict = Callable[[nnx.State, Batch], jax.Array]
@@ -32,7 +31,7 @@ def predict_events(
     config: BatchConfig,
     layout: Layout,
 ) -> Float32[np.ndarray, "E K"]:
-    """Computes the probabilities of the wanted events, each from as much of its user's true history as fits a window.
+    """Predicts the targets of the wanted events, each from as much of its user's true history as fits a window.
 
     Args:
       predict: compiled (`compile_model`).
@@ -43,7 +42,7 @@ def predict_events(
       layout: of batches on the mesh.
 
     Returns:
-      Probabilities of the tasks in the order of that log; NaN for events that are not wanted.
+      Predictions of the tasks' targets in the order of that log; NaN for events that are not wanted.
     """
     tasks = encoded.columns["labels"].shape[1]
     result = np.full((len(wanted), tasks), np.nan, np.float32)
@@ -55,10 +54,10 @@ def predict_events(
         rows = make_rows(encoded, chosen, config, history=config.window - 1)
         dataset = batches(encoded, rows, config, seed=None, rows_here=layout.rows_here(size))
         for index, batch in enumerate(dataset):
-            probabilities = np.asarray(predict(params, layout.put_batch(batch, size)))
+            predictions = np.asarray(predict(params, layout.put_batch(batch, size)))
             chunk = slice(index * size, (index + 1) * size)
             row_index, scored = rows.row_index[chunk], rows.scored[chunk]
-            result[encoded.log_index[row_index[scored]]] = probabilities[: len(row_index)][scored]
+            result[encoded.log_index[row_index[scored]]] = predictions[: len(row_index)][scored]
     return result
 
 
@@ -78,31 +77,20 @@ def steering_events(log: EventLog, wanted: int) -> Bool[np.ndarray, " E"]:
 
 
 def metrics_of(
-    log: EventLog, probabilities: Float32[np.ndarray, "E K"], chosen: Bool[np.ndarray, " E"]
+    tasks: Sequence[Task], log: EventLog, predictions: Float32[np.ndarray, "E K"], chosen: Bool[np.ndarray, " E"]
 ) -> dict[str, dict[str, Any]]:
-    """Metrics of each task over the chosen events."""
+    """Metrics of each task over the chosen events, from predictions on the scale of the log."""
     return {
-        task: task_metrics(log.labels[chosen, k], probabilities[chosen, k], log.user[chosen])
-        for k, task in enumerate(log.task_names)
+        task.name: task.measure(log.labels[chosen, k], predictions[chosen, k], log.user[chosen])
+        for k, task in enumerate(tasks)
     }
 
 
-def mean_ne(metrics: dict[str, dict[str, Any]]) -> float | None:
-    """Mean NE over the tasks that have both classes, often enough to mean something if any has; None if none has."""
-    defined = {task: values for task, values in metrics.items() if values["ne"] is not None}
-    telling = {task: values for task, values in defined.items() if rarer_class(values) >= FEW}
-    values = [task["ne"] for task in (telling or defined).values()]
-    return float(np.mean(values)) if values else None
-
-
-def rarer_class(metrics: Mapping[str, Any]) -> float:
-    """Events of the rarer of a task's two classes."""
-    return min(metrics["positives"], metrics["events"] - metrics["positives"])
-
-
-def write_predictions(path: Path, log: EventLog, probabilities: Float32[np.ndarray, "E K"]) -> None:
-    """Writes the events that have a probability, with row, user, item, time, period and labels, as Parquet."""
-    chosen = ~np.isnan(probabilities).any(axis=1)
+def write_predictions(
+    path: Path, tasks: Sequence[Task], log: EventLog, predictions: Float32[np.ndarray, "E K"]
+) -> None:
+    """Writes the events that have a prediction, with row, user, item, time, period and labels, as Parquet."""
+    chosen = ~np.isnan(predictions).any(axis=1)
     columns: dict[str, Any] = {
         "row": log.row[chosen],
         "user": log.user_ids[log.user[chosen]],
@@ -110,9 +98,9 @@ def write_predictions(path: Path, log: EventLog, probabilities: Float32[np.ndarr
         "time_ms": log.time_ms[chosen],
         "period": log.period[chosen],
     }
-    for k, task in enumerate(log.task_names):
-        columns[f"label_{task}"] = log.labels[chosen, k]
-        columns[f"probability_{task}"] = probabilities[chosen, k]
+    for k, task in enumerate(tasks):
+        columns[f"label_{task.name}"] = log.labels[chosen, k]
+        columns[task.column] = predictions[chosen, k]
     temporary = path.with_name(path.name + ".tmp")
     pl.DataFrame(columns).write_parquet(temporary)
     temporary.replace(path)

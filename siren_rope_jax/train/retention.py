@@ -21,17 +21,17 @@ class CheckpointConfig:
         check_settings(self, seconds="[0, inf]", latest="[1, inf)", every="[1, inf)")
 
 
-def retained(mean_nes: Mapping[int, float | None], *, latest: int, every: int | None) -> set[int]:
-    """Of the steps and what their validations gave, those to keep: the latest, the best, and multiples of `every`."""
-    multiples = {step for step in mean_nes if every is not None and step % every == 0}
-    return {*sorted(mean_nes)[-latest:], best_step(mean_nes)} | multiples
+def retained(costs: Mapping[int, float | None], *, latest: int, every: int | None) -> set[int]:
+    """Of the steps and what their validations cost, those to keep: the latest, the best, and multiples of `every`."""
+    multiples = {step for step in costs if every is not None and step % every == 0}
+    return {*sorted(costs)[-latest:], best_step(costs)} | multiples
 
 
-def best_step(mean_nes: Mapping[int, float | None]) -> int:
-    """The step of the least mean NE, the first of equals; the newest if none was validated."""
-    return min(mean_nes, key=lambda step: rank(step, mean_nes[step]))
+def best_step(costs: Mapping[int, float | None]) -> int:
+    """The step of the least cost, such as mean NE, the first of equals; the newest if none was validated."""
+    return min(costs, key=lambda step: rank(step, costs[step]))
 
 
-def rank(step: int, mean_ne: float | None) -> tuple[float, ...]:
+def rank(step: int, cost: float | None) -> tuple[float, ...]:
     """Sorts the best first."""
-    return (1, -step) if mean_ne is None else (0, mean_ne, step)
+    return (1, -step) if cost is None else (0, cost, step)

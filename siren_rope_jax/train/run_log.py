@@ -13,6 +13,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog  # type: ignore[attr-
 from tensorboardX.summary import scalar
 
 from siren_rope_jax.errors import InputError
+from siren_rope_jax.train.criterion import Judged
 
 _FLUSH_SECONDS = 10
 
@@ -48,10 +49,10 @@ class RunLog:
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self.flush()
 
-    def add_validation(self, metrics: Mapping[str, Mapping[str, Any]], mean_ne: float | None, step: int) -> None:
-        """Writes the metrics of a validation, as far as they are defined."""
+    def add_validation(self, metrics: Mapping[str, Mapping[str, Any]], judged: Judged | None, step: int) -> None:
+        """Writes the metrics of a validation, as far as they are defined, and what it came to."""
         shown = {f"{task}/{name}": value for task, values in metrics.items() for name, value in values.items()}
-        shown |= {"mean_ne": mean_ne}
+        shown |= {} if judged is None else {judged.metric: judged.value}
         self._add({f"validation/{name}": value for name, value in shown.items() if value is not None}, step)
 
     def flush(self) -> None:

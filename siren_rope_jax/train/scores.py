@@ -27,15 +27,15 @@ def check_scores_file(path: Path, spec: EventLogSpec) -> None:
     raise InputError(f"{path} must be a new file or earlier scores of the tasks {header}, but is something else")
 
 
-def write_scores(path: Path, log: EventLog, probabilities: Float32[np.ndarray, "N K"]) -> None:
-    """Writes one row per new event, in the order of their file, with one probability per task, as CSV.
+def write_scores(path: Path, log: EventLog, predictions: Float32[np.ndarray, "N K"]) -> None:
+    """Writes one row per new event, in the order of their file, with one prediction per task, as CSV.
 
     Args:
       path: where to.
       log: with the new events.
-      probabilities: of the new events in the order of their rows.
+      predictions: of the new events in the order of their rows.
     """
-    table = pl.DataFrame({task: probabilities[:, k] for k, task in enumerate(log.task_names)})
+    table = pl.DataFrame({task: predictions[:, k] for k, task in enumerate(log.task_names)})
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     table.write_csv(temporary)

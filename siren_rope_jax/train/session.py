@@ -26,6 +26,7 @@ from siren_rope_jax.train.predict import predict_events
 from siren_rope_jax.train.run_folder import read_run
 from siren_rope_jax.train.sharding import Layout, MeshConfig, make_layout
 from siren_rope_jax.train.step import CompiledModel, compile_model
+from siren_rope_jax.train.tasks import Task, make_tasks, restored
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,11 +38,18 @@ class Session:
     layout: Layout
     model: CompiledModel
     trained_range: TrainedRange
+    tasks: tuple[Task, ...]
 
     def predict(
         self, params: nnx.State, encoded: Encoded, wanted: Bool[np.ndarray, " E"]
     ) -> Float32[np.ndarray, "E K"]:
-        """Computes the probabilities of the wanted events; NaN for the others."""
+        """Computes the predictions of the wanted events on the scale of the log; NaN for the others."""
+        return restored(self.tasks, self.predict_targets(params, encoded, wanted))
+
+    def predict_targets(
+        self, params: nnx.State, encoded: Encoded, wanted: Bool[np.ndarray, " E"]
+    ) -> Float32[np.ndarray, "E K"]:
+        """Computes the predictions of the wanted events as they are trained, numbers standardised."""
         # Windows are no longer than in training, so that only times can leave the trained range.
         self.trained_range.check_times(encoded.columns["elapsed_seconds"][wanted[encoded.log_index]])
         one = dataclasses.replace(self.layout, seeds=None)
@@ -87,16 +95,12 @@ def make_session(
     Raises:
       InputError: if the configuration does not fit the log or the devices.
     """
-    rates = np.clip(encoder.task_rates, 1e-4, 1 - 1e-4)
-    spec = input_spec(encoder, config)
-    logits = tuple(math.log(rate / (1 - rate)) for rate in rates.tolist())
+    spec, tasks = input_spec(encoder, config), make_tasks(encoder.tasks)
     try:
-        layout, model = compile_run(
-            config, spec, logits, steps=steps, seeds=seeds, devices=devices, optimizer=optimizer
-        )
+        layout, model = compile_run(config, spec, tasks, steps=steps, seeds=seeds, devices=devices, optimizer=optimizer)
     except ValueError as error:
         raise InputError(str(error)) from error
-    return Session(config, encoder, layout, model, TrainedRange(config.model, spec))
+    return Session(config, encoder, layout, model, TrainedRange(config.model, spec), tasks)
 
 
 def input_spec(encoder: Encoder, config: TrainConfig) -> InputSpec:
@@ -117,7 +121,7 @@ def input_spec(encoder: Encoder, config: TrainConfig) -> InputSpec:
 def compile_run(
     config: TrainConfig,
     spec: InputSpec,
-    task_logits: tuple[float, ...],
+    tasks: Sequence[Task],
     *,
     steps: int = 1,
     seeds: int | None = None,
@@ -129,7 +133,7 @@ def compile_run(
     Args:
       config: the run.
       spec: inputs of the model.
-      task_logits: where each task's prediction starts.
+      tasks: what is predicted.
       steps: length of the learning-rate schedule.
       seeds: models to train as one; None for one without an axis for seeds.
       devices: of the mesh, such as those of a topology to compile ahead of time for; all that JAX sees if not given.
@@ -147,10 +151,10 @@ def compile_run(
     model = compile_model(
         config.model,
         spec,
-        task_logits,
+        tasks,
         optimizer or make_optimizer(config.optimizer, steps),
         layout,
-        task_weights=config.task_weights or (1.0,) * len(task_logits),
+        task_weights=config.task_weights or (1.0,) * len(tasks),
         average_decay=config.optimizer.average_decay,
         seed=config.seed,
     )

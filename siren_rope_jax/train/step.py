@@ -1,6 +1,7 @@
 """One training step and one prediction, compiled; the model as a pure function of its parameters."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, cast
 
@@ -17,6 +18,7 @@ from siren_rope_jax.nn.recommender import GenerativeRecommender
 from siren_rope_jax.train.loss import multitask_loss
 from siren_rope_jax.train.optimizer import moving_average
 from siren_rope_jax.train.sharding import Layout
+from siren_rope_jax.train.tasks import Task, linked, losses_of
 
 
 class TrainState(NamedTuple):
@@ -41,7 +43,7 @@ class CompiledModel(NamedTuple):
     train_step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]  # donates the state
     split: Callable[[TrainState], tuple[TrainState, ...]]  # one state a seed
     stack: Callable[[Sequence[TrainState]], TrainState]  # and back
-    predict: Callable[[nnx.State, Batch], Float32[Array, "B S K"]]  # probabilities of one of them
+    predict: Callable[[nnx.State, Batch], Float32[Array, "B S K"]]  # of the targets, by one of them
     merge: Callable[[nnx.State], GenerativeRecommender]
     abstract_state: TrainState  # shapes and shardings of what `initial_state` makes
     abstract_one: TrainState  # the same of one seed
@@ -50,7 +52,7 @@ class CompiledModel(NamedTuple):
 def compile_model(
     config: ModelConfig,
     spec: InputSpec,
-    task_logits: tuple[float, ...],
+    tasks: Sequence[Task],
     optimizer: optax.GradientTransformation,
     layout: Layout,
     *,
@@ -63,7 +65,7 @@ def compile_model(
     Args:
       config: the recommender.
       spec: its inputs.
-      task_logits: where each task's prediction starts.
+      tasks: what is predicted.
       optimizer: of the parameters.
       layout: of parameters and batches on the mesh, and how many models are trained as one. The mesh is in context
         while tracing, so that attention knows what it is compiled for and a kernel can be divided.
@@ -74,13 +76,13 @@ def compile_model(
     Raises:
       ValueError: if the number of weights is not that of the tasks.
     """
-    if len(task_weights) != len(task_logits):
-        raise ValueError(f"task_weights must hold {len(task_logits)} weights, one a task, but hold {len(task_weights)}")
+    if len(task_weights) != len(tasks):
+        raise ValueError(f"task_weights must hold {len(tasks)} weights, one a task, but hold {len(task_weights)}")
     weights = jnp.asarray(task_weights, jnp.float32)
     mesh = layout.mesh.abstract_mesh
 
     def make_model(key: Key[Array, ""]) -> GenerativeRecommender:
-        return GenerativeRecommender(config, spec, task_logits, key=key)
+        return GenerativeRecommender(config, spec, tuple(task.start for task in tasks), key=key)
 
     graph = nnx.graphdef(nnx.eval_shape(lambda: make_model(jax.random.key(0))))
 
@@ -102,7 +104,8 @@ def compile_model(
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         def loss_of(params: nnx.State) -> tuple[jax.Array, jax.Array]:
             key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-            return multitask_loss(merge(params)(batch.events, dropout_key=key), batch.labels, weights)
+            outputs = merge(params)(batch.events, dropout_key=key)
+            return multitask_loss(outputs, batch.labels, weights, functools.partial(losses_of, tasks))
 
         with jax.sharding.use_abstract_mesh(mesh):
             (loss, task_losses), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
@@ -117,7 +120,7 @@ def compile_model(
 
     def predict(params: nnx.State, batch: Batch) -> Float32[Array, "B S K"]:
         with jax.sharding.use_abstract_mesh(mesh):
-            return jax.nn.sigmoid(merge(params)(batch.events))
+            return linked(tasks, merge(params)(batch.events))
 
     def split(state: TrainState) -> tuple[TrainState, ...]:
         return tuple(jax.tree.map(lambda x, i=index: x[i], state) for index in range(layout.seeds or 0))

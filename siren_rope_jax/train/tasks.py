@@ -1,0 +1,248 @@
+"""Kinds of tasks: where a prediction starts, its loss, what it means, how it is measured, and its column.
+
+A new kind is a class here with a line in `TASKS`, beside the one in `data.signals` that says how its labels are read.
+"""
+
+import abc
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float32, Shaped
+
+from siren_rope_jax.data.event_log import TRAIN, EventLog
+from siren_rope_jax.data.outcome_scale import OutcomeScale
+from siren_rope_jax.data.signals import fit_scales
+from siren_rope_jax.train.metrics import regression_metrics, task_metrics
+
+FEW = 20  # positives or negatives, or numbers, with which a metric is mostly chance
+_RAREST = 1e-4  # base rate that a prediction starts from
+
+
+class Metric(NamedTuple):
+    """A metric's title in tables, and whether more of it is better; None where it says nothing of a model."""
+
+    title: str
+    maximise: bool | None = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Task(abc.ABC):
+    """One column of predictions.
+
+    Attributes:
+      outcome: its name, and how its labels were standardised.
+      prefix: of the name of its column among predictions.
+      metrics: what `measure` finds, counts of events aside.
+      headline: the two of them that are shown where there is little room.
+      of_seeds: those that are shown as means over seeds.
+      shown: columns of the table of metrics, counts of events among them.
+      compared: the one that is comparable between tasks: less is better, and 1 is what the base rate or mean has.
+    """
+
+    outcome: OutcomeScale
+    prefix: ClassVar[str]
+    metrics: ClassVar[Mapping[str, Metric]]
+    headline: ClassVar[tuple[str, str]]
+    of_seeds: ClassVar[tuple[str, ...]]
+    shown: ClassVar[tuple[str, ...]]
+    compared: ClassVar[str]
+
+    @property
+    def name(self) -> str:
+        """Name of the task."""
+        return self.outcome.name
+
+    @property
+    def column(self) -> str:
+        """Name of its column among predictions."""
+        return f"{self.prefix}_{self.name}"
+
+    @classmethod
+    def title(cls, name: str) -> str:
+        """Title of a metric, or of a count."""
+        return cls.metrics[name].title if name in cls.metrics else name
+
+    @property
+    @abc.abstractmethod
+    def start(self) -> float:
+        """Output that a model starts with for every event."""
+
+    @staticmethod
+    @abc.abstractmethod
+    def losses(outputs: Float32[Array, "*batch K"], targets: Float32[Array, "*batch K"]) -> Float32[Array, "*batch K"]:
+        """Computes the loss of each output, with targets as the encoder standardised them."""
+
+    @staticmethod
+    @abc.abstractmethod
+    def link(outputs: Float32[Array, "*batch K"]) -> Float32[Array, "*batch K"]:
+        """Turns outputs into predictions of the targets."""
+
+    @abc.abstractmethod
+    def measure(
+        self, labels: Float32[np.ndarray, " E"], predictions: Float32[np.ndarray, " E"], user: Shaped[np.ndarray, " E"]
+    ) -> dict[str, Any]:
+        """Measures predictions against labels, both on the scale of the log; None for what is not defined."""
+
+    @staticmethod
+    @abc.abstractmethod
+    def telling(metrics: Mapping[str, Any]) -> bool:
+        """Tells whether metrics come from events enough not to be mostly chance."""
+
+    @abc.abstractmethod
+    def doubt(self, labels: Float32[np.ndarray, " E"]) -> str | None:
+        """Says, after the name of a period, what its labels cannot tell; None if they tell enough."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BinaryTask(Task):
+    """The probability of a 0/1 outcome, by cross-entropy; it starts at the base rate."""
+
+    prefix = "probability"
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "ne": Metric("NE"),
+        "auc": Metric("AUC", maximise=True),
+        "gauc": Metric("GAUC", maximise=True),
+        "ece": Metric("ECE"),
+        "log_loss": Metric("log loss"),
+    }
+    headline = ("ne", "auc")
+    of_seeds = ("ne", "auc", "log_loss")
+    shown = ("ne", "auc", "gauc", "ece", "log_loss", "events", "positives")
+    compared = "ne"
+
+    @property
+    def start(self) -> float:
+        rate = min(max(self.outcome.mean, _RAREST), 1 - _RAREST)
+        return math.log(rate / (1 - rate))
+
+    @staticmethod
+    def losses(outputs: Float32[Array, "*batch K"], targets: Float32[Array, "*batch K"]) -> Float32[Array, "*batch K"]:
+        return optax.sigmoid_binary_cross_entropy(outputs, targets)
+
+    @staticmethod
+    def link(outputs: Float32[Array, "*batch K"]) -> Float32[Array, "*batch K"]:
+        return jax.nn.sigmoid(outputs)
+
+    def measure(
+        self, labels: Float32[np.ndarray, " E"], predictions: Float32[np.ndarray, " E"], user: Shaped[np.ndarray, " E"]
+    ) -> dict[str, Any]:
+        return task_metrics(labels, predictions, user)
+
+    @staticmethod
+    def telling(metrics: Mapping[str, Any]) -> bool:
+        return min(metrics["positives"], metrics["events"] - metrics["positives"]) >= FEW
+
+    def doubt(self, labels: Float32[np.ndarray, " E"]) -> str | None:
+        observed, positives = int((~np.isnan(labels)).sum()), float(np.nansum(labels))
+        if not 0 < positives < observed:
+            found = "positives" if observed and not positives else "negatives" if observed else "observed labels"
+            return f"has no {found} of {self.name} ({observed:,} observed): its NE is not defined"
+        rarer, count = "positives", positives
+        if positives > observed - positives:
+            rarer, count = "negatives", observed - positives
+        few = f"has only {count:.3g} {rarer} of {self.name}: its metrics are mostly chance"
+        return few if count < FEW else None
+
+
+@dataclasses.dataclass(frozen=True)
+class ContinuousTask(Task):
+    """A number, by the Huber loss on its standardised transform: beyond one standard deviation, errors count linearly.
+
+    A prediction is put back on the scale of the log. Without a transform it is like the mean, a little robust; with
+    "log1p", expm1 of the predicted mean logarithm is like the median, which lies below the mean.
+    """
+
+    prefix = "predicted"
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "rmse": Metric("RMSE"),
+        "mae": Metric("MAE"),
+        "r2": Metric("R2", maximise=True),
+        "spearman": Metric("Spearman", maximise=True),
+        "relative_rmse": Metric("relative RMSE"),
+        "base_rmse": Metric("RMSE of the mean", None),
+        "base_mae": Metric("MAE of the mean", None),
+    }
+    headline = ("rmse", "spearman")
+    of_seeds = ("rmse", "mae", "r2", "spearman")
+    shown = ("rmse", "mae", "r2", "spearman", "base_rmse", "base_mae", "events")
+    compared = "relative_rmse"
+
+    @property
+    def start(self) -> float:
+        return 0.0
+
+    @staticmethod
+    def losses(outputs: Float32[Array, "*batch K"], targets: Float32[Array, "*batch K"]) -> Float32[Array, "*batch K"]:
+        return optax.huber_loss(outputs, targets, delta=1.0)
+
+    @staticmethod
+    def link(outputs: Float32[Array, "*batch K"]) -> Float32[Array, "*batch K"]:
+        return outputs
+
+    def measure(
+        self, labels: Float32[np.ndarray, " E"], predictions: Float32[np.ndarray, " E"], user: Shaped[np.ndarray, " E"]
+    ) -> dict[str, Any]:
+        return regression_metrics(labels, predictions, training_mean=self.outcome.mean)
+
+    @staticmethod
+    def telling(metrics: Mapping[str, Any]) -> bool:
+        return metrics["events"] >= FEW
+
+    def doubt(self, labels: Float32[np.ndarray, " E"]) -> str | None:
+        seen = labels[~np.isnan(labels)]
+        if not len(seen) or seen.min() == seen.max():
+            found = f"no value but {seen[0]:g} of {self.name}" if len(seen) else f"no observed labels of {self.name}"
+            return f"has {found} ({len(seen):,} observed): its R2 is not defined"
+        few = f"has only {len(seen)} observed labels of {self.name}: its metrics are mostly chance"
+        return few if len(seen) < FEW else None
+
+
+TASKS: dict[str, type[Task]] = {"binary": BinaryTask, "continuous": ContinuousTask}
+
+
+def make_tasks(outcomes: Sequence[OutcomeScale]) -> tuple[Task, ...]:
+    """Makes the tasks of an encoder."""
+    return tuple(TASKS[outcome.kind](outcome) for outcome in outcomes)
+
+
+def tasks_of(log: EventLog) -> tuple[Task, ...]:
+    """Makes the tasks of a log, as an encoder that is fitted on it knows them."""
+    return make_tasks(fit_scales(log.spec.tasks, log.labels[log.period == TRAIN]))
+
+
+def losses_of(
+    tasks: Sequence[Task], outputs: Float32[Array, "*batch K"], targets: Float32[Array, "*batch K"]
+) -> Float32[Array, "*batch K"]:
+    """Computes the loss of each output by that of its task."""
+    return _by_kind(tasks, lambda kind: kind.losses(outputs, targets))
+
+
+def linked(tasks: Sequence[Task], outputs: Float32[Array, "*batch K"]) -> Float32[Array, "*batch K"]:
+    """Turns each output into a prediction of its task's target."""
+    return _by_kind(tasks, lambda kind: kind.link(outputs))
+
+
+def restored(tasks: Sequence[Task], predictions: Float32[np.ndarray, "E K"]) -> Float32[np.ndarray, "E K"]:
+    """Puts predictions of targets back on the scale of the log."""
+    columns = zip(tasks, predictions.T, strict=True)
+    return np.stack([task.outcome.restore(column) for task, column in columns], axis=1)
+
+
+def kind_of(metrics: Mapping[str, Any]) -> type[Task]:
+    """Returns the kind of task that has such metrics."""
+    return next(kind for kind in TASKS.values() if kind.compared in metrics)
+
+
+def _by_kind(tasks: Sequence[Task], of_kind: Callable[[type[Task]], jax.Array]) -> jax.Array:
+    """Computes all columns as each kind does, once a kind, and takes each column from its own."""
+    first, *others = dict.fromkeys(type(task) for task in tasks)
+    result = of_kind(first)
+    for kind in others:
+        result = jnp.where(np.array([type(task) is kind for task in tasks]), of_kind(kind), result)
+    return result
