@@ -59,15 +59,22 @@ def choose_criterion(best_by: str | None, tasks: Sequence[Task]) -> Criterion:
     Raises:
       InputError: if it names none of the metrics of these tasks.
     """
-    kinds = [kind for kind in TASKS.values() if any(type(task) is kind for task in tasks)]
-    known = {_MEAN + kind.compared: False for kind in kinds}
-    for task in tasks:
-        directed = {name: metric.maximise for name, metric in task.metrics.items() if metric.maximise is not None}
-        known |= {f"{task.name}.{name}": maximise for name, maximise in directed.items()}
+    known: dict[str, bool] = {}
+    of_tasks: list[str] = []
+    for kind in TASKS.values():
+        names = [task.name for task in tasks if type(task) is kind]
+        directed = {name: metric.maximise for name, metric in kind.metrics.items() if metric.maximise is not None}
+        if names:
+            known[_MEAN + kind.compared] = False
+            known |= {f"{task}.{name}": maximise for task in names for name, maximise in directed.items()}
+            of_tasks.append(f"{', '.join(directed)} of {', '.join(names)}")
     best_by = best_by or next(iter(known))
     if best_by not in known:
-        suggestion = did_you_mean(best_by, known)
-        raise InputError(f'best_by must be one of {", ".join(known)}, but is "{best_by}"{suggestion}')
+        means = ", ".join(name for name in known if name.startswith(_MEAN) and "." not in name)
+        raise InputError(
+            f'best_by must be {means} or TASK.METRIC, of the metrics {"; ".join(of_tasks)}, but is "{best_by}"'
+            f"{did_you_mean(best_by, known)}"
+        )
     return Criterion(best_by, known[best_by])
 
 
