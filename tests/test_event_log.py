@@ -282,6 +282,16 @@ def test_outcomes_that_were_not_observed_are_never_negatives(tmp_path):
     np.testing.assert_array_equal(log.actions, log.labels)
 
 
+def test_a_number_stands_in_the_log_as_it_is_and_is_unobserved_where_nobody_saw_it(tmp_path):
+    columns = {"dwell": [0.0, 2.5, None, float("nan"), 7.0, 1e6], "seen": [1, 1, 1, 1, 0, 1]}
+    dwell = {"column": "dwell", "kind": "continuous", "transform": "log1p", "observed": "seen", "known_at": "time"}
+    log = signal_log(tmp_path, columns, tasks={"dwell": dwell})
+    expected = np.array([0, 2.5, np.nan, np.nan, np.nan, 1e6], np.float32)
+    np.testing.assert_array_equal(log.labels[:6, 0], expected)
+    np.testing.assert_array_equal(log.actions, log.labels)
+    assert np.isnan(log.action_pending).tolist() == [True]
+
+
 def test_an_outcome_known_later_is_unobserved_until_then(tmp_path):
     columns = {"dwell": [1, 0, 1, 0], "at": [START + 100, START + 100, None, START - 100]}
     log = signal_log(tmp_path, columns, tasks={"dwell": {"column": "dwell", "known_at": "at"}})
@@ -433,6 +443,32 @@ def test_a_bad_cell_is_refused_with_file_line_column_and_what_was_found(tmp_path
     message = refusal(tmp_path)
     assert f'log.csv: line 8, column "{column}": ' in message
     assert said in message
+
+
+@pytest.mark.parametrize(
+    ("cell", "transform", "said"),
+    [
+        ("-0.5", "log1p", "expected a finite number of at least 0, as its transform is log1p, or an empty cell, found"),
+        ("inf", "log1p", "found 'inf'"),
+        ("long", "none", "expected a finite number or an empty cell, found 'long'"),
+        ("1e39", "none", "found '1e39'"),
+    ],
+)
+def test_a_cell_that_is_no_number_of_its_task_is_refused_with_its_line(tmp_path, cell, transform, said):
+    tasks = {"dwell": {"column": "length", "kind": "continuous", "transform": transform}}
+    write(tmp_path / "log.csv", with_cell("length", cell))
+    message = refusal(tmp_path, tasks=tasks, features={})
+    assert 'log.csv: line 8, column "length": ' in message
+    assert said in message
+    write(tmp_path / "log.csv", with_cell("length", "-0.5"))
+    assert read(tmp_path, tasks={"dwell": tasks["dwell"] | {"transform": "none"}}, features={}).labels[6, 0] == -0.5
+
+
+@pytest.mark.parametrize(("value", "said"), [("3", "no value but 3 among"), ("", "no observed labels among")])
+def test_a_number_that_never_differs_in_training_is_refused(tmp_path, value, said):
+    write(tmp_path / "log.csv", [",".join([*line.split(",")[:5], value]) for line in rows()])
+    message = refusal(tmp_path, tasks={"dwell": {"column": "length", "kind": "continuous"}}, features={})
+    assert f"the task dwell (length) has {said} the 10 training events, expected different numbers" in message
 
 
 def test_seconds_declared_as_milliseconds_are_recognised(tmp_path):

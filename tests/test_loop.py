@@ -231,12 +231,9 @@ def test_a_run_with_the_mesh_of_a_pod_is_evaluated_without_one(log, finished, tm
 
 
 def test_a_log_that_hides_every_outcome_can_be_trained_on(log, tmp_path):
-    none = {
-        "spec": dataclasses.replace(log.spec, actions=()),
-        "actions": log.actions[:, :0],
-        "action_known": log.action_known[:, :0],
-    }
-    blind = dataclasses.replace(log, **none, action_pending=log.action_pending[:0], action_names=())
+    none = {"actions": log.actions[:, :0], "action_known": log.action_known[:, :0], "action_names": ()}
+    spec = dataclasses.replace(log.spec, actions=())
+    blind = dataclasses.replace(log, spec=spec, action_pending=log.action_pending[:0], **none)
     metrics = train(blind, dataclasses.replace(CONFIG, steps=2), tmp_path / "run", console=_silent())
     assert metrics["test"]["like"]["ne"] > 0
 

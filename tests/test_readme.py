@@ -146,6 +146,7 @@ def _write_log(folder, description):
             "is_follow": rng.integers(0, 2, events),
             "dwell60": rng.integers(0, 2, events),
             "dwell_observed": rng.integers(0, 2, events),
+            "seconds": rng.integers(0, 300, events),
             "next_event_time": time + 61,
             "is_like": rng.integers(0, 2, events),
             "like_time": time + 90,
@@ -166,6 +167,6 @@ def test_the_short_log_description_of_the_readme_reads_a_log_of_its_columns(tmp_
 
 def test_the_full_log_description_reads_a_log_of_its_columns(tmp_path):
     log = _write_log(tmp_path, _blocks(DATA, "toml")[0])
-    assert log.task_names == ("click", "like", "contribution", "long_dwell")
+    assert log.task_names == ("click", "like", "contribution", "long_dwell", "dwell")
     assert log.categorical_names == ("tab", "genre")
     assert (log.period == 0).sum() == 42

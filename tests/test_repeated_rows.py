@@ -141,6 +141,22 @@ def test_an_action_that_any_row_has_was_made_and_is_known_from_the_first_time_it
     assert np.isin(log.actions, [0, 1]).all()
 
 
+def test_a_number_that_rows_contradict_is_their_mean_and_known_once_all_of_them_are(tmp_path):
+    timed = EVENTS.with_columns(dwell=pl.col("time") % 7 * 0.5, at=pl.col("time") + 50)
+    rows = [
+        timed[0].with_columns(dwell=pl.lit(dwell, pl.Float64), at=pl.lit(START + after, pl.Int64))
+        for dwell, after in ((1.0, 30), (4.0, 20), (None, 60))
+    ]
+    log = read(
+        [write(pl.concat([timed[1:], *rows]), tmp_path / "log.csv")],
+        tasks={"click": "click", "dwell": {"column": "dwell", "kind": "continuous", "known_at": "at"}},
+        **FEATURES,
+    )
+    here = event(log, 19)
+    assert log.labels[here, 1] == log.actions[here, 1] == 2.5
+    assert log.action_known[here].tolist() == [1000 * START, 1000 * (START + 30)]
+
+
 def test_the_first_row_counts_whole(tmp_path):
     log = signals(tmp_path, "first")
     first = event(log, 19)
