@@ -93,7 +93,7 @@ class Evaluate:
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """Give every row of a file of new events one probability per task, in the order of the rows.
+    """Give every row of a file of new events one prediction per task, probability or number, in the order of the rows.
 
     Each event is scored as if it were the only one, from the events that the run's log holds before its time: the file
     may hold candidates of which at most one will happen. Users and items may be unknown; the columns of tasks and
@@ -129,7 +129,7 @@ class Score:
 
 @dataclasses.dataclass(frozen=True)
 class Baselines:
-    """Fit the base rate, logistic regression and gradient boosting to the recommender's inputs from a log.
+    """Fit the mean, a linear model and gradient boosting to the recommender's inputs from a log.
 
     They are tuned on validation and reported on test. From then on `train` and `evaluate` show them beside their own
     metrics, as long as the data stays the same.

@@ -43,7 +43,8 @@ def compiled_once() -> Iterator[None]:
 
     defaults, compile_run = TrainConfig(), session.compile_run
     # When a run is validated and saved: no compiled function knows.
-    apart = {name: getattr(defaults, name) for name in ("best_by", "checkpoints", "evaluations", "patience", "validation_events")}
+    names = ("best_by", "checkpoints", "evaluations", "patience", "validation_events")
+    apart = {name: getattr(defaults, name) for name in names}
 
     @functools.cache
     def kept(config: TrainConfig, *arguments: Any, devices: tuple[Any, ...] | None, **options: Any) -> Any:

@@ -14,6 +14,7 @@ import time
 import numpy as np
 import polars as pl
 import pytest
+from sklearn.ensemble import HistGradientBoostingClassifier
 from small_logs import INPUTS, small_log
 from test_cli import TINY
 
@@ -22,7 +23,8 @@ from siren_rope_jax.data.stable_hash import stable_hash
 from siren_rope_jax.report.tables import comparison_table
 from siren_rope_jax.train import baseline_models
 from siren_rope_jax.train.baseline_inputs import baseline_inputs
-from siren_rope_jax.train.baseline_models import Sample, fit_gradient_boosting, fit_linear, work
+from siren_rope_jax.train.baseline_kinds import Sample
+from siren_rope_jax.train.baseline_models import fit_gradient_boosting, fit_linear, work
 from siren_rope_jax.train.baselines import baselines_file, fit_baselines, read_baselines
 from siren_rope_jax.train.durable import write_json
 from siren_rope_jax.train.run_folder import read_run
@@ -170,7 +172,7 @@ def test_no_neighbouring_number_of_trees_does_better_on_validation(samples):
 
     def loss(trees):
         settings = fitted.settings | {"max_iter": trees}
-        model = baseline_models.HistGradientBoostingClassifier(**settings, early_stopping=False, random_state=0)
+        model = HistGradientBoostingClassifier(**settings, early_stopping=False, random_state=0)
         probability = model.fit(*train).predict_proba(same.inputs)[:, 1]
         return -np.mean(np.where(same.labels == 1, np.log(probability), np.log1p(-probability)))
 

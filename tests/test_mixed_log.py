@@ -34,7 +34,7 @@ from siren_rope_jax.train.retention import CheckpointConfig
 from siren_rope_jax.train.scores import write_scores
 from siren_rope_jax.train.session import load_session
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compiled_once")]
 
 DWELL = 2  # its place among the tasks
 NUMBERS = {"rmse", "mae", "r2", "spearman", "relative_rmse", "base_rmse", "base_mae", "events"}

@@ -12,6 +12,7 @@ from one_sentence import raises_one_sentence
 
 from siren_rope_jax.data.outcome_scale import OutcomeScale, fit_scale
 from siren_rope_jax.data.signals import SIGNALS
+from siren_rope_jax.train.baseline_kinds import MODELS
 from siren_rope_jax.train.criterion import Criterion, Judged, choose_criterion, mean_of
 from siren_rope_jax.train.loss import multitask_loss
 from siren_rope_jax.train.metrics import regression_metrics
@@ -216,8 +217,8 @@ def test_metrics_tell_their_kind_of_task():
         assert {*task.metrics, *task.shown, *task.headline, *task.of_seeds, task.compared} <= {*metrics}
 
 
-def test_every_kind_of_outcome_has_a_kind_of_task():
-    assert SIGNALS.keys() == TASKS.keys()
+def test_every_kind_of_outcome_has_a_kind_of_task_and_baselines():
+    assert SIGNALS.keys() == TASKS.keys() == MODELS.keys()
 
 
 # The best checkpoint

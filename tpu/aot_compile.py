@@ -24,9 +24,9 @@ from jax.experimental import topologies
 from siren_rope_jax.batch import abstract_batch
 from siren_rope_jax.data.encode import Encoder
 from siren_rope_jax.data.event_log import read_event_log
+from siren_rope_jax.data.outcome_scale import OutcomeScale
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.errors import InputError
-from siren_rope_jax.data.outcome_scale import OutcomeScale
 from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.report.tables import make_console
 from siren_rope_jax.train.config import TrainConfig

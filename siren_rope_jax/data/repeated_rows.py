@@ -7,8 +7,8 @@ import polars as pl
 
 from siren_rope_jax.data.event_columns import outcomes
 from siren_rope_jax.data.schema import EventLogSpec
-from siren_rope_jax.errors import InputError
 from siren_rope_jax.data.signals import Signal
+from siren_rope_jax.errors import InputError
 
 _SETTLED = {"first": "the first row of each counts", "mean": "the mean of each outcome counts"}
 

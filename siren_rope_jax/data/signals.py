@@ -6,13 +6,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from siren_rope_jax.data.toml_section import Section
-from siren_rope_jax.errors import InputError
 import numpy as np
 import polars as pl
 from jaxtyping import Float32
+
 from siren_rope_jax.data.outcome_scale import TRANSFORMS, OutcomeScale, fit_scale
 from siren_rope_jax.data.read_table import Rule, Table
+from siren_rope_jax.data.toml_section import Section
+from siren_rope_jax.errors import InputError
 
 ReadTime = Callable[[str, str], pl.Expr]
 """Reads the named column as Unix milliseconds, null where the cell is empty, for a key of the signal."""
@@ -175,9 +176,8 @@ class BinarySignal(Signal):
 
     def scale(self, values: Float32[np.ndarray, " E"]) -> OutcomeScale:
         seen = values[~np.isnan(values)]
-        return (
-            OutcomeScale(self.name, mean=float(seen.mean(dtype=np.float64))) if len(seen) else OutcomeScale(self.name)
-        )
+        scale = OutcomeScale(self.name, self.kind)
+        return dataclasses.replace(scale, mean=float(seen.mean(dtype=np.float64))) if len(seen) else scale
 
     def positive(self, values: Float32[np.ndarray, " E"]) -> Float32[np.ndarray, " E"]:
         return values

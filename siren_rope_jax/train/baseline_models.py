@@ -4,30 +4,22 @@ Settings are tried on a part of the training events, and the better half goes on
 only the best is fitted to all, or to the most that it needs. Nothing is random.
 """
 
-import abc
 import itertools
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.sparse
 from jaxtyping import Float32
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-from sklearn.linear_model import LogisticRegression, Ridge
 from threadpoolctl import threadpool_limits
 
-from siren_rope_jax.train.metrics import cross_entropy
+from siren_rope_jax.train.baseline_kinds import Classifiers, Models, Sample, Table
 
 Settings = dict[str, Any]
-Table = np.ndarray | scipy.sparse.csr_matrix
 Advance = Callable[[float], None]
 """Tells that events x fits of work are done."""
 
-_INVERSE_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
-_PENALTIES = (1e3, 1e2, 1e1, 1.0, 1e-1)  # as many, of squared errors
 _LINEAR_TRIED, _LINEAR_FITTED = 40_000, 200_000  # events; of a model of some hundred weights, more change nothing
 
 # The shape of the trees is chosen at the first learning rate, then the other is tried with that shape.
@@ -41,56 +33,8 @@ _SHAPES = tuple({"max_leaf_nodes": nodes, **leaves} for nodes, leaves in itertoo
 _ROUNDS = ((25_000, 3), (75_000, 1))  # events that shapes are tried on, how many shapes stay
 _BOOSTING_FITTED = 500_000
 _VALIDATED = 100_000
-_RARE, _RARE_MORE = 1_000, 3  # events of the rarer outcome that suffice; for them, up to thrice as many are taken
 _MOST_TREES = 500
 _PATIENCE = 15  # trees without a better validation loss
-
-
-class Sample(NamedTuple):
-    """Events whose outcome was observed."""
-
-    inputs: Table
-    labels: Float32[np.ndarray, " E"]
-
-    @classmethod
-    def of(cls, inputs: Table, labels: np.ndarray, chosen: np.ndarray) -> "Sample":
-        """The chosen events that have a label; one between 0 and 1, of repeated rows, is drawn with that chance.
-
-        Weights would say the same exactly, but cost gradient boosting several times its time.
-        """
-        events = np.flatnonzero(chosen & ~np.isnan(labels))
-        drawn = np.random.default_rng(0).random(len(events)) < labels[events]
-        return cls(inputs[events], drawn.astype(np.float32))
-
-    def thinned(self, most: int) -> "Sample":
-        """So many of the events, evenly over time in each outcome; more if else too few had the rarer outcome."""
-        rare, common = sorted((np.flatnonzero(self.labels == outcome) for outcome in (0, 1)), key=len)
-        enough = min(_RARE * len(self.labels) / max(len(rare), 1), _RARE_MORE * most)
-        share = max(most, enough) / max(len(self.labels), 1)
-        if share >= 1:
-            return self
-        counts = (math.ceil(share * len(events)) for events in (rare, common))
-        kept = [e[np.arange(count) * len(e) // max(count, 1)] for e, count in zip((rare, common), counts, strict=True)]
-        chosen = np.sort(np.concatenate(kept))
-        return Sample(self.inputs[chosen], self.labels[chosen])
-
-
-class Numbers(Sample):
-    """Events whose outcome is a number, as the recommender is trained on it."""
-
-    @classmethod
-    def of(cls, inputs: Table, labels: np.ndarray, chosen: np.ndarray) -> "Numbers":
-        """The chosen events that have a label."""
-        events = np.flatnonzero(chosen & ~np.isnan(labels))
-        return cls(inputs[events], labels[events])
-
-    def thinned(self, most: int) -> "Numbers":
-        """So many of the events, evenly over time."""
-        count = len(self.labels)
-        if count <= most:
-            return self
-        chosen = np.arange(most) * count // most
-        return Numbers(self.inputs[chosen], self.labels[chosen])
 
 
 class Fitted(NamedTuple):
@@ -98,95 +42,6 @@ class Fitted(NamedTuple):
 
     settings: Settings
     predictions: Float32[np.ndarray, " E"]
-
-
-class Models(abc.ABC):
-    """The baselines of one kind of task.
-
-    Attributes:
-      base: name of the one without inputs, which predicts the mean of the training period for every event.
-      linear: name of the linear one.
-      sample: how events are chosen.
-      trees: those that are boosted.
-      penalty: name and values of the linear model's setting.
-    """
-
-    base: ClassVar[str]
-    linear: ClassVar[str]
-    sample: ClassVar[type[Sample]]
-    trees: ClassVar[type[Any]]
-    penalty: ClassVar[tuple[str, tuple[float, ...]]]
-
-    @staticmethod
-    @abc.abstractmethod
-    def make_linear(*, last: bool) -> Any:
-        """Makes a linear model: one to try penalties with, or the last."""
-
-    @staticmethod
-    @abc.abstractmethod
-    def loss(labels: np.ndarray, predictions: np.ndarray) -> float:
-        """Mean loss of validation."""
-
-    @staticmethod
-    @abc.abstractmethod
-    def predict(model: Any, inputs: Table) -> np.ndarray:
-        """Predictions of a fitted model."""
-
-    @staticmethod
-    @abc.abstractmethod
-    def stages(model: Any, inputs: Table) -> Iterator[np.ndarray]:
-        """Predictions after each tree."""
-
-
-class Classifiers(Models):
-    """Of a 0/1 outcome: its probability."""
-
-    base, linear = "base_rate", "logistic_regression"
-    sample, trees = Sample, HistGradientBoostingClassifier
-    penalty = ("C", _INVERSE_PENALTIES)
-
-    @staticmethod
-    def make_linear(*, last: bool) -> Any:
-        return LogisticRegression(max_iter=1000) if last else LogisticRegression(max_iter=300, warm_start=True)
-
-    @staticmethod
-    def loss(labels: np.ndarray, predictions: np.ndarray) -> float:
-        return float(cross_entropy(labels, predictions).mean())
-
-    @staticmethod
-    def predict(model: Any, inputs: Table) -> np.ndarray:
-        return model.predict_proba(inputs)[:, 1]
-
-    @staticmethod
-    def stages(model: Any, inputs: Table) -> Iterator[np.ndarray]:
-        return (probabilities[:, 1] for probabilities in model.staged_predict_proba(inputs))
-
-
-class Regressors(Models):
-    """Of a number: its mean, by squared error."""
-
-    base, linear = "training_mean", "ridge_regression"
-    sample, trees = Numbers, HistGradientBoostingRegressor
-    penalty = ("alpha", _PENALTIES)
-
-    @staticmethod
-    def make_linear(*, last: bool) -> Any:
-        return Ridge()
-
-    @staticmethod
-    def loss(labels: np.ndarray, predictions: np.ndarray) -> float:
-        return float(np.mean((labels - predictions) ** 2))
-
-    @staticmethod
-    def predict(model: Any, inputs: Table) -> np.ndarray:
-        return model.predict(inputs)
-
-    @staticmethod
-    def stages(model: Any, inputs: Table) -> Iterator[np.ndarray]:
-        return model.staged_predict(inputs)
-
-
-MODELS: dict[str, type[Models]] = {"binary": Classifiers, "continuous": Regressors}
 
 
 def fit_linear(
@@ -263,7 +118,7 @@ def fit_gradient_boosting(
 
 def work(train: int) -> tuple[int, int]:
     """Events x fits of a linear model and of gradient boosting on so many training events."""
-    linear = len(_INVERSE_PENALTIES) * min(train, _LINEAR_TRIED) + min(train, _LINEAR_FITTED)
+    linear = len(Classifiers.penalty[1]) * min(train, _LINEAR_TRIED) + min(train, _LINEAR_FITTED)
     boosting, count, events = 0, len(_SHAPES), train
     for events, stay in _ROUNDS:
         boosting, count = boosting + count * min(train, events), stay

@@ -19,10 +19,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from siren_rope_jax.data.encode import InputConfig
 from siren_rope_jax.data.event_log import TRAIN, VALIDATION, EventLog
 from siren_rope_jax.data.fingerprint import fingerprint
-from siren_rope_jax.errors import InputError
 from siren_rope_jax.data.signals import Signal, signal_to_dict
+from siren_rope_jax.errors import InputError
 from siren_rope_jax.train.baseline_inputs import BaselineInputs, baseline_inputs
-from siren_rope_jax.train.baseline_models import MODELS, Fitted, fit_gradient_boosting, fit_linear, idle_cores, work
+from siren_rope_jax.train.baseline_kinds import MODELS
+from siren_rope_jax.train.baseline_models import Fitted, fit_gradient_boosting, fit_linear, idle_cores, work
 from siren_rope_jax.train.predict import PERIODS
 from siren_rope_jax.train.tasks import Task, tasks_of
 
@@ -84,15 +85,12 @@ def _fit_all(
     console.print(f"fitting {', '.join(log.task_names)} on {trees.shape[1]} columns")
     with idle_cores(), _progress_bar(console) as bar:
         progress = bar.add_task("", total=total)
-        for k, task in enumerate(tasks):
-            started, targets, models = (
-                time.monotonic(),
-                task.outcome.standardise(log.labels[:, k]),
-                MODELS[task.outcome.kind],
-            )
+        for task, labels in zip(tasks, log.labels.T, strict=True):
+            started, models, outcome = time.monotonic(), MODELS[task.outcome.kind], task.outcome
+            targets = outcome.standardise(labels)
             bar.update(progress, description=f"{task.name}: {models.linear.replace('_', ' ')}")
             train, validation = (models.sample.of(linear, targets, log.period == p) for p in (TRAIN, VALIDATION))
-            base = np.full(int(evaluated.sum()), task.outcome.mean, np.float32)
+            base = Fitted({}, np.full(int(evaluated.sum()), outcome.mean, np.float32))
             regression = fit_linear(
                 train, validation, linear[evaluated], lambda done: bar.advance(progress, done), models=models
             )
@@ -110,11 +108,9 @@ def _fit_all(
                 f"{task.name}: {len(train.labels):,} training events, "
                 f"{boosting.settings['max_iter']} trees, {time.monotonic() - started:.0f} s"
             )
-            restored = (
-                fitted._replace(predictions=task.outcome.restore(fitted.predictions))
-                for fitted in (regression, boosting)
-            )
-            yield dict(zip((models.base, models.linear, _BOOSTING), (Fitted({}, base), *restored), strict=True))
+            fitted = {models.linear: regression, _BOOSTING: boosting}
+            restored = {name: Fitted(one.settings, outcome.restore(one.predictions)) for name, one in fitted.items()}
+            yield {models.base: base, **restored}
 
 
 def baselines_file(description: Path) -> Path:

@@ -17,7 +17,6 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 from siren_rope_jax.errors import InputError
-from siren_rope_jax.train.checkpoint_list import steps_in
 from siren_rope_jax.train.checkpoint_list import cost_of, steps_in
 from siren_rope_jax.train.criterion import Judged
 from siren_rope_jax.train.durable import sync
