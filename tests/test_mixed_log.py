@@ -16,8 +16,9 @@ from test_loop import CONFIG, EVERY_STEP, STEPS
 
 from siren_rope_jax.data.encode import Encoder
 from siren_rope_jax.data.event_log import TEST, TRAIN, read_event_log
-from siren_rope_jax.data.schema import EventLogSpec, InputError
+from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
+from siren_rope_jax.errors import InputError, Interrupted
 from siren_rope_jax.report.tables import checkpoints_table, comparison_table, metrics_table, seeds_table
 from siren_rope_jax.train import cheats, probes
 from siren_rope_jax.train.audit import SmallModels, small
@@ -26,7 +27,6 @@ from siren_rope_jax.train.checkpoint_list import list_checkpoints
 from siren_rope_jax.train.evaluate import evaluate, score
 from siren_rope_jax.train.hindsight import look_at_columns, shape_of_ties
 from siren_rope_jax.train.inputs import fit_inputs
-from siren_rope_jax.train.interrupt import Interrupted
 from siren_rope_jax.train.loop import train
 from siren_rope_jax.train.metrics import regression_metrics
 from siren_rope_jax.train.probes import Audited

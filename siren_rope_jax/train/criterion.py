@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from siren_rope_jax.data.toml_section import InputError, did_you_mean
+from siren_rope_jax.data.toml_section import did_you_mean
+from siren_rope_jax.errors import InputError
 from siren_rope_jax.train.tasks import TASKS, Task, kind_of
 
 _MEAN = "mean_"
