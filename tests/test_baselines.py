@@ -67,7 +67,7 @@ def test_inputs_stand_in_the_order_of_the_log(log):
 
 def test_the_same_week_later_gives_the_same_inputs_so_that_none_tells_the_date(log):
     later = dataclasses.replace(
-        log, time=log.time_ms + 70 * DAY, day=log.day + 70, action_known=log.action_known + 70 * DAY
+        log, time_ms=log.time_ms + 70 * DAY, day=log.day + 70, action_known=log.action_known + 70 * DAY
     )
     now, then = baseline_inputs(log, INPUTS), baseline_inputs(later, INPUTS)
     np.testing.assert_array_equal(then.for_trees(), now.for_trees())
