@@ -15,8 +15,9 @@ from siren_rope_jax.batch import Events
 from siren_rope_jax.data.encode import Encoded, Encoder, InputConfig
 from siren_rope_jax.data.event_log import EventLog
 from siren_rope_jax.data.outcome_scale import OutcomeScale
-from siren_rope_jax.data.schema import EventLogSpec, Split
+from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.data.signals import BinarySignal
+from siren_rope_jax.data.split import Split
 from siren_rope_jax.data.stable_hash import stable_hash
 from siren_rope_jax.nn.bias import BIASES, BiasConfig
 from siren_rope_jax.nn.config import ModelConfig

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from siren_rope_jax.data.schema import EventLogSpec, SideTable, Split
+from siren_rope_jax.data.schema import EventLogSpec
+from siren_rope_jax.data.side_table_spec import SideTable
 from siren_rope_jax.data.signals import BinarySignal, ContinuousSignal
+from siren_rope_jax.data.split import Split
 from siren_rope_jax.errors import InputError
 
 # The example of the README and of issue 2, with our extensions at the end of [tasks].

@@ -3,10 +3,12 @@
 from siren_rope_jax.data.batches import BatchConfig, PackedRows, batches, make_rows
 from siren_rope_jax.data.encode import Encoded, Encoder, InputConfig
 from siren_rope_jax.data.event_log import EventLog, read_event_log
-from siren_rope_jax.data.schema import EventLogSpec, SideTable, Split
+from siren_rope_jax.data.schema import EventLogSpec
+from siren_rope_jax.data.side_table_spec import SideTable
 from siren_rope_jax.data.signals import BinarySignal, ContinuousSignal, Signal
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
 from siren_rope_jax.data.sources import prepare_deskdrop, prepare_kuairand_pure
+from siren_rope_jax.data.split import Split
 
 __all__ = [
     "BatchConfig",

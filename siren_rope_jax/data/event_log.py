@@ -14,8 +14,9 @@ from siren_rope_jax.data.event_columns import outcomes
 from siren_rope_jax.data.event_rows import IF_NEW, read_event_rows
 from siren_rope_jax.data.matching import match_note, spelling_note
 from siren_rope_jax.data.precision import coarse_note, midnight_note
-from siren_rope_jax.data.schema import EventLogSpec, SideTable
+from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.data.side_table import SideFeatures, read_side_table
+from siren_rope_jax.data.side_table_spec import SideTable
 from siren_rope_jax.data.signals import Signal
 from siren_rope_jax.data.stable_hash import stable_hash
 from siren_rope_jax.errors import InputError

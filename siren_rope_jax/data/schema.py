@@ -7,51 +7,16 @@ import tomllib
 import zoneinfo
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, get_args
 
+from siren_rope_jax.data.side_table_spec import MissingIds, Quote, SideTable, absolute, read_side_tables
 from siren_rope_jax.data.signals import Signal, read_signals, signal_to_dict
-from siren_rope_jax.data.toml_section import Section, did_you_mean, is_number
+from siren_rope_jax.data.split import Split, read_split
+from siren_rope_jax.data.toml_section import Section, did_you_mean
 from siren_rope_jax.errors import InputError
 
+Contradictions = Literal["mean", "first", "refuse"]
 UTC_OFFSETS = (-12.0, 14.0)  # hours; every civil time zone lies inside
-
-
-@dataclasses.dataclass(frozen=True)
-class SideTable:
-    """A table with one row per item or per user, whose columns become features of every event.
-
-    Attributes:
-      file: absolute path.
-      join: whether `key` holds items or users.
-      key: column that is compared, as text, with the log's item or user column.
-      categorical: columns compared as text.
-      dense: columns of numbers.
-      quote: as in the log, unless given for this table.
-      missing_ids: likewise; "drop" leaves rows without a key out.
-    """
-
-    file: Path
-    join: Literal["item", "user"]
-    key: str
-    categorical: tuple[str, ...] = ()
-    dense: tuple[str, ...] = ()
-    quote: Literal['"', "none"] = '"'
-    missing_ids: Literal["refuse", "drop"] = "refuse"
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """Where validation and test begin.
-
-    Attributes:
-      validation_from: fraction of the events in time order (of the users with `by = "user"`), or an ISO date.
-      test_from: the same; of the same kind and later.
-      by: "time", or "user": whole users are kept apart, chosen by a stable hash of their id.
-    """
-
-    validation_from: float | str
-    test_from: float | str
-    by: Literal["time", "user"] = "time"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,15 +55,15 @@ class EventLogSpec:
     time_zone: str | None = None
     utc_offset_hours: float | None = None
     utc_offset_column: str | None = None
-    quote: Literal['"', "none"] = '"'
-    missing_ids: Literal["refuse", "drop"] = "refuse"
+    quote: Quote = '"'
+    missing_ids: MissingIds = "refuse"
     tasks: tuple[Signal, ...]
     actions: tuple[Signal, ...]
     categorical: tuple[str, ...] = ()
     dense: tuple[str, ...] = ()
     side_tables: tuple[SideTable, ...] = ()
     split: Split
-    contradictions: Literal["mean", "first", "refuse"] = "mean"
+    contradictions: Contradictions = "mean"
     description: Path | None = dataclasses.field(default=None, compare=False)
 
     @classmethod
@@ -142,23 +107,23 @@ class EventLogSpec:
         features = Section(source_name, "[features]", mapping.get("features", {}), ["categorical", "dense"])
         tasks = read_signals(source_name, "[tasks]", mapping["tasks"])
         spec = cls(
-            files=tuple(_absolute(folder, file) for file in log.texts("files", required=True)),
+            files=tuple(absolute(folder, file) for file in log.texts("files", required=True)),
             user=log.text("user"),
             item=log.text("item"),
             timestamp=log.text("timestamp"),
-            timestamp_unit=cast(Literal["s", "ms"], log.choice("timestamp_unit", ("s", "ms"))),
+            timestamp_unit=log.choice("timestamp_unit", ("s", "ms")),
             time_zone=log.text("time_zone", None),
             utc_offset_hours=log.number("utc_offset_hours"),
             utc_offset_column=log.text("utc_offset_column", None),
-            quote=cast(Literal['"', "none"], log.choice("quote", _QUOTES)),
-            missing_ids=cast(Literal["refuse", "drop"], log.choice("missing_ids", _MISSING_IDS)),
+            quote=log.choice("quote", get_args(Quote)),
+            missing_ids=log.choice("missing_ids", get_args(MissingIds)),
             tasks=tasks,
             actions=read_signals(source_name, "[actions]", mapping["actions"]) if "actions" in mapping else tasks,
             categorical=features.texts("categorical"),
             dense=features.texts("dense"),
-            side_tables=_side_tables(top, log, folder),
-            split=_split(source_name, mapping["split"]),
-            contradictions=cast(Literal["mean", "first", "refuse"], log.choice("contradictions", _CONTRADICTIONS)),
+            side_tables=read_side_tables(top, log, folder),
+            split=read_split(source_name, mapping["split"]),
+            contradictions=log.choice("contradictions", get_args(Contradictions)),
         )
         if not tasks:
             raise InputError(f"{source_name}: [tasks] names no task, expected at least one")
@@ -200,72 +165,12 @@ _OPTIONAL_SECTIONS = ["actions", "features", "side_table"]
 _LOCAL_TIME_KEYS = ["time_zone", "utc_offset_hours", "utc_offset_column"]
 _LOG_KEYS = ["files", "user", "item", "timestamp", "timestamp_unit", *_LOCAL_TIME_KEYS]
 _LOG_KEYS += ["quote", "missing_ids", "contradictions"]
-_QUOTES, _MISSING_IDS, _CONTRADICTIONS = ('"', "none"), ("refuse", "drop"), ("mean", "first", "refuse")
-
-
-def _absolute(folder: Path, file: str) -> Path:
-    return Path(os.path.abspath(folder / file))
 
 
 def _without_none(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_none(entry) for key, entry in value.items() if entry is not None}
     return [_without_none(entry) for entry in value] if isinstance(value, list | tuple) else value
-
-
-def _side_tables(top: Section, log: Section, folder: Path) -> tuple[SideTable, ...]:
-    tables = top.table.get("side_table", [])
-    if not isinstance(tables, list | tuple):
-        raise top.error("side_table", "expected [[side_table]] with two brackets, one for each table")
-    result = []
-    for number, table in enumerate(tables, start=1):
-        keys = [field.name for field in dataclasses.fields(SideTable)]
-        section = Section(top.source, f"[[side_table]] number {number}", table, keys)
-        if "join" not in section.table:
-            raise section.error("join", 'this key is missing, expected "item" or "user"')
-        result.append(
-            SideTable(
-                file=_absolute(folder, section.text("file")),
-                join=cast(Literal["item", "user"], section.choice("join", ("item", "user"))),
-                key=section.text("key"),
-                categorical=section.texts("categorical"),
-                dense=section.texts("dense"),
-                quote=cast(Literal['"', "none"], section.choice("quote", _QUOTES, log.table.get("quote"))),
-                missing_ids=cast(
-                    Literal["refuse", "drop"],
-                    section.choice("missing_ids", _MISSING_IDS, log.table.get("missing_ids")),
-                ),
-            )
-        )
-    return tuple(result)
-
-
-def _split(source: str, table: object) -> Split:
-    section = Section(source, "[split]", table, ["by", "validation_from", "test_from"])
-    by = cast(Literal["time", "user"], section.choice("by", ("time", "user")))
-    return Split(
-        by=by,
-        validation_from=_split_point(section, "validation_from", by),
-        test_from=_split_point(section, "test_from", by),
-    )
-
-
-def _split_point(section: Section, key: str, by: str) -> float | str:
-    value = section.table.get(key)
-    expected = "a fraction between 0 and 1" + (' or a date such as "2022-05-05T00:00:00"' if by == "time" else "")
-    if value is None:
-        raise section.error(key, f"this key is missing, expected {expected}")
-    if is_number(value) and 0 < value < 1:
-        return float(value)
-    if isinstance(value, datetime.date):  # TOML's own dates, and date-times, which are dates too
-        value = value.isoformat()
-    if isinstance(value, str) and by == "time":
-        try:
-            datetime.datetime.fromisoformat(value)
-            return value
-        except ValueError:
-            pass
-    raise section.error(key, f"expected {expected}, found {value!r}")
 
 
 def _check_local_time(spec: EventLogSpec, log: Section) -> None:

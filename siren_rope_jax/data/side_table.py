@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float32, UInt64
 from siren_rope_jax.data.csv_lines import number_of
 from siren_rope_jax.data.event_columns import dense_column, key_column
 from siren_rope_jax.data.read_table import Table, open_table
-from siren_rope_jax.data.schema import SideTable
+from siren_rope_jax.data.side_table_spec import SideTable
 from siren_rope_jax.data.stable_hash import stable_hash
 from siren_rope_jax.data.whole_numbers import Style, are_whole_numbers, as_whole_numbers, style_of, whole_numbers_note
 from siren_rope_jax.errors import InputError

@@ -41,7 +41,7 @@ class Section:
             raise self.error(key, f"expected a text in quotes, found {value!r}")
         return value
 
-    def choice(self, key: str, choices: tuple[str, ...], default: str | None = None) -> str:
+    def choice(self, key: str, choices: tuple[str, ...], default: str | None = None) -> Any:
         value = self.text(key, default or choices[0])
         if value not in choices:
             raise self.error(key, f"expected {' or '.join(map(repr, choices))}, found {value!r}")

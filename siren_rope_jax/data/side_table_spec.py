@@ -1,0 +1,73 @@
+"""Tables of items and users as a log description names them: one `[[side_table]]` for each."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Literal, get_args
+
+from siren_rope_jax.data.toml_section import Section
+
+Quote = Literal['"', "none"]
+MissingIds = Literal["refuse", "drop"]
+
+
+@dataclasses.dataclass(frozen=True)
+class SideTable:
+    """A table with one row per item or per user, whose columns become features of every event.
+
+    Attributes:
+      file: absolute path.
+      join: whether `key` holds items or users.
+      key: column that is compared, as text, with the log's item or user column.
+      categorical: columns compared as text.
+      dense: columns of numbers.
+      quote: as in the log, unless given for this table.
+      missing_ids: likewise; "drop" leaves rows without a key out.
+    """
+
+    file: Path
+    join: Literal["item", "user"]
+    key: str
+    categorical: tuple[str, ...] = ()
+    dense: tuple[str, ...] = ()
+    quote: Quote = '"'
+    missing_ids: MissingIds = "refuse"
+
+
+def read_side_tables(top: Section, log: Section, folder: Path) -> tuple[SideTable, ...]:
+    """Checks the side tables of a log description.
+
+    Args:
+      top: the whole description.
+      log: its section [log], whose quote and missing_ids hold for tables without their own.
+      folder: what relative file names are relative to.
+
+    Raises:
+      InputError: on an unknown or missing key or a value of the wrong kind, in one sentence.
+    """
+    tables = top.table.get("side_table", [])
+    if not isinstance(tables, list | tuple):
+        raise top.error("side_table", "expected [[side_table]] with two brackets, one for each table")
+    result = []
+    for number, table in enumerate(tables, start=1):
+        keys = [field.name for field in dataclasses.fields(SideTable)]
+        section = Section(top.source, f"[[side_table]] number {number}", table, keys)
+        if "join" not in section.table:
+            raise section.error("join", 'this key is missing, expected "item" or "user"')
+        result.append(
+            SideTable(
+                file=absolute(folder, section.text("file")),
+                join=section.choice("join", ("item", "user")),
+                key=section.text("key"),
+                categorical=section.texts("categorical"),
+                dense=section.texts("dense"),
+                quote=section.choice("quote", get_args(Quote), log.table.get("quote")),
+                missing_ids=section.choice("missing_ids", get_args(MissingIds), log.table.get("missing_ids")),
+            )
+        )
+    return tuple(result)
+
+
+def absolute(folder: Path, file: str) -> Path:
+    """Returns the absolute path of a file that is relative to a folder, unless it is absolute already."""
+    return Path(os.path.abspath(folder / file))
