@@ -43,8 +43,9 @@ class RunLog:
         shown = {"loss": metrics["loss"], "gradient_norm": metrics["gradient_norm"], **scalars}
         shown |= {f"loss_{name}": loss for name, loss in zip(task_names, metrics["task_losses"], strict=True)}
         shown = {f"train/{name}": value for name, value in shown.items()}
-        for name in (name for name in metrics if name.startswith("rotary/")):
-            shown |= {f"{name}_{index}": value for index, value in enumerate(np.ravel(metrics[name]))}
+        for name, values in metrics.items():
+            if name.startswith("rotary/"):
+                shown |= {f"{name}_{index}": value for index, value in enumerate(np.ravel(values))}
         self._add(shown, step)
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self.flush()
