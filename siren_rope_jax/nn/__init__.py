@@ -1,11 +1,20 @@
 """Flax NNX modules: input features, rotary angle sources and the generative recommender."""
 
 from siren_rope_jax.batch import Events
-from siren_rope_jax.nn.bias import BIASES, BiasConfig, make_bias
+from siren_rope_jax.nn.bias import BIASES, BiasConfig, T5Settings, TisasrecSettings, make_bias
 from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.nn.recommender import GenerativeRecommender
-from siren_rope_jax.nn.rotary import ROTARIES, RotaryConfig, ScalingConfig, SourceInputs, make_rotary
+from siren_rope_jax.nn.rotary import (
+    ROTARIES,
+    LieSettings,
+    RotaryConfig,
+    ScalingConfig,
+    SirenSettings,
+    SourceInputs,
+    TimeOrderSettings,
+    make_rotary,
+)
 
 __all__ = [
     "BIASES",
@@ -14,10 +23,15 @@ __all__ = [
     "Events",
     "GenerativeRecommender",
     "InputSpec",
+    "LieSettings",
     "ModelConfig",
     "RotaryConfig",
     "ScalingConfig",
+    "SirenSettings",
     "SourceInputs",
+    "T5Settings",
+    "TimeOrderSettings",
+    "TisasrecSettings",
     "make_bias",
     "make_rotary",
 ]
