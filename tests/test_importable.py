@@ -277,6 +277,7 @@ CASES = {
     "apply_rotary": ("", apply_rotary, HEADS_4, TURNS),
     "calendar_features": ("float32", lambda *d: ops.calendar_features(*d, start_day=0, span_days=9), TIMES, TIMES),
     "content_angles": ("float32", ops.content_angles, TURNS, normal(0, 2, 2)),
+    "elapsed_days": ("float32", ops.elapsed_days, TIMES),
     "hstu_bias": ("float32", on_slots(ops.hstu_bias), PLACES, TIMES, normal(0, 3), normal(0, 9)),
     "interval_buckets": ("int32", on_slots(lambda *t: ops.interval_buckets(*t, max_interval=4)), TIMES, PLACES // 4),
     "lie_rotations": ("float32", ops.lie_rotations, TURNS, normal(0, 2, 1, 6)),
