@@ -100,7 +100,7 @@ def check_sky(document):
     for script in ("setup", "run"):
         check_shell(f"#!/usr/bin/env bash\n{document[script]}")
     if importlib.util.find_spec("sky"):
-        import sky
+        import sky  # pyright: ignore[reportMissingImports]
 
         given = [(name, name.lower()) for name, value in document["envs"].items() if value is None]
         sky.Task.from_yaml_config(copy.deepcopy(document), env_overrides=given)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -254,7 +255,8 @@ def test_the_table_sets_each_model_against_gradient_boosting():
         return {"validation": {"click": {"ne": 0.5, "auc": 0.6}}, "test": {"click": {"ne": ne, "auc": None}}}
 
     baselines = {"base_rate": of(1.0), "logistic_regression": of(0.85), "gradient_boosting": of(0.8)}
-    (table,) = comparison_table(baselines, [of(0.78), of(0.76)]).renderables
+    tables: Any = comparison_table(baselines, [of(0.78), of(0.76)])
+    (table,) = tables.renderables
     rows = list(zip(*(column.cells for column in table.columns), strict=True))
     assert rows[0] == ("click", "base rate", "0.5000 / 0.6000", "1.0000 / -", "+0.2000")
     assert rows[2][1:] == ("gradient boosting", "0.5000 / 0.6000", "0.8000 / -", "")

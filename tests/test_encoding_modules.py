@@ -1,6 +1,7 @@
 """Encodings and biases as modules: where they start, what they add, and what of an event they tell."""
 
 import dataclasses
+from typing import Any
 
 import chex
 import jax
@@ -38,7 +39,7 @@ def test_a_learned_bias_starts_without_effect(kind):
     chex.assert_trees_all_close(logits(bias=small_bias(kind)), logits(), rtol=1e-6, atol=1e-7)
 
 
-def bias_of(kind, heads=3, **settings):
+def bias_of(kind, heads=3, **settings) -> Any:
     return make_bias(small_bias(kind, **settings), BiasInputs(SPEC, heads, 4), rngs())
 
 
@@ -76,9 +77,10 @@ def test_intervals_without_content_leave_the_attention_alone():
     config = small_config(NO_ROTATION, bias=small_bias("tisasrec"))
     model = heard(GenerativeRecommender(config, SPEC, (0.0, 0.0), key=jax.random.key(0)))
     drawn = np.asarray(model(EVENTS))
-    for attention in (model.blocks[0].attention, model.action_attention):
-        attention.bias.key[...] *= 0
-        attention.bias.value[...] *= 0
+    biases: list[Any] = [model.blocks[0].attention.bias, model.action_attention.bias]
+    for bias in biases:
+        bias.key[...] *= 0
+        bias.value[...] *= 0
     chex.assert_trees_all_close(model(EVENTS), logits(), rtol=1e-5, atol=1e-6)
     assert np.abs(drawn - logits()).max() > 1e-5
 

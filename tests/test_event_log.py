@@ -66,7 +66,7 @@ def signal_log(folder: Path, columns: dict[str, list], **changes: object) -> Eve
     return read(folder, log={"files": ["log.parquet"]}, features={}, **changes)
 
 
-def contents(log: EventLog) -> list[tuple]:
+def contents(log: EventLog) -> list[list]:
     """Everything that was read, in plain values."""
     fields = (
         log.time_ms,

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import signal
+from typing import Any
 
 import chex
 import jax
@@ -170,7 +171,8 @@ def test_numbers_alone_are_steered_by_their_relative_rmse(log, tmp_path):
 
 def test_tables_have_a_part_for_each_kind(finished, log):
     _, metrics, _ = finished
-    binary, numbers = metrics_table(metrics).renderables
+    tables: Any = metrics_table(metrics)
+    binary, numbers = tables.renderables
     assert [column.header for column in binary.columns][:3] == ["period", "task", "NE"]
     assert [column.header for column in numbers.columns][2:] == [
         "RMSE",
@@ -182,7 +184,8 @@ def test_tables_have_a_part_for_each_kind(finished, log):
         "events",
     ]
     assert [len(table.rows) for table in (binary, numbers)] == [4, 2]
-    assert [len(table.rows) for table in seeds_table([metrics, metrics]).renderables] == [4, 2]
+    tables = seeds_table([metrics, metrics])
+    assert [len(table.rows) for table in tables.renderables] == [4, 2]
 
 
 def test_baselines_of_a_number_are_the_training_mean_ridge_regression_and_boosted_regression(log, finished):
@@ -196,7 +199,8 @@ def test_baselines_of_a_number_are_the_training_mean_ridge_regression_and_booste
     for name in ("ridge_regression", "gradient_boosting"):
         assert results[name]["test"]["dwell"]["spearman"] > 0.05
         assert results[name]["test"]["dwell"]["mae"] < results["training_mean"]["test"]["dwell"]["mae"]
-    binary, numbers = comparison_table(results, [finished[1]]).renderables
+    tables: Any = comparison_table(results, [finished[1]])
+    binary, numbers = tables.renderables
     assert list(numbers.columns[1].cells) == ["training mean", "ridge regression", "gradient boosting", "recommender"]
     assert list(binary.columns[1].cells) == 2 * ["base rate", "logistic regression", "gradient boosting", "recommender"]
 

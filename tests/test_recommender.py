@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import re
+from typing import Any
 
 import chex
 import jax
@@ -318,7 +319,8 @@ def test_everything_that_is_drawn_starts_differently_for_another_seed():
 
 
 def test_the_angle_network_starts_differently_for_another_seed():
-    first, second = (make(VARIANTS["siren"], seed).rotary.networks[0].get_value() for seed in (0, 1))
+    rotaries: list[Any] = [make(VARIANTS["siren"], seed).rotary for seed in (0, 1)]
+    first, second = (rotary.networks[0].get_value() for rotary in rotaries)
     for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
         assert not np.any(a == b)
 

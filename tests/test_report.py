@@ -1,6 +1,7 @@
 """Pictures and tables show what was learned, and the experiments compare what they say they compare."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,9 +26,9 @@ SPEC = InputSpec(dense_names=("quality",), start_day=19_723, span_days=28.0)
 DAY_INPUTS, WEEK_INPUTS = [0, 1], [2, 3]
 
 
-def rotary_of(inputs):
+def rotary_of(inputs) -> Any:
     """A network, drawn at random, that reads only some of the five time features."""
-    rotary = make_rotary(RotaryConfig("siren"), SourceInputs(SPEC, 16, 8), nnx.Rngs(params=jax.random.key(0)))
+    rotary: Any = make_rotary(RotaryConfig("siren"), SourceInputs(SPEC, 16, 8), nnx.Rngs(params=jax.random.key(0)))
     network = rotary.networks[0].get_value()
     for first, *_ in network.values():
         others = [column for column in range(5) if column not in inputs]
@@ -68,7 +69,8 @@ def test_pictures_are_drawn(tmp_path):
 
 def test_a_metric_that_is_not_defined_is_a_dash():
     values = {"ne": None, "auc": 0.5, "gauc": None, "ece": 0.1, "log_loss": 0.2, "events": 3, "positives": 0}
-    (table,) = metrics_table({"test": {"like": values}}).renderables
+    tables: Any = metrics_table({"test": {"like": values}})
+    (table,) = tables.renderables
     assert [next(iter(column.cells)) for column in table.columns[2:5]] == ["-", "0.5000", "-"]
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import chex
 import jax
@@ -35,7 +36,7 @@ YARN = ScalingConfig("yarn", factor=4.0, original_max_position_embeddings=64.0)
 ORDINAL = np.asarray(EVENTS.position)[..., None] * 10_000.0 ** (-2 * np.arange(PAIRS) / HEAD_DIM)
 
 
-def make(config: RotaryConfig, metadata: int = 0, *, head_dim: int = HEAD_DIM, key_heads: int = 4):
+def make(config: RotaryConfig, metadata: int = 0, *, head_dim: int = HEAD_DIM, key_heads: int = 4) -> Any:
     inputs = SourceInputs(SPEC, head_dim, WIDTH, key_heads=key_heads, metadata_features=metadata)
     return make_rotary(config, inputs, nnx.Rngs(params=0))
 

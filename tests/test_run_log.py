@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 from one_sentence import raises_one_sentence
-from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.event_pb2 import Event  # type: ignore[attr-defined]
 
 from siren_rope_jax.train.criterion import Judged
 from siren_rope_jax.train.run_log import RunLog

@@ -112,7 +112,7 @@ def test_a_row_that_the_log_holds_already_does_not_count_twice_as_history(predic
     last = np.arange(len(log.time_ms)) >= len(log.time_ms) - 10
     moved = as_new(log, last)
     twice, _ = with_new(moved, np.arange(len(log.time_ms) - 20, len(log.time_ms) - 10))
-    repeats = twice.new & (twice.time < log.time_ms[-10])
+    repeats = twice.new & (twice.time_ms < log.time_ms[-10])
     twice = as_new(twice, twice.new | np.isin(twice.row, log.row[last]))
     scored = predict(twice, twice.new & ~repeats, as_history=True)
     np.testing.assert_allclose(scored, predict(moved, moved.new, as_history=True), **CLOSE)

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+from typing import Any
 
 import chex
 import jax
@@ -132,7 +133,8 @@ def test_seeds_go_on_from_the_newest_step_that_they_have_in_common(together, tmp
 
 def test_the_table_of_seeds_shows_means_and_how_far_the_seeds_differ():
     metrics = [{"test": {"like": {"ne": ne, "auc": 0.5, "log_loss": None}}, "validation": {}} for ne in (0.8, 0.9, 1.0)]
-    cells = [list(column.cells) for column in seeds_table(metrics).renderables[0].columns]
+    tables: Any = seeds_table(metrics)
+    cells = [list(column.cells) for column in tables.renderables[0].columns]
     # Student's t of 2 degrees, 4.3027, times .1 / sqrt(3)
     assert cells == [["test"], ["like"], ["0.9000 ± 0.2484"], ["0.5000 ± 0.0000"], ["-"]]
 

@@ -1,5 +1,7 @@
 """Kinds of tasks against naive float64: loss, gradient, link, metrics, and the choice of the best checkpoint."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -181,7 +183,8 @@ def test_metrics_of_numbers_are_those_of_sklearn_and_scipy(case, training_mean):
     assert found["relative_rmse"] == pytest.approx(found["rmse"] / found["base_rmse"])
     assert found["r2"] == pytest.approx(sklearn.metrics.r2_score(label, predicted))
     if len(np.unique(predicted)) > 1:
-        assert found["spearman"] == pytest.approx(scipy.stats.spearmanr(label, predicted).statistic, abs=1e-9)
+        expected: Any = scipy.stats.spearmanr(label, predicted)
+        assert found["spearman"] == pytest.approx(expected.statistic, abs=1e-9)
     else:
         assert found["spearman"] is None
 

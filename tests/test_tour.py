@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -28,7 +29,7 @@ def test_the_tour_runs_from_its_first_cell_to_its_last(tmp_path, monkeypatch, ca
     shortened = first.replace("STEPS = 400", "STEPS = 10")
     assert shortened != first
     with matplotlib.rc_context({"backend": "Agg"}):
-        scope = {"__name__": "__main__"}
+        scope: dict[str, Any] = {"__name__": "__main__"}
         for source in (shortened, *others):
             exec(source, scope)
     assert scope["kernel"].shape == (15 * 24,)

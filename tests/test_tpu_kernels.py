@@ -23,7 +23,7 @@ BATCH, LENGTH, HEADS, KEY_HEADS = 8, 300, 4, 2
 
 @pytest.fixture(scope="module", params=[(8, 1), (4, 2)], ids=["8x1", "4x2"])
 def layout(request):
-    cached = jax.config.jax_enable_compilation_cache
+    cached = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
     jax.config.update("jax_enable_compilation_cache", False)  # it cannot read what was compiled without a device
     with pytest.MonkeyPatch.context() as environment:
         for name, setting in NO_TPU_HERE.items():

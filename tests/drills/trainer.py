@@ -15,7 +15,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.event_pb2 import Event  # type: ignore[attr-defined]
 
 from siren_rope_jax.train.checkpoint_list import list_checkpoints
 
