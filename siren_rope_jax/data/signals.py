@@ -93,6 +93,10 @@ class Signal(abc.ABC):
     def scale(self, values: Float32[np.ndarray, " E"]) -> OutcomeScale:
         """Fits how the outcome is trained on, to those of the training period."""
 
+    def action_scale(self, values: Float32[np.ndarray, " E"]) -> OutcomeScale:
+        """Fits how later events see the outcome, which must be 0, 1 or a standardised number."""
+        return self.scale(values)
+
     @abc.abstractmethod
     def positive(self, values: Float32[np.ndarray, " E"]) -> Float32[np.ndarray, " E"]:
         """Returns 1 for high outcomes and 0 for low ones, for an audit that asks what tells them apart."""
@@ -230,6 +234,9 @@ class ContinuousSignal(Signal):
         return f"{lacking} among the {len(labels)} training events, expected different numbers"
 
     def scale(self, values: Float32[np.ndarray, " E"]) -> OutcomeScale:
+        return self.action_scale(values)
+
+    def action_scale(self, values: Float32[np.ndarray, " E"]) -> OutcomeScale:
         return fit_scale(self.name, self.kind, self.transform, values)
 
     def positive(self, values: Float32[np.ndarray, " E"]) -> Float32[np.ndarray, " E"]:
@@ -248,9 +255,14 @@ def _flag(table: Table, column: str, key: str) -> tuple[pl.Expr, Rule]:
     return flag, Rule(column, valid, "0, 1 or an empty cell")
 
 
-def fit_scales(signals: Sequence[Signal], values: Float32[np.ndarray, "E K"]) -> tuple[OutcomeScale, ...]:
-    """Fits how each outcome is trained on, to those of the training period."""
-    return tuple(signal.scale(column) for signal, column in zip(signals, values.T, strict=True))
+def task_scales(tasks: Sequence[Signal], labels: Float32[np.ndarray, "E K"]) -> tuple[OutcomeScale, ...]:
+    """Fits how each task is trained on, to the labels of the training period."""
+    return tuple(task.scale(column) for task, column in zip(tasks, labels.T, strict=True))
+
+
+def action_scales(actions: Sequence[Signal], values: Float32[np.ndarray, "E A"]) -> tuple[OutcomeScale, ...]:
+    """Fits how later events see each action, to those of the training period."""
+    return tuple(action.action_scale(column) for action, column in zip(actions, values.T, strict=True))
 
 
 def read_signals(source: str, where: str, table: object) -> tuple[Signal, ...]:

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float32, Shaped
 
 from siren_rope_jax.data.event_log import TRAIN, EventLog
 from siren_rope_jax.data.outcome_scale import OutcomeScale
-from siren_rope_jax.data.signals import fit_scales
+from siren_rope_jax.data.signals import task_scales
 from siren_rope_jax.train.metrics import regression_metrics, task_metrics
 
 FEW = 20  # positives or negatives, or numbers, with which a metric is mostly chance
@@ -155,7 +155,8 @@ class ContinuousTask(Task):
     """A number, by the Huber loss on its standardised transform: beyond one standard deviation, errors count linearly.
 
     A prediction is put back on the scale of the log. Without a transform it is like the mean, a little robust; with
-    "log1p", expm1 of the predicted mean logarithm is like the median, which lies below the mean.
+    "log1p", expm1 of the predicted mean logarithm is like the median, which lies below the mean. All metrics are on that
+    scale but relative_rmse, which is on the transformed one, as the loss is.
     """
 
     prefix = "predicted"
@@ -188,7 +189,10 @@ class ContinuousTask(Task):
     def measure(
         self, labels: Float32[np.ndarray, " E"], predictions: Float32[np.ndarray, " E"], user: Shaped[np.ndarray, " E"]
     ) -> dict[str, Any]:
-        return regression_metrics(labels, predictions, training_mean=self.outcome.mean)
+        found = regression_metrics(labels, predictions, training_mean=self.outcome.mean)
+        # As it is trained: on the scale of the log, a few long dwells would decide alone.
+        targets, of_targets = self.outcome.standardise(labels), self.outcome.standardise(predictions)
+        return found | {"relative_rmse": regression_metrics(targets, of_targets, training_mean=0.0)["relative_rmse"]}
 
     @staticmethod
     def telling(metrics: Mapping[str, Any]) -> bool:
@@ -213,7 +217,7 @@ def make_tasks(outcomes: Sequence[OutcomeScale]) -> tuple[Task, ...]:
 
 def tasks_of(log: EventLog) -> tuple[Task, ...]:
     """Makes the tasks of a log, as an encoder that is fitted on it knows them."""
-    return make_tasks(fit_scales(log.spec.tasks, log.labels[log.period == TRAIN]))
+    return make_tasks(task_scales(log.spec.tasks, log.labels[log.period == TRAIN]))
 
 
 def losses_of(
