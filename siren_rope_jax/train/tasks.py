@@ -155,8 +155,8 @@ class ContinuousTask(Task):
     """A number, by the Huber loss on its standardised transform: beyond one standard deviation, errors count linearly.
 
     A prediction is put back on the scale of the log. Without a transform it is like the mean, a little robust; with
-    "log1p", expm1 of the predicted mean logarithm is like the median, which lies below the mean. All metrics are on that
-    scale but relative_rmse, which is on the transformed one, as the loss is.
+    "log1p", expm1 of the predicted mean logarithm is like the median, which lies below the mean. All metrics are on the
+    scale of the log but relative_rmse, which is on the transformed one, as the loss is.
     """
 
     prefix = "predicted"
