@@ -75,7 +75,7 @@ def history_counters(
         user,
         item,
         actions,
-        np.array([average is _MEAN for average in averages]),
+        np.array([average is _MEAN for average in averages], bool),
         action_known,
         action_pending,
         smoothing,
