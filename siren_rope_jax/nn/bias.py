@@ -1,4 +1,4 @@
-"""What is added to the attention logits, as modules with one call signature: events -> (bias, relative embedding)."""
+"""Attention biases, as modules with one call signature: events -> (bias, relative embedding)."""
 
 import abc
 import dataclasses
@@ -21,29 +21,29 @@ from siren_rope_jax.ops.bias import (
 )
 from siren_rope_jax.settings import check_kind, check_settings
 
-_TIME_BUCKETS = 129  # of log-time, as in the source
+_TIME_BUCKETS = 129  # buckets of log-time, as in the source
 Terms = tuple[Bias | None, RelativeEmbedding | None]
 
 
 class BiasInputs(NamedTuple):
-    """Sizes and inputs of a model, which it tells to any bias."""
+    """Sizes and inputs of the model that a bias is built for."""
 
     spec: InputSpec
-    heads: int  # of the queries
+    heads: int  # query heads
     head_dim: int
 
 
 class AttentionBias(nnx.Module):
-    """Terms of the logits of one attention layer; all that a kind needs is said in its class."""
+    """Bias of one attention layer; each kind is one subclass with its settings, parameters and limits."""
 
     unbounded: ClassVar[frozenset[str]] = frozenset()
-    """Those of "positions" and "times" that act without bound: beyond the trained range the model extrapolates."""
+    """Inputs ("positions", "times") whose effect has no bound: beyond the trained range the model extrapolates."""
 
     def __init__(self, settings: Any, inputs: BiasInputs, rngs: nnx.Rngs):
-        """Keeps what later calls need.
+        """Keeps settings and sizes for later calls.
 
         Args:
-          settings: those of this kind alone; None if it has none.
+          settings: settings of this kind; None if it has none.
           inputs: sizes of the model and of its inputs.
           rngs: stream "params".
         """
@@ -51,19 +51,19 @@ class AttentionBias(nnx.Module):
 
     @abc.abstractmethod
     def __call__(self, events: Events) -> Terms:
-        """Returns bias and relative embedding, as `strictly_causal_attention` takes them, or None in their places."""
+        """Returns the bias and the relative embedding for `strictly_causal_attention`; either may be None."""
 
 
 class NoBias(AttentionBias):
-    """Leaves the logits to queries and keys."""
+    """No bias: the logits depend on queries and keys alone."""
 
     def __call__(self, events: Events) -> Terms:
-        """Returns no terms."""
+        """Returns neither bias nor relative embedding."""
         return None, None
 
 
 class AlibiBias(AttentionBias):
-    """ALiBi: logits fall with the distance, at a fixed slope a head. Source: Press et al. 2022."""
+    """ALiBi: logits fall with the distance, with a fixed slope for each head. Source: Press et al. 2022."""
 
     def __call__(self, events: Events) -> Terms:
         """Returns the bias."""
@@ -75,9 +75,9 @@ class T5Settings:
     """Settings of T5's relative positions."""
 
     buckets: int = 32
-    """Buckets of distance."""
+    """Number of distance buckets."""
     max_distance: int = 128
-    """Distance from which on there is one bucket."""
+    """Distance from which on all distances share one bucket."""
 
     def __post_init__(self) -> None:
         check_settings(self, buckets="[2, 65536]", max_distance="[2, 1000000]")
@@ -88,12 +88,12 @@ class T5Settings:
 
 
 class T5Bias(AttentionBias):
-    """T5: one learned number for each bucket of distance and each head, in every layer. Source: Raffel et al. 2020."""
+    """T5: one learned number per distance bucket, head and layer. Source: Raffel et al. 2020."""
 
     settings: T5Settings
 
     def __init__(self, settings: T5Settings, inputs: BiasInputs, rngs: nnx.Rngs):
-        """Starts at 0, so that every variant starts from the same attention."""
+        """Initialises the table to 0, so that every variant starts from the same attention."""
         super().__init__(settings, inputs, rngs)
         self.table = nnx.Param(jnp.zeros((settings.buckets, inputs.heads), jnp.float32))
 
@@ -103,19 +103,19 @@ class T5Bias(AttentionBias):
 
 
 class HstuBias(AttentionBias):
-    """HSTU: learned numbers for each distance and each bucket of log-time, in every layer, shared by the heads.
+    """HSTU: one learned number per distance and per bucket of log-time, in every layer, shared by the heads.
 
     Source: Zhai et al. 2024.
     """
 
     def __init__(self, settings: None, inputs: BiasInputs, rngs: nnx.Rngs):
-        """Starts at 0; distances beyond the training window get the number of the longest."""
+        """Initialises both tables to 0; distances beyond the training window share the last entry."""
         super().__init__(settings, inputs, rngs)
         self.positions = nnx.Param(jnp.zeros(inputs.spec.window, jnp.float32))
         self.times = nnx.Param(jnp.zeros(_TIME_BUCKETS, jnp.float32))
 
     def __call__(self, events: Events) -> Terms:
-        """Returns the bias; the time of the query is that of its own event, known when it is scored."""
+        """Returns the bias; a query's time is that of its own event, which is known when the event is scored."""
         return hstu_bias(events.position, events.elapsed_seconds, self.positions[...], self.times[...]), None
 
 
@@ -124,14 +124,14 @@ class TisasrecSettings:
     """Settings of TiSASRec's intervals."""
 
     max_interval: int = 256
-    """Largest interval, in multiples of the user's smallest gap so far."""
+    """Longest interval, in multiples of the user's smallest gap so far."""
 
     def __post_init__(self) -> None:
         check_settings(self, max_interval="[1, 1000000]")
 
 
 class IntervalEmbedding(AttentionBias):
-    """TiSASRec: the interval to the query, in the user's smallest gaps so far, is embedded into keys and values.
+    """TiSASRec: keys and values gain an embedding of the interval to the query, in the user's smallest gaps so far.
 
     Source: Li et al. 2020, with tables for each layer and head; its absolute positions are the encoding "learned".
     """
@@ -163,21 +163,21 @@ BIASES: dict[str, type[AttentionBias]] = {
 
 @dataclasses.dataclass(frozen=True)
 class BiasConfig:
-    """What is added to the attention logits."""
+    """Kind of the attention bias, and its settings."""
 
     kind: str = "none"
-    """none, alibi, t5 (relative positions), hstu (relative positions and log-time), or tisasrec (intervals)."""
+    """Kind: none, alibi, t5 (relative positions), hstu (relative positions and log-time), or tisasrec (intervals)."""
     t5: T5Settings = dataclasses.field(default_factory=T5Settings)
-    """T5; read with kind t5 alone."""
+    """Settings of T5; read only with kind t5."""
     tisasrec: TisasrecSettings = dataclasses.field(default_factory=TisasrecSettings)
-    """TiSASRec; read with kind tisasrec alone."""
+    """Settings of TiSASRec; read only with kind tisasrec."""
 
     def __post_init__(self) -> None:
         check_kind(self, "bias", dict.fromkeys(BIASES, frozenset()))
 
 
 def make_bias(config: BiasConfig, inputs: BiasInputs, rngs: nnx.Rngs) -> AttentionBias:
-    """Builds the terms of one attention layer that the configuration names.
+    """Builds the bias of one attention layer.
 
     Args:
       config: kind and its settings.

@@ -19,14 +19,14 @@ from siren_rope_jax.ops.attention import strictly_causal_attention
 def dense_rows(
     x: Float[Array, "*batch F"], kernel: Float[Array, "F D"], _: object, **options: Any
 ) -> Float[Array, "*batch D"]:
-    """The `dot_general` of our linear layers: one product of two matrices, whose gradient needs no transposed copy."""
+    """Multiplies as one product of two matrices, whose gradient needs no transposed copy; used as `dot_general`."""
     rows = jax.lax.dot_general(x.reshape(-1, x.shape[-1]), kernel, (((1,), (0,)), ((), ())), **options)
     return rows.reshape(*x.shape[:-1], -1)
 
 
 @jax.custom_vjp
 def silu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """x sigmoid(x), whose gradient takes one pass over `x` instead of keeping the sigmoid too."""
+    """Computes x sigmoid(x); the gradient recomputes the sigmoid from `x` instead of storing it."""
     return x * jax.nn.sigmoid(x)
 
 
@@ -39,7 +39,7 @@ silu.defvjp(lambda x: (silu(x), x), _silu_gradient)
 
 
 def widen(layer: nnx.Linear, inputs: int, *, key: Key[Array, ""]) -> None:
-    """Gives a layer further inputs, drawn from a key of their own: all else starts as it does without them."""
+    """Adds inputs to a layer; their weights come from their own key, so that all others start as without them."""
     layer.in_features += inputs
     drawn = jax.random.normal(key, (inputs, layer.out_features)) / layer.in_features**0.5
     layer.kernel.set_value(jnp.concatenate([layer.kernel[...], drawn]))
@@ -49,7 +49,7 @@ class Mlp(nnx.Module):
     """Linear layers with SiLU between them."""
 
     def __init__(self, sizes: tuple[int, ...], *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        """Draws one layer for each pair of neighbouring sizes."""
+        """Draws one layer for each pair of consecutive sizes."""
         self.layers = nnx.List(
             nnx.Linear(n_in, n_out, dtype=dtype, dot_general=dense_rows, rngs=rngs)
             for n_in, n_out in itertools.pairwise(sizes)
@@ -67,7 +67,7 @@ class RotaryAttention(nnx.Module):
     """Multi-head, strictly causal attention whose queries and keys are rotated."""
 
     def __init__(self, config: ModelConfig, spec: InputSpec, *, dtype: jnp.dtype, rngs: nnx.Rngs, time_rngs: nnx.Rngs):
-        """Draws four projections without bias from `rngs`; the no-history vector starts at 0."""
+        """Draws four projections (no bias terms) from `rngs`; the no-history vector starts at 0."""
         self.config = config
         self.head_dim = config.width // config.heads
         key_width = self.head_dim * (config.key_heads or config.heads)
@@ -86,7 +86,7 @@ class RotaryAttention(nnx.Module):
         times: Integer[Array, "B S"] | None,
         rotation: Rotation | None,
     ) -> Float[Array, "B S D"]:
-        """Attends from `x` to earlier `x` of the segment and returns the projected mixture of `value`."""
+        """Attends from each event to the earlier ones of its segment; returns the projected mixture of `value`."""
         split = (*x.shape[:2], -1, self.head_dim)
         query, key, value = (
             self.query(x).reshape(split),
@@ -113,10 +113,10 @@ class RotaryAttention(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Pre-norm attention over event representations, whose values may carry the actions too, then feed-forward."""
+    """Pre-norm attention, then feed-forward; the values of the attention may include the actions."""
 
     def __init__(self, config: ModelConfig, spec: InputSpec, *, dtype: jnp.dtype, rngs: nnx.Rngs, time_rngs: nnx.Rngs):
-        """Draws the weights from the streams "params" of `rngs`, and those of a bias of `time_rngs`."""
+        """Draws the weights from `rngs` and those of the attention bias from `time_rngs`, stream "params" of each."""
         self.config = config
         self.attention = RotaryAttention(config, spec, dtype=dtype, rngs=rngs, time_rngs=time_rngs)
         self.feed_forward = Mlp(
@@ -149,5 +149,5 @@ class Block(nnx.Module):
 
 
 def drop(dropout: nnx.Dropout, x: Float[Array, "B S D"], key: Key[Array, ""] | None) -> Float[Array, "B S D"]:
-    """Applies dropout where a key is given, in training."""
+    """Applies dropout if a key is given, as in training."""
     return dropout(x, deterministic=key is None, rngs=key)

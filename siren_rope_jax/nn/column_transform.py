@@ -1,4 +1,4 @@
-"""How the context's network reads its columns: with bins, standardised, and weighted by what each tells of tasks."""
+"""Preprocessing of the context columns: binned, standardised, and weighted by how well each predicts the tasks."""
 
 import dataclasses
 import itertools
@@ -15,24 +15,25 @@ Numbers = TypeVar("Numbers", np.ndarray, jax.Array)
 _EVENTS_OF_A_BIN, _MOST_BINS, _FEW_VALUES = 100, 8, 20  # a column of fewer values has no bins
 _LEAST_WEIGHT, _NOISE, _HALF_WEIGHT = 0.05, 4.0, 30.0  # the latter two in squared standard errors
 _CLIP = 5.0  # standard deviations
-_NARROWEST = 1e-6  # of a bin; to less, a float32 near 5 cannot be told apart
+_NARROWEST = 1e-6  # least width of a bin: float32 cannot resolve less near 5
 
 
 @dataclasses.dataclass(frozen=True)
 class ColumnTransform:
-    """Fixed numbers that the training events teach before any step; hashable, as a part of the compiled program.
+    """Constants fitted to the training events before the first step; hashable, as a part of the compiled program.
 
-    Trees cut a column anywhere and leave alone the columns that say nothing, and on a small log that is most of what
-    they have over a network. So columns are given with a piecewise linear encoding, whose bins are quantiles
-    (Gorishniy, Rubachev, Babenko 2022), where there are events enough for them; and each number is shrunk, by z / (z +
-    30), where z is its squared correlation with the task of which it tells most, in squared standard errors less 4 of
-    noise (ours): what says nothing for sure is learned slowly, and of a long log almost everything is read in full.
+    Trees split a column anywhere and ignore uninformative columns; on a small log that is most of their advantage
+    over a network. The transform gives the network both:
+    - A piecewise linear encoding with quantile bins (Gorishniy, Rubachev, Babenko 2022), if there are enough events.
+    - Shrinkage (ours): each number is multiplied by z / (z + 30), where z is its largest squared correlation with a
+      task, in squared standard errors, less 4 for noise. Uninformative columns are learned slowly; on a long log
+      almost every column has a weight near 1.
 
     Attributes:
       bins: column, lower and upper edge of each bin.
-      mean: of each column, then of each bin.
+      mean: mean of each column, then of each bin.
       scale: their standard deviations.
-      weight: of each standardised number, in [0.05, 1).
+      weight: factor of each standardised number, in [0.05, 1).
     """
 
     bins: tuple[tuple[int, float, float], ...]
@@ -42,10 +43,10 @@ class ColumnTransform:
 
     @classmethod
     def fit(cls, columns: Float32[np.ndarray, "E F"], labels: Float32[np.ndarray, "E K"]) -> "ColumnTransform":
-        """Learns from events.
+        """Fits the transform to training events.
 
         Args:
-          columns: of training events.
+          columns: context columns of the events.
           labels: their outcomes; NaN where unobserved.
         """
         count = min(len(columns) // (_EVENTS_OF_A_BIN * max(columns.shape[1], 1)), _MOST_BINS)
@@ -59,7 +60,7 @@ class ColumnTransform:
 
     @classmethod
     def from_table(cls, table: Float64[np.ndarray, "G 6"]) -> "ColumnTransform | None":
-        """Reads what `to_table` wrote; None from a table without rows."""
+        """Restores the transform that `to_table` wrote; None if the table has no rows."""
         if not len(table):
             return None
         mean, scale, weight = (tuple(values) for values in table[:, 3:].T.tolist())
@@ -67,17 +68,17 @@ class ColumnTransform:
         return cls(bins, mean, scale, weight)
 
     def to_table(self) -> Float64[np.ndarray, "G 6"]:
-        """Writes a row a number: column, edges of the bin (none is of width 0), mean, standard deviation, weight."""
+        """Returns one row per number: column, bin edges (0, 0 without a bin), mean, standard deviation, weight."""
         columns = [(column, 0.0, 0.0) for column in range(self.out_features - len(self.bins))]
         return np.column_stack([np.array([*columns, *self.bins]).reshape(-1, 3), self.mean, self.scale, self.weight])
 
     @property
     def out_features(self) -> int:
-        """Numbers that an event's columns become."""
+        """Count of the numbers that one event's columns are transformed into."""
         return len(self.mean)
 
     def of(self, columns: Sequence[int]) -> "ColumnTransform":
-        """Restricts it to some of the columns, in that order."""
+        """Restricts the transform to some of the columns, in the given order."""
         place, inputs = {column: k for k, column in enumerate(columns)}, self.out_features - len(self.bins)
         kept = [k for k, (column, *_) in enumerate(self.bins) if column in place]
         numbers = [*columns, *(inputs + k for k in kept)]
@@ -101,7 +102,7 @@ def _bins(column: int, values: Float32[np.ndarray, " E"], count: int) -> list[tu
 
 
 def _expand(columns: Numbers, bins: Sequence[tuple[int, float, float]]) -> Numbers:
-    """How much of each bin lies below its column's value, from 0 to 1."""
+    """Returns the fraction of each bin that lies below its column's value."""
     of_column, low, high = zip(*bins, strict=True)
     low, high = np.array(low, np.float32), np.array(high, np.float32)
     return ((columns[..., list(of_column)] - low) / (high - low)).clip(0, 1)
@@ -110,7 +111,7 @@ def _expand(columns: Numbers, bins: Sequence[tuple[int, float, float]]) -> Numbe
 def _statistics(
     numbers: Float32[np.ndarray, "E G"], labels: Float32[np.ndarray, "E K"]
 ) -> tuple[Float64[np.ndarray, " G"], Float64[np.ndarray, " G"], Float64[np.ndarray, " G"]]:
-    """Mean, standard deviation (1 of a constant), and z of each number."""
+    """Returns mean, standard deviation (1 for a constant) and z of each number."""
     numbers = numbers.astype(np.float64)
     mean, scale = (numbers.mean(axis=0), numbers.std(axis=0)) if len(numbers) else np.zeros((2, numbers.shape[1]))
     told = np.zeros(numbers.shape[1])

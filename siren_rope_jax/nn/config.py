@@ -16,11 +16,11 @@ class ModelConfig:
     width: int = 64
     """Width of each event's representation, D."""
     heads: int = 4
-    """Attention heads; the width of each is even."""
+    """Number of attention heads; each must have an even width."""
     key_heads: int | None = None
-    """Heads of keys and values, each shared by neighbouring query heads; as many as heads if not given."""
+    """Number of key and value heads, each shared by neighbouring query heads; as many as heads if not given."""
     layers: int = 2
-    """Transformer blocks before the action attention."""
+    """Number of transformer blocks before the action attention."""
     embedding_dim: int = 16
     """Width of each id's embedding."""
     action_widths: tuple[int, ...] = (64, 64)
@@ -32,40 +32,43 @@ class ModelConfig:
     dropout: float = drifts(0.1)
     """Dropout of residual branches and of the head's input."""
     id_dropout: float = drifts(0.1)
-    """Probability with which training hides an id."""
+    """Probability that training replaces an id by "unknown"."""
     attention_scale: float | None = None
     """Factor of the attention logits; 1/sqrt(head width) if not given (the authors: 0.025)."""
     attention: Implementation = drifts("auto")
-    """How attention is computed: all logits at once, a block of them at a time (memory linear in the length), a kernel
-    for NVIDIA GPUs or TPUs, or what suits the device, the length and the other settings."""
+    """Implementation of attention: plain (all logits at once), chunked (a block at a time, memory linear in the
+    length), cudnn (NVIDIA GPUs), splash (TPUs), or auto (chosen by device, length and other settings)."""
     residual_scale: float = 1.0
     """Factor of each residual branch (the authors: 0.1)."""
     context_skip: bool = True
-    """Lets what the head is told directly (history counters, features, calendar) act on the logits beside it too."""
+    """Whether a skip connection leads from the head's context (history counters, features, calendar) to the logits."""
     context_widths: tuple[int, ...] = (256, 128)
     """Hidden widths of the skip's network; () leaves the skip linear."""
     context_dropout: float | None = drifts(None)
-    """Dropout of that network's inputs, of which most say little; as the size of the log asks if not given."""
+    """Dropout of the skip network's inputs, most of which carry little information; by the size of the log if not
+    given."""
     head_features: bool = True
-    """Tells the head the dense columns of the event that is scored, and its id columns of few values (16, the item's
-    aside) as indicators: embeddings of them, and what attention makes of these, take a long log to learn."""
+    """Whether the head reads the dense columns of the scored event, and its id columns of at most 16 values (except the
+    item) as indicators: learning the same from embeddings and attention takes a long log."""
     head_calendar: bool = True
-    """Tells the head the hour and the weekday of the event that is scored, with any rotation: a rotation tells how two
-    events relate, never when the one that is scored happens."""
+    """Whether the head reads the hour and the weekday of the scored event, with any rotation: a rotation encodes how
+    two events relate, never when the scored one happens."""
     action_fusion: Literal["mixed_value", "late", "interleaved"] = "mixed_value"
-    """How past actions come in: on the values of every block and an attention after them (the authors' code), by that
-    attention alone, or as tokens between the events, [e1, a1, e2, a2, ...], without it (the paper)."""
+    """Input of past actions: mixed_value adds them to the values of every block and attends to them after the blocks
+    (the authors' code), late only attends to them after the blocks, and interleaved makes them tokens between the
+    events, [e1, a1, e2, a2, ...] (the paper)."""
     hide_ties: bool = True
-    """Keeps events of one user that carry the same second from seeing each other; else they see outcomes too early."""
+    """Whether events of one user in the same second are hidden from each other; otherwise they see outcomes too
+    early."""
     dtype: Literal["float32", "bfloat16"] = drifts("float32")
     """Type of the activations; angles, softmax, logits and parameters stay float32."""
     encodings: tuple[Literal["calendar", "time2vec", "sinusoidal", "learned"], ...] = ()
-    """What is told in the embedding, with any rotation: time features (the paper's second baseline) or Time2Vec as
-    inputs; sinusoidal or learned positions, added."""
+    """Encodings of time and position in the embedding, with any rotation: calendar features (the paper's second
+    baseline) or Time2Vec as inputs; sinusoidal or learned positions, added."""
     rotary: RotaryConfig = dataclasses.field(default_factory=RotaryConfig)
-    """Which angles rotate queries and keys."""
+    """Rotation of queries and keys."""
     bias: BiasConfig = dataclasses.field(default_factory=BiasConfig)
-    """What is added to the attention logits."""
+    """Bias of the attention logits."""
 
     def __post_init__(self) -> None:
         check_settings(

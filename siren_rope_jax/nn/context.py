@@ -1,4 +1,4 @@
-"""What the head is told of an event directly, beside what attention made of it, and how that acts on the logits."""
+"""Context of an event: the inputs that reach the head directly, past the attention, and their skip to the logits."""
 
 import jax
 import jax.numpy as jnp
@@ -13,26 +13,26 @@ from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.ops.calendar import CALENDAR_COLUMNS, calendar_features
 
-# Not the place in the training span: where the test period lies after it, it is drift and no signal.
+# Leaves out the place in the training span: in a later test period it would be drift, not signal.
 _CALENDAR = [*CALENDAR_COLUMNS["day"], *CALENDAR_COLUMNS["week"]]
 
 
 def told_features(config: ModelConfig, spec: InputSpec) -> tuple[int, int]:
-    """Returns how many columns `event_context` adds to the counters: for the event's features, and for its calendar."""
+    """Returns how many columns `event_context` adds to the counters: those of the features, and of the calendar."""
     return _features(spec) * config.head_features, len(_CALENDAR) * config.head_calendar
 
 
 def event_context(events: Events, config: ModelConfig, spec: InputSpec) -> Float[Array, "B S E"]:
-    """Joins what the head is told of each event: history counters, features, hour and weekday.
+    """Concatenates the context of each event: history counters, features, hour and weekday.
 
     Args:
       events: packed rows.
-      config: says which of features and calendar are told.
+      config: `head_features` and `head_calendar` select the parts.
       spec: the columns of the events.
     """
     parts = [events.context]
     if config.head_features:
-        # Without the first row: an unknown value is none of those that training knew.
+        # Bucket 0 gets no indicator: an unknown value is none of those seen in training.
         indicators = (jax.nn.one_hot(events.ids[..., k] - 1, spec.id_buckets[k] - 1) for k in spec.narrow)
         parts += [events.dense, *indicators]
     if config.head_calendar:
@@ -46,7 +46,7 @@ def _features(spec: InputSpec) -> int:
 
 
 def _transform(config: ModelConfig, spec: InputSpec) -> ColumnTransform | None:
-    """Restricts that of the inputs, which knows all columns, to those that are told."""
+    """Restricts the transform of the inputs, which covers all columns, to those in use."""
     if spec.context_transform is None:
         return None
     sizes = (spec.context_features, _features(spec), len(_CALENDAR))
@@ -55,9 +55,9 @@ def _transform(config: ModelConfig, spec: InputSpec) -> ColumnTransform | None:
 
 
 class ContextSkip(nnx.Module):
-    """Adds to the logits what the context alone says, linearly and by a network; both start at nothing.
+    """Adds a linear layer and a network of the context to the logits; both start at 0.
 
-    On a small log most of what can be learned is there, long before attention has anything to say.
+    On a small log most of the signal is in the context, and it is learned long before attention contributes.
     """
 
     def __init__(self, config: ModelConfig, spec: InputSpec, tasks: int, *, rngs: nnx.Rngs):
@@ -76,7 +76,7 @@ class ContextSkip(nnx.Module):
     def __call__(
         self, context: Float[Array, "B S E"], *, dropout_key: Key[Array, ""] | None = None
     ) -> Float32[Array, "B S K"]:
-        """Returns what is to be added to the logits."""
+        """Returns the terms to add to the logits."""
         context = context if self.transform is None else self.transform(context)
         logits = self.linear(context)
         return logits if self.network is None else logits + self.network(drop(self.dropout, context, dropout_key))

@@ -1,4 +1,4 @@
-"""Position and time told in the embedding, as modules with one call signature: events -> vectors."""
+"""Encodings of position and time for the embedding, as modules with one call signature: events -> vectors."""
 
 import abc
 from typing import ClassVar
@@ -18,22 +18,22 @@ TIME2VEC_FEATURES = 32
 
 
 class Encoding(nnx.Module):
-    """Vectors of events."""
+    """Encoding of each event's position or time as a vector."""
 
     added: ClassVar[bool] = False
-    """To the item's vector, after its first layer; else an input beside its features."""
+    """Whether the vector is added to the token after its first layer; otherwise it is an input of that layer."""
     unbounded: ClassVar[frozenset[str]] = frozenset()
-    """Those of "positions" and "times" that act without bound: beyond the trained range the model extrapolates."""
+    """Inputs ("positions", "times") whose effect has no bound: beyond the trained range the model extrapolates."""
 
     @abc.abstractmethod
     def __init__(self, spec: InputSpec, width: int, *, base: float, dtype: jnp.dtype, rngs: nnx.Rngs):
-        """Draws what is learned.
+        """Draws the parameters.
 
         Args:
           spec: calendar span and window of the training data.
-          width: of the vectors.
-          base: of the frequencies of positions.
-          dtype: of the computation.
+          width: width of the vectors.
+          base: base of the position frequencies.
+          dtype: type of the computation.
           rngs: stream "params".
         """
 
@@ -43,10 +43,10 @@ class Encoding(nnx.Module):
 
 
 class CalendarEncoding(Encoding):
-    """The paper's five time features, beside the item's: its second baseline. Source: Cheng, Sun, Lu 2026."""
+    """The paper's second baseline: five time features as inputs beside the item's. Source: Cheng, Sun, Lu 2026."""
 
     def __init__(self, spec: InputSpec, width: int, *, base: float, dtype: jnp.dtype, rngs: nnx.Rngs):
-        """Draws the projection that the features get in the item's linear layer."""
+        """Draws the projection of the features."""
         self.spec = spec
         self.projection = nnx.Linear(5, width, use_bias=False, dtype=dtype, rngs=rngs)
 
@@ -59,7 +59,7 @@ class CalendarEncoding(Encoding):
 
 
 class Time2VecEncoding(Encoding):
-    """Days since the start of training, and learned waves of them, beside the item's features.
+    """Days since the start of training, and learned sinusoids of them, as inputs beside the item's features.
 
     Source: Kazemi et al. 2019.
     """
@@ -82,22 +82,22 @@ class Time2VecEncoding(Encoding):
 
 
 class SinusoidalEncoding(Encoding):
-    """Waves of the position, added. Source: Vaswani et al. 2017."""
+    """Sinusoids of the position, added. Source: Vaswani et al. 2017."""
 
     added = True
     unbounded = frozenset({"positions"})
 
     def __init__(self, spec: InputSpec, width: int, *, base: float, dtype: jnp.dtype, rngs: nnx.Rngs):
-        """Takes width and base."""
+        """Keeps width and base; nothing is learned."""
         self.width, self.base = width, base
 
     def __call__(self, events: Events) -> Float32[Array, "B S D"]:
-        """Returns the waves."""
+        """Returns the sinusoids."""
         return sinusoidal_encoding(events.position, self.width, base=self.base)
 
 
 class LearnedEncoding(Encoding):
-    """One learned vector a position, added. Source: Gehring et al. 2017."""
+    """One learned vector per position, added. Source: Gehring et al. 2017."""
 
     added = True
     unbounded = frozenset({"positions"})
@@ -108,7 +108,7 @@ class LearnedEncoding(Encoding):
         self.table = nnx.Embed(spec.window, width, embedding_init=init, dtype=dtype, rngs=rngs)
 
     def __call__(self, events: Events) -> Float[Array, "B S D"]:
-        """Returns the vectors; positions beyond the window get the last one, of which `TrainedRange` warns."""
+        """Returns the vectors; positions beyond the window get the last one, and `TrainedRange` warns."""
         return self.table(jnp.minimum(events.position, self.table.num_embeddings - 1))
 
 

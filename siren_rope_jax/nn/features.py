@@ -1,4 +1,4 @@
-"""What the recommender reads of each event, and its embedding into one feature vector."""
+"""Columns of the recommender's inputs, and the embedding of each event into one feature vector."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ _FEW_VALUES = 16
 
 @dataclasses.dataclass(frozen=True)
 class InputSpec:
-    """Names and sizes of the columns of `Events`, and the calendar span that they were collected in."""
+    """Names and sizes of the columns of `Events`, and the time span of the training data."""
 
     id_names: tuple[str, ...] = ()
     id_buckets: tuple[int, ...] = ()
@@ -24,8 +24,8 @@ class InputSpec:
     context_features: int = 0
     start_day: int = 0
     span_days: float = 1.0
-    window: int = 64  # events of the longest sequence that is trained on
-    context_transform: ColumnTransform | None = None  # of all that the head can be told; without, it is read as it is
+    window: int = 64  # events in the longest training sequence
+    context_transform: ColumnTransform | None = None  # covers all columns of the context; None leaves them as they are
 
     def __post_init__(self) -> None:
         if len(self.id_names) != len(self.id_buckets):
@@ -37,7 +37,7 @@ class InputSpec:
 
     @property
     def narrow(self) -> tuple[int, ...]:
-        """Id columns of few values, the item's aside."""
+        """Indices of the id columns with few values, except the item's."""
         return tuple(k for k, rows in enumerate(self.id_buckets) if k and 1 < rows <= 1 + _FEW_VALUES)
 
 
@@ -50,8 +50,8 @@ class InputFeatures(nnx.Module):
         Args:
           spec: the columns.
           embedding_dim: width of each id's embedding.
-          id_dropout: probability with which training replaces an id by "unknown", so that the unknown embedding
-            is trained for the items and values that only the future brings.
+          id_dropout: probability that training replaces an id by "unknown", so that the embedding of "unknown" is
+            trained for ids that first appear later.
           rngs: stream "params".
         """
         self.tables = nnx.List(
@@ -67,10 +67,10 @@ class InputFeatures(nnx.Module):
 
         Args:
           events: packed rows.
-          dropout_key: given in training only.
+          dropout_key: key of the dropout, in training only.
 
         Returns:
-          Features in the order of `columns`.
+          Features; `columns` gives the indices of each named column.
         """
         ids = events.ids
         if dropout_key is not None and self.id_dropout > 0:
@@ -79,10 +79,10 @@ class InputFeatures(nnx.Module):
         return jnp.concatenate([*embedded, events.dense], axis=-1)
 
     def columns(self, names: tuple[str, ...]) -> list[int]:
-        """Returns the indices, in the feature vector, of the named id or dense columns.
+        """Returns the indices of the named id or dense columns in the feature vector.
 
         Raises:
-          ValueError: if a name is neither.
+          ValueError: if a name is neither an id nor a dense column.
         """
         embedding_dim = self.tables[0].features if self.spec.id_names else 0
         indices: list[int] = []

@@ -20,9 +20,9 @@ class GenerativeRecommender(nnx.Module):
     """Predicts the tasks of each event from the event itself and the user's earlier events and actions.
 
     Source: Cheng, Sun, Lu 2026 and the authors' code: mixed-value action fusion in every block, one attention over
-    the actions after them, and a head on [representation, attended actions, context]; `action_fusion` has the others.
-    Ours, unless `head_features` and `head_calendar` are off: the context goes on with the event's dense columns, the
-    id columns of few values as indicators, the hour and the weekday.
+    the actions after them, and a head on [representation, attended actions, context]; `action_fusion` selects other
+    forms. Ours: `head_features` extends the context by the event's dense columns and by indicators of its id columns
+    with few values, and `head_calendar` by the hour and the weekday.
     """
 
     def __init__(self, config: ModelConfig, spec: InputSpec, task_starts: tuple[float, ...], *, key: Key[Array, ""]):
@@ -32,7 +32,7 @@ class GenerativeRecommender(nnx.Module):
           config: size and form.
           spec: the columns of the events.
           task_starts: output that each task starts with, such as the logit of its base rate in training.
-          key: everything but what tells position and time is drawn from it alike for every variant.
+          key: source of all random numbers; parts that do not encode position or time start alike in every variant.
 
         Raises:
           ValueError: if there is no task, the rotation's metadata names an unknown column, or a setting of the
@@ -41,7 +41,7 @@ class GenerativeRecommender(nnx.Module):
         if not task_starts:
             raise ValueError("task_starts must hold one number a task, but are empty")
         dtype = jnp.dtype(config.dtype)
-        # The time-dependent parts have a stream of their own: without them, or with others, the rest starts alike.
+        # The time-dependent parts have their own stream, so that the rest starts alike in every variant.
         body_key, time_key = jax.random.split(key)
         rngs, time_rngs = nnx.Rngs(params=body_key), nnx.Rngs(params=time_key)
         self.config, self.spec = config, spec
@@ -94,7 +94,7 @@ class GenerativeRecommender(nnx.Module):
 
         Args:
           events: packed rows.
-          dropout_key: given in training only.
+          dropout_key: key of the dropout, in training only.
 
         Returns:
           Outputs of the tasks, such as logits, float32; those of padding mean nothing.
@@ -109,18 +109,21 @@ class GenerativeRecommender(nnx.Module):
         )
         features = self.features(events, dropout_key=keys[0])
         token, actions = self.token(features), self.actions(events.actions)
-        # Where actions are tokens of their own, they are told position and time as events are.
+        # Actions that are tokens themselves get the encodings of position and time too.
         interleaved = self.config.action_fusion == "interleaved"
         for encoding in self.time_inputs:
             time = encoding(events)
-            token, actions = token + time, actions + time if interleaved else actions
+            token += time
+            actions = actions + time if interleaved else actions
         x, actions = self.token_norm(jax.nn.relu(token)), jax.nn.relu(actions)
         for encoding in self.added_encodings:
             place = encoding(events).astype(x.dtype)
-            x, actions = x + place, actions + place if interleaved else actions
+            x += place
+            actions = actions + place if interleaved else actions
         rotations = self.rotary(events, features[..., self.metadata_columns], x)
         block_rotation, action_rotation = (None, None) if rotations is None else rotations
-        tokens, times, on_values = events, events.elapsed_seconds if self.config.hide_ties else None, None
+        times = events.elapsed_seconds if self.config.hide_ties else None
+        tokens, on_values = events, None
         if interleaved:
             tokens, times = interleave(events, hide_ties=self.config.hide_ties)
             block_rotation = jax.tree.map(lambda array: jnp.repeat(array, 2, axis=1), block_rotation)
@@ -144,15 +147,15 @@ def interleave(events: Events, *, hide_ties: bool) -> tuple[Events, Integer[Arra
 
     Args:
       events: packed rows.
-      hide_ties: events of one time do not see each other's actions.
+      hide_ties: whether events of the same time are hidden from each other's actions.
 
     Returns:
-      The tokens' events, twice as many, and the times that say who sees whom: an action sees its own event and those
-      of its time, an event the actions of earlier times. None if the order alone says it. A row may span 68 years.
+      The tokens' events, twice as many, and the times that define visibility: a token sees those of earlier times, and
+      an action also the events of its own time. None if the order alone defines it. A row may span 68 years.
     """
     tokens: Events = jax.tree.map(lambda array: jnp.repeat(array, 2, axis=1), events)
     if not hide_ties:
         return tokens, None
-    # Twice the seconds since the row's first event, unsigned: 68 years fit, where twice an int32 holds 34.
+    # Unsigned, since twice the seconds of 68 years fit into a uint32; an int32 would hold only 34 years.
     since = (events.elapsed_seconds - events.elapsed_seconds.min(axis=1, keepdims=True)).astype(jnp.uint32)
     return tokens, jnp.stack([2 * since, 2 * since + 1], axis=2).reshape(tokens.segment.shape)

@@ -1,4 +1,4 @@
-"""Says, once, that a model is asked for positions or times that it was not trained for."""
+"""Warnings, given once, about positions or times outside the range that a model was trained on."""
 
 import dataclasses
 import warnings
@@ -16,7 +16,7 @@ from siren_rope_jax.ops.calendar import SECONDS_PER_DAY
 
 @dataclasses.dataclass(frozen=True)
 class TrainedRange:
-    """Range of the positions and times in training, and which of them the model reads without bound."""
+    """Trained range of positions and times, and which of them act on the model without bound."""
 
     config: ModelConfig
     spec: InputSpec
@@ -24,14 +24,14 @@ class TrainedRange:
 
     @property
     def unbounded(self) -> frozenset[str]:
-        """Those of positions and times that change the result beyond training, with no scaling to meet them."""
+        """Inputs ("positions", "times") that change the result beyond the trained range and have no scaling."""
         config, rotary = self.config, self.config.rotary
         encodings = (ENCODINGS[name].unbounded for name in config.encodings)
         of_bias = BIASES[config.bias.kind].unbounded
         return of_bias.union(rotary.source.unbounded(rotary, rotary.own), *encodings)
 
     def check_positions(self, positions: Int[jax.Array | np.ndarray, "..."]) -> None:
-        """Warns, once, where ordinal positions lie beyond the training window."""
+        """Warns, once, if ordinal positions lie beyond the training window."""
         if "positions" in self._said or "positions" not in self.unbounded or not positions.size:
             return
         last = int(np.asarray(positions).max())  # on the host: inside a jit, jnp would trace even constants
@@ -42,7 +42,11 @@ class TrainedRange:
             )
 
     def check_times(self, elapsed: Int[jax.Array | np.ndarray, "..."]) -> None:
-        """Warns, once, where seconds since the start of the training span lie outside it by more than a day."""
+        """Warns, once, if times lie outside the training span by more than a day.
+
+        Args:
+          elapsed: seconds since the start of the training span.
+        """
         if "times" in self._said or "times" not in self.unbounded or not elapsed.size:
             return
         seconds = np.asarray(elapsed)

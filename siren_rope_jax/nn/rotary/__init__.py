@@ -1,4 +1,4 @@
-"""Rotations of queries and keys by position, time and metadata: one file a source, and the table of their kinds."""
+"""Rotations of queries and keys by position, time and metadata: one file per source, and the registry of kinds."""
 
 import dataclasses
 from typing import Any
@@ -37,16 +37,16 @@ ROTARIES: dict[str, type[RotarySource]] = {
 
 @dataclasses.dataclass(frozen=True)
 class RotaryConfig(SharedSettings):
-    """Which angles rotate queries and keys."""
+    """Kind of the rotary source, the settings that sources share, and the settings of each kind."""
 
     kind: str = "siren"
-    """none, ordinal (RoPE), time_order (TO-RoPE), siren (SIREN-RoPE), or lie (LieRE: learned rotations of blocks)."""
+    """Kind: none, ordinal (RoPE), time_order (TO-RoPE), siren (SIREN-RoPE), or lie (LieRE: learned block rotations)."""
     time_order: TimeOrderSettings = dataclasses.field(default_factory=TimeOrderSettings)
-    """TO-RoPE; read with kind time_order alone."""
+    """Settings of TO-RoPE; read only with kind time_order."""
     siren: SirenSettings = dataclasses.field(default_factory=SirenSettings)
-    """SIREN-RoPE; read with kind siren alone."""
+    """Settings of SIREN-RoPE; read only with kind siren."""
     lie: LieSettings = dataclasses.field(default_factory=LieSettings)
-    """LieRE; read with kind lie alone."""
+    """Settings of LieRE; read only with kind lie."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,17 +54,17 @@ class RotaryConfig(SharedSettings):
 
     @property
     def source(self) -> type[RotarySource]:
-        """The class of the kind."""
+        """Class of the configured kind."""
         return ROTARIES[self.kind]
 
     @property
     def own(self) -> Any:
-        """The settings that this kind alone reads; None if it has none."""
+        """Settings of the configured kind alone; None if it has none."""
         return getattr(self, self.kind, None)
 
 
 def make_rotary(config: RotaryConfig, inputs: SourceInputs, rngs: nnx.Rngs) -> RotarySource:
-    """Builds the source that the configuration names.
+    """Builds the configured rotary source.
 
     Args:
       config: kind and its settings.
@@ -72,10 +72,10 @@ def make_rotary(config: RotaryConfig, inputs: SourceInputs, rngs: nnx.Rngs) -> R
       rngs: stream "params".
 
     Returns:
-      A module called as `rotary(events, metadata, token)`, giving the rotations of the blocks and of the action
-      attention, or None where nothing rotates.
+      A module called as `rotary(events, metadata, token)`, which returns the rotations of the blocks and of the action
+      attention, or None if nothing rotates.
 
     Raises:
-      ValueError: if a setting does not fit the heads or its method.
+      ValueError: if a setting does not fit the heads or the scaling method.
     """
     return config.source(config, config.own, inputs, rngs)

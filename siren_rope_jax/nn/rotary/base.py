@@ -1,4 +1,4 @@
-"""What all rotary sources share: settings, one constructor, one call signature, and the rotation by angles."""
+"""Base of all rotary sources: shared settings, one constructor, one call signature, and the rotation by angles."""
 
 import abc
 import dataclasses
@@ -23,29 +23,29 @@ Axis = Literal["positions", "times"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SharedSettings:
-    """Settings that several sources read; each source names those that it does."""
+    """Settings that several sources read; each source lists its own in `RotarySource.reads`."""
 
     base: float = 10_000.0
     """Base of the ordinal frequencies and of the encoding "sinusoidal"."""
     partial: float = 1.0
-    """Fraction of each head's features that turn; the others stay as they are."""
+    """Fraction of each head's features that rotate; the others stay as they are."""
     learned_frequencies: bool = False
-    """Learns the ordinal frequencies, from where the base puts them."""
+    """Whether the ordinal frequencies are learned, starting from those of the base."""
     xpos_base: float | None = None
-    """xPos: positions over which the decay of queries and keys acts (the source: 512); none if not given."""
+    """Positions over which xPos decays queries and keys (the source: 512); no decay if not given."""
     content_bound: float = 0.0
-    """Largest angle, in radians, that a projection of the token itself adds; 0 adds none. Starts at ordinal RoPE."""
+    """Bound, in radians, of the angle that a projection of the token adds, starting at 0; 0 adds none."""
     scaling: ScalingConfig = dataclasses.field(default_factory=ScalingConfig)
-    """Extends the positions beyond the trained window."""
+    """Scaling of the positions beyond the trained window."""
 
     def __post_init__(self) -> None:
         check_settings(self, base="(1, inf)", partial="(0, 1]", xpos_base="(0, inf)", content_bound="[0, inf)")
 
     def rotated(self, head_dim: int) -> int:
-        """Returns how many features of a head turn, an even number.
+        """Returns how many features of a head rotate, an even number.
 
         Raises:
-          ValueError: if too little of a head is left to rotate.
+          ValueError: if `partial` leaves less than one pair.
         """
         rotated = 2 * int(self.partial * head_dim / 2)
         if rotated < 2:
@@ -54,18 +54,18 @@ class SharedSettings:
 
 
 class SourceInputs(NamedTuple):
-    """Sizes and inputs of a model, which it tells to any source."""
+    """Sizes and inputs of the model that a source is built for."""
 
     spec: InputSpec
     head_dim: int  # features of each attention head, even
-    width: int  # of the tokens
-    key_heads: int = 1  # heads of the keys, of which sources with angles per head have one set each
+    width: int  # width of the tokens
+    key_heads: int = 1  # key heads; sources with angles per head have one set for each
     metadata_features: int = 0  # width of the columns that `RotarySource.metadata` names
 
 
 @runtime_checkable
 class Rotation(Protocol):
-    """Arrays that turn queries and keys; every layer uses the same."""
+    """Rotation of queries and keys, the same in every layer."""
 
     def __call__(self, query: Heads, key: Heads) -> tuple[Heads, Heads]:
         """Returns rotated queries and keys."""
@@ -73,9 +73,9 @@ class Rotation(Protocol):
 
 
 class PlanarRotation(NamedTuple):
-    """Turns feature pairs; shared by all layers, so that sine and cosine are computed once."""
+    """Rotation of feature pairs; all layers share it, so that sine and cosine are computed once."""
 
-    query: tuple[Angles, Angles, Angles]  # the angles; their sine and cosine, times a constant
+    query: tuple[Angles, Angles, Angles]  # angles, and their sine and cosine times a constant
     key: tuple[Angles, Angles, Angles]
 
     def __call__(self, query: Heads, key: Heads) -> tuple[Heads, Heads]:
@@ -86,20 +86,21 @@ class PlanarRotation(NamedTuple):
 
 
 class RotarySource(nnx.Module):
-    """Turns queries and keys by what is known of each event; all that a kind needs is said in its class.
+    """Rotation of queries and keys by the features of each event; each kind is one subclass.
 
-    Class methods answer before any parameter is drawn; `settings` are those of the kind alone, None if it has none.
+    Class methods need no parameters and serve before the model is built. `settings` are those of the kind alone, None
+    if it has none.
     """
 
     reads: ClassVar[frozenset[str]]
-    """Names of the shared settings that act; others are refused if they are set."""
+    """Names of the shared settings that the kind reads; setting another one is an error."""
 
     def __init__(self, config: SharedSettings, settings: Any, inputs: SourceInputs, rngs: nnx.Rngs):
-        """Keeps what later calls need.
+        """Keeps the settings for later calls.
 
         Args:
           config: settings that sources share.
-          settings: those of this kind alone.
+          settings: settings of this kind.
           inputs: sizes of the model and of its inputs.
           rngs: stream "params".
         """
@@ -107,17 +108,17 @@ class RotarySource(nnx.Module):
 
     @classmethod
     def unbounded(cls, config: SharedSettings, settings: Any) -> set[Axis]:
-        """Returns what acts without bound: beyond the trained range the model then extrapolates."""
+        """Returns the inputs whose effect has no bound: beyond the trained range the model extrapolates."""
         return set()
 
     @classmethod
     def metadata(cls, settings: Any) -> tuple[str, ...]:
-        """Returns the id or dense columns that a call takes as `metadata`."""
+        """Returns the names of the id or dense columns that a call takes as `metadata`."""
         return ()
 
     @classmethod
     def turns_actions_apart(cls, settings: Any) -> bool:
-        """Returns whether the action attention gets a rotation of its own."""
+        """Returns whether the action attention has its own rotation."""
         return False
 
     def logged(self) -> dict[str, Float32[Array, "..."]]:
@@ -128,25 +129,25 @@ class RotarySource(nnx.Module):
     def __call__(
         self, events: Events, metadata: Float[Array, "B S F"], token: Float[Array, "B S D"]
     ) -> tuple[Rotation, Rotation] | None:
-        """Returns the rotations of the blocks and of the action attention, or None where nothing rotates.
+        """Returns the rotations of the blocks and of the action attention, or None if nothing rotates.
 
         Args:
           events: packed rows.
-          metadata: the columns that the source asks for.
+          metadata: the columns that the class method `metadata` names.
           token: representation of the events before the first block.
         """
 
 
 class AngleSource(RotarySource):
-    """Queries and keys rotated by angles of events; what a source adds is `angles`."""
+    """Rotation by one angle per event and feature pair; a subclass implements `angles`."""
 
     reads = frozenset({"base", "partial", "learned_frequencies", "xpos_base", "content_bound", "scaling"})
 
     def __init__(self, config: SharedSettings, settings: Any, inputs: SourceInputs, rngs: nnx.Rngs):
-        """Sets what starts without effect: learned frequencies at the fixed ones, angles from content at 0.
+        """Initialises the shared parameters without effect: learned frequencies as fixed, content angles at 0.
 
         Raises:
-          ValueError: if a scaling does not fit its method, or too little of a head is left to rotate.
+          ValueError: if the scaling does not fit its method, or `partial` leaves less than one pair.
         """
         super().__init__(config, settings, inputs, rngs)
         self.rotated = config.rotated(inputs.head_dim)
@@ -158,14 +159,14 @@ class AngleSource(RotarySource):
 
     @classmethod
     def unbounded(cls, config: SharedSettings, settings: Any) -> set[Axis]:
-        """Returns positions, if no scaling meets them."""
+        """Returns positions, if they have no scaling."""
         return {"positions"} if config.scaling.rope_type == "default" else set()
 
     def _positions(self) -> ScaledFrequencies:
         return self.config.scaling.frequencies("scaling", self.rotated, self.config.base, self.spec.window)
 
     def frequencies(self, axis: ScaledFrequencies | None = None) -> Float32[Array, " R"]:
-        """Returns the frequencies of an axis, of positions if not given; learned ones are stretched like the others."""
+        """Returns the frequencies of an axis, by default of positions; learned ones get the same scaling."""
         axis = axis or self._positions()
         if self.learned_frequencies is None:
             return axis.frequencies
@@ -182,7 +183,9 @@ class AngleSource(RotarySource):
         """Returns the rotations of the blocks and of the action attention."""
         block, action = self.angles(events, metadata)
         rotation = self._rotation(events, token, block)
-        return rotation, rotation if action is block else self._rotation(events, token, action)
+        if action is block:
+            return rotation, rotation
+        return rotation, self._rotation(events, token, action)
 
     def _rotation(self, events: Events, token: Float[Array, "B S D"], angles: Angles) -> PlanarRotation:
         if self.content is not None:

@@ -1,4 +1,4 @@
-"""Rotation of blocks of features by learned orthogonal matrices: pairs, and the angle of each, are no longer fixed."""
+"""LieRE: rotation of blocks of features by learned orthogonal matrices, instead of fixed pairs."""
 
 import dataclasses
 from typing import NamedTuple
@@ -19,16 +19,16 @@ class LieSettings:
     """Settings of LieRE."""
 
     block_size: int = 8
-    """Features that turn together; even. 2 is planar RoPE with learned frequencies."""
+    """Number of features in a block, even; 2 is planar RoPE with learned frequencies."""
     time_scale: float = 0.01
-    """Positions that a day is worth."""
+    """Positions per day: the factor of the time axis."""
 
     def __post_init__(self) -> None:
         check_settings(self, block_size="[2, inf)", time_scale="(-inf, inf)")
 
 
 class BlockRotation(NamedTuple):
-    """Turns blocks of features by orthogonal matrices."""
+    """Rotation of blocks of features by orthogonal matrices."""
 
     matrices: Float32[Array, "B S G b b"]
 
@@ -52,7 +52,7 @@ class LieRotary(RotarySource):
     reads = frozenset({"base", "partial", "scaling"})
 
     def __init__(self, config: SharedSettings, settings: LieSettings, inputs: SourceInputs, rngs: nnx.Rngs):
-        """Sets the generators: those of position to planar RoPE, those of time to 0.
+        """Initialises the generators: those of position to planar RoPE, those of time to 0.
 
         Raises:
           ValueError: if the blocks do not divide the rotated features, or the scaling does not fit its method.
@@ -71,7 +71,7 @@ class LieRotary(RotarySource):
 
     @classmethod
     def unbounded(cls, config: SharedSettings, settings: LieSettings) -> set[Axis]:
-        """Returns times, and positions, if no scaling meets them."""
+        """Returns times, and also positions if they have no scaling."""
         return {"positions", "times"} if config.scaling.rope_type == "default" else {"times"}
 
     def __call__(

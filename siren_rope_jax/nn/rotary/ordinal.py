@@ -1,4 +1,4 @@
-"""Ordinary RoPE."""
+"""Ordinal RoPE."""
 
 from jaxtyping import Array, Float
 

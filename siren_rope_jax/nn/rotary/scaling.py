@@ -8,44 +8,44 @@ from siren_rope_jax.ops.frequencies import ScaledFrequencies, scaled_frequencies
 
 @dataclasses.dataclass(frozen=True)
 class ScalingConfig:
-    """Extends an axis beyond its trained range; names and meaning as in Hugging Face's `rope_parameters`."""
+    """Extension of an axis beyond its trained range; names and meanings as in Hugging Face's `rope_parameters`."""
 
     rope_type: Literal["default", "linear", "ntk", "dynamic", "yarn", "longrope", "llama3"] = "default"
-    """Method; default extends nothing."""
+    """Method of scaling; default extends nothing."""
     factor: float | None = None
-    """How many times longer the axis becomes."""
+    """Ratio of the extended to the trained length."""
     original_max_position_embeddings: float | None = None
-    """Trained length that yarn, longrope and llama3 start from; of the time axis, in days."""
+    """Trained length for yarn, longrope and llama3; in days on the time axis."""
     max_position_embeddings: float | None = None
-    """Length of the axis; the training window or span if not given; of the time axis, in days."""
+    """Length of the axis, by default the training window or span; in days on the time axis."""
     seq_len: float | None = None
-    """Length that is asked for, by which dynamic and longrope choose; of the time axis, in days."""
+    """Length of the sequences to serve, for dynamic and longrope; in days on the time axis."""
     attention_factor: float | None = None
-    """yarn, longrope: factor of sine and cosine, in place of the method's own."""
+    """yarn, longrope: factor of sine and cosine, instead of the method's own."""
     beta_fast: float | None = None
-    """yarn: turns within the trained length above which a frequency is kept."""
+    """yarn: rotations within the trained length above which a frequency is kept."""
     beta_slow: float | None = None
-    """yarn: turns within the trained length below which a frequency is divided by the factor."""
+    """yarn: rotations within the trained length below which a frequency is divided by the factor."""
     mscale: float | None = None
     """yarn: numerator of the attention factor."""
     mscale_all_dim: float | None = None
     """yarn: denominator of the attention factor."""
     truncate: bool | None = None
-    """yarn: round the bounds between kept and divided frequencies to whole pairs."""
+    """yarn: whether the bounds between kept and divided frequencies are rounded to whole pairs."""
     short_factor: tuple[float, ...] = ()
-    """longrope: divisor of each pair within the trained length."""
+    """longrope: divisor of each pair's frequency within the trained length."""
     long_factor: tuple[float, ...] = ()
-    """longrope: divisor of each pair beyond it."""
+    """longrope: divisor of each pair's frequency beyond the trained length."""
     low_freq_factor: float | None = None
-    """llama3: turns within the trained length below which a frequency is divided by the factor."""
+    """llama3: rotations within the trained length below which a frequency is divided by the factor."""
     high_freq_factor: float | None = None
-    """llama3: turns within the trained length above which a frequency is kept."""
+    """llama3: rotations within the trained length above which a frequency is kept."""
 
     def __post_init__(self) -> None:
         given = [name for name, value in dataclasses.asdict(self).items() if value not in (None, (), "default")]
         if self.rope_type == "default" and given:
             raise ValueError(f"rope_type must name a method for {given[0]} to be of use, but is default")
-        # The model's functions are compiled for any positions: none says at run time how long the axis becomes.
+        # The model is compiled for any positions, so the length that these methods read must be a setting.
         reads_length = self.rope_type in ("dynamic", "longrope")
         if reads_length != (self.seq_len is not None):
             raise ValueError(
@@ -59,11 +59,11 @@ class ScalingConfig:
         """Computes the frequencies of an axis.
 
         Args:
-          name: of the setting, for the message.
-          head_dim: dimensions that are rotated.
+          name: path of the settings, for the message.
+          head_dim: number of rotated features.
           base: base of the frequencies.
-          trained: length of the axis in training, in the units of the fields.
-          unit: positions that one unit of the axis is worth (a day, on the time axis).
+          trained: length of the axis in training, in the unit of the fields.
+          unit: positions per unit of the axis (per day, on the time axis).
 
         Raises:
           ValueError: if the fields do not fit the method.
@@ -79,5 +79,5 @@ class ScalingConfig:
         try:
             return scaled_frequencies(head_dim, given | {"rope_theta": base}, **lengths)
         except ValueError as error:
-            in_positions = "" if unit == 1 else f" (lengths in positions, of which a day is worth {unit})"
+            in_positions = "" if unit == 1 else f" (lengths in positions, {unit} per day)"
             raise ValueError(f"{name}{in_positions}: {error}") from None

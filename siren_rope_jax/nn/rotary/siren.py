@@ -23,25 +23,25 @@ class SirenSettings:
     time_inputs: tuple[Literal["day", "week", "span"], ...] = ("day", "week", "span")
     """Time features of the angle network: time of day, time of week, place in the training span."""
     metadata: tuple[str, ...] = ()
-    """Id or dense columns that the angle network takes beside the time features, or in place of them."""
+    """Id or dense columns that the angle network reads beside the time features, or instead of them."""
     width: int = 64
     """Units of each hidden layer of the angle network."""
     hidden_layers: int = 2
     """Hidden layers of each branch."""
     omega0: float = 10.0
-    """Frequency of the sine layers."""
+    """Frequency factor of the sine layers."""
     branches: tuple[Literal["sine", "relu"], ...] = ("sine", "relu")
     """Branches of the angle network."""
     initial_scale: float = math.pi
-    """Start of the learned factor of each pair's angle."""
+    """Initial value of the learned factor of each pair's angle."""
     per_head: bool = False
-    """Scale and gate of each key head of its own."""
+    """Whether each key head has its own scale and gate."""
     clamp_time: bool = True
-    """Holds the long-range time offset at its bounds outside the span."""
+    """Whether the place in the span is clamped outside the span."""
     span_factor: float = 1.0
-    """Times the training span that the long-range time offset covers."""
+    """Length covered by the place in the span, in training spans."""
     separate_action_network: bool = False
-    """A second angle network for the final action attention, as in the authors' code."""
+    """Whether the action attention has its own angle network, as in the authors' code."""
 
     def __post_init__(self) -> None:
         check_settings(
@@ -65,7 +65,7 @@ class SirenSettings:
 
 
 class SirenRotary(AngleSource):
-    """SIREN-RoPE, and semantic rotation where metadata takes the place of time.
+    """SIREN-RoPE, or semantic rotation if metadata takes the place of time.
 
     Source: Cheng, Sun, Lu 2026 (arXiv 2604.24717), eq. 1 and section 4.3.
     """
@@ -96,14 +96,14 @@ class SirenRotary(AngleSource):
 
     @classmethod
     def unbounded(cls, config: SharedSettings, settings: SirenSettings) -> set[Axis]:
-        """Returns positions, if no scaling meets them, and times, if nothing holds or extends the span."""
+        """Returns positions, if they have no scaling, and times, if the span is neither clamped nor extended."""
         reads_times = "span" in settings.time_inputs and not settings.clamp_time and settings.span_factor == 1
         times: set[Axis] = {"times"} if reads_times else set()
         return super().unbounded(config, settings) | times
 
     @classmethod
     def metadata(cls, settings: SirenSettings) -> tuple[str, ...]:
-        """Returns the columns that the angle network takes."""
+        """Returns the names of the columns that the angle network reads."""
         return settings.metadata
 
     @classmethod
@@ -116,7 +116,7 @@ class SirenRotary(AngleSource):
         return {"gate": self.gate[...], "scale": self.scale[...]}
 
     def time_features(self, day: Int[Array, "*batch"], second: Int[Array, "*batch"]) -> Float32[Array, "*batch F"]:
-        """Returns the time features that the angle network takes."""
+        """Returns the time features that the angle network reads."""
         features = calendar_features(
             day,
             second,
@@ -132,7 +132,7 @@ class SirenRotary(AngleSource):
         features = jnp.concatenate([time, metadata.astype(jnp.float32)], axis=-1)
         angles = [
             siren_rope_angles(
-                events.position.reshape(-1),  # one row an event: products of matrices, whose gradients need no copies
+                events.position.reshape(-1),  # one row per event: matrix products, whose gradients need no copies
                 features.reshape(-1, features.shape[-1]),
                 self.frequencies(),
                 network.get_value(),

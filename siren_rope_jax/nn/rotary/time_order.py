@@ -22,15 +22,15 @@ class TimeOrderSettings:
     """Settings of TO-RoPE."""
 
     mixing: Literal["early", "by_dim", "by_head"] = "early"
-    """Order and time on every pair, on pairs of their own, or on heads of their own."""
+    """Mixing of order and time: both on every pair (early), or on separate pairs (by_dim) or heads (by_head)."""
     time_share: float = 0.5
-    """By dimension or head: share of the pairs or heads that time gets."""
+    """Fraction of the pairs (by_dim) or heads (by_head) that time gets."""
     learned_mixing: bool = False
-    """Learns the weights of order and time, of each pair or head, from where they stand."""
+    """Whether the weights of order and time for each pair or head are learned, starting from the fixed ones."""
     time_scale: float = 0.01
-    """Positions that a day is worth."""
+    """Positions per day: the factor of the time axis."""
     time_scaling: ScalingConfig = dataclasses.field(default_factory=ScalingConfig)
-    """Extends the time axis beyond the training span, in days."""
+    """Scaling of the time axis, in days, beyond the training span."""
 
     def __post_init__(self) -> None:
         check_settings(self, time_scale="(-inf, inf)", time_share="(0, 1)")
@@ -42,7 +42,7 @@ class TimeOrderRotary(AngleSource):
     settings: TimeOrderSettings
 
     def __init__(self, config: SharedSettings, settings: TimeOrderSettings, inputs: SourceInputs, rngs: nnx.Rngs):
-        """Sets the weights of order and time; learned ones start there and keep their sign and their zeros.
+        """Sets the weights of order and time; learned weights start at these and keep their signs and zeros.
 
         Raises:
           ValueError: if the split leaves order or time without a pair or a head, or a scaling does not fit.
@@ -62,7 +62,7 @@ class TimeOrderRotary(AngleSource):
 
     @classmethod
     def unbounded(cls, config: SharedSettings, settings: TimeOrderSettings) -> set[Axis]:
-        """Returns positions and times, as far as no scaling meets them."""
+        """Returns those of positions and times that have no scaling."""
         times: set[Axis] = {"times"} if settings.time_scaling.rope_type == "default" else set()
         return super().unbounded(config, settings) | times
 
@@ -72,12 +72,12 @@ class TimeOrderRotary(AngleSource):
         return scaling.frequencies("time_order.time_scaling", self.rotated, base, self.spec.span_days, unit=unit)
 
     def _weights(self, key_heads: int) -> np.ndarray:
-        """Weights of order and time, of each pair or head."""
+        """Returns the weights of order and time for each pair or head."""
         mixing, time_share = self.settings.mixing, self.settings.time_share
         if mixing == "early":
             return np.ones((2, self.rotated // 2))
         count = self.rotated // 2 if mixing == "by_dim" else key_heads
-        # Spread evenly, so that order and time both get fast and slow pairs.
+        # Spread evenly, so that both order and time get fast and slow pairs.
         of_time = np.diff(np.floor(np.arange(count + 1) * time_share))
         if not 0 < of_time.sum() < count:
             raise ValueError(
