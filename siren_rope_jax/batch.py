@@ -1,4 +1,4 @@
-"""One batch of packed events: the fields that data makes, a model reads and a training step learns from."""
+"""Types of one batch of packed events, as `data` makes it, the model reads it and a training step learns from it."""
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 
 
 class Events(NamedTuple):
-    """Packed rows of events, oldest first within each segment; events of one second share a position."""
+    """Packed rows of events, oldest first within each segment; events of the same second share a position."""
 
     segment: Int[Array, "B S"]  # 0 is padding
     position: Int[Array, "B S"]
@@ -17,20 +17,20 @@ class Events(NamedTuple):
     elapsed_seconds: Int[Array, "B S"]  # since the start of the training span, exact
     ids: Int[Array, "B S C"]  # one bucket per id column, the item's first; bucket 0 is "unknown"
     dense: Float[Array, "B S F"]  # standardised
-    actions: Float[Array, "B S A"]  # what later events may see of this one
+    actions: Float[Array, "B S A"]  # features of the outcomes, for later events to see
     context: Float[Array, "B S E"]  # history counters, standardised
 
 
 class Batch(NamedTuple):
-    """Events and the outcomes to learn; on the host NumPy arrays, on the devices JAX arrays."""
+    """Events and their outcomes to learn; NumPy arrays on the host, JAX arrays on the devices."""
 
     events: Events
-    labels: Float[Array, "B S K"]  # NaN where unobserved, and where an event is history only
+    labels: Float[Array, "B S K"]  # NaN if unobserved, or if the event serves only as history
 
 
 @runtime_checkable
 class _Columns(Protocol):
-    """The part of `nn.features.InputSpec` that shapes depend on."""
+    """Part of `nn.features.InputSpec` that shapes depend on."""
 
     @property
     def id_names(self) -> tuple[str, ...]: ...
@@ -44,7 +44,7 @@ class _Columns(Protocol):
 
 @runtime_checkable
 class _Slots(Protocol):
-    """The part of `data.batches.BatchConfig` that shapes depend on."""
+    """Part of `data.batches.BatchConfig` that shapes depend on."""
 
     @property
     def rows(self) -> int: ...
@@ -55,13 +55,13 @@ class _Slots(Protocol):
 def abstract_batch(
     spec: _Columns, tasks: int, config: _Slots, *, sharding: jax.sharding.Sharding | None = None
 ) -> Batch:
-    """Describes a batch without its values, such as to compile for.
+    """Describes the shapes and types of a batch, for example to compile for it ahead of time.
 
     Args:
       spec: columns of the events.
-      tasks: columns of the labels.
+      tasks: number of label columns.
       config: rows of a batch, and slots of a row.
-      sharding: of every array.
+      sharding: sharding of every array.
 
     Returns:
       A batch of `jax.ShapeDtypeStruct`.

@@ -1,14 +1,14 @@
-"""Every exception that a user is to act on; each is one sentence, and knows the exit code of the command line."""
+"""Exceptions for the user to act on; each message is one sentence, and each class has a command-line exit code."""
 
 
 class SirenRopeError(Exception):
-    """Kind of all of them."""
+    """Base class of the project's exceptions."""
 
     exit_code: int
 
 
 class InputError(SirenRopeError, ValueError):
-    """Bad input or settings, not to be tried again."""
+    """Bad input or settings; trying again does not help."""
 
     exit_code = 2
 
@@ -26,16 +26,16 @@ class LeakError(SirenRopeError, RuntimeError):
 
 
 class ProcessLostError(SirenRopeError, RuntimeError):
-    """Another process of the job, or a device, is gone; all must start again."""
+    """Another process of the job, or a device, was lost; all processes must start again."""
 
     exit_code = 75
 
 
 class Interrupted(SirenRopeError):
-    """The run stopped on request after a checkpoint; `signal` says on which."""
+    """The run stopped on request after a checkpoint; `signal` is the number of the signal that requested it."""
 
     def __init__(self, message: str, number: int):
-        """Keeps the signal's number for the exit code, by convention 128 more."""
+        """Keeps the number of the signal; the exit code is by convention 128 more."""
         super().__init__(message)
         self.signal = number
         self.exit_code = 128 + number

@@ -1,22 +1,22 @@
-"""Checks of settings: numbers against intervals, settings that nothing reads, and which may change in a run."""
+"""Checks of settings: numbers against intervals, settings that nothing reads, and changes when a run resumes."""
 
 import dataclasses
 import typing
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-SEEDS = "[0, 4294967295]"  # what a PRNG key and grain take alike
+SEEDS = "[0, 4294967295]"  # seeds that both PRNG keys and grain accept
 
 
 def check_settings(settings: Any, **intervals: str) -> None:
     """Checks that fields lie in their intervals.
 
     Args:
-      settings: a dataclass of numbers, tuples of numbers and None, which is left alone.
+      settings: a dataclass whose named fields are numbers, tuples of numbers, or None, which is skipped.
       intervals: field name -> interval, such as "[0, 1)" or "(0, inf)"; NaN lies in none.
 
     Raises:
-      ValueError: at the first number that does not, naming the field, the interval and the number.
+      ValueError: at the first number outside its interval, naming the field, the interval and the number.
     """
     for name, interval in intervals.items():
         low, high = map(float, interval[1:-1].split(","))
@@ -29,15 +29,15 @@ def check_settings(settings: Any, **intervals: str) -> None:
 
 
 def check_kind(settings: Any, path: str, read: Mapping[str, Collection[str]]) -> None:
-    """Checks that a kind is known, and that what it does not read is left as it is.
+    """Checks that a kind is known, and that settings that it does not read keep their defaults.
 
     Args:
-      settings: a dataclass with the field `kind`; what one kind alone reads is in a field of its name.
-      path: of the settings, for the message.
+      settings: a dataclass with the field `kind`; settings of one kind alone are in a field of its name.
+      path: path of the settings, for the message.
       read: kind -> names of the other fields that it reads.
 
     Raises:
-      ValueError: at the first setting that would do nothing, naming it and the kind.
+      ValueError: at the first setting that would have no effect, naming it and the kind.
     """
     kind = settings.kind
     if kind not in read:
@@ -64,24 +64,24 @@ Drift = Literal["refused", "allowed", "free"]
 def drifts(
     default: Any = dataclasses.MISSING, *, default_factory: Any = dataclasses.MISSING, freely: bool = False
 ) -> Any:
-    """Makes a field, or a group of settings, that a run may go on with another value of; without it, a run may not.
+    """Makes a field whose setting, or group of settings, may change when a run resumes; others may not.
 
     Args:
-      default: as of `dataclasses.field`.
-      default_factory: likewise.
-      freely: no matter what the user says; for settings that the result does not depend on. Else on the user's word
-        (`--allow-drift`), for those of the training, which no checkpoint depends on.
+      default: as in `dataclasses.field`.
+      default_factory: as in `dataclasses.field`.
+      freely: True for settings that the result does not depend on, which may always change. The others, settings of the
+        training that no checkpoint depends on, may change only with `--allow-drift`.
     """
     metadata: dict[str, Drift] = {"drift": "free" if freely else "allowed"}
     return dataclasses.field(default=default, default_factory=default_factory, metadata=metadata)
 
 
 def drift_of(settings: Any, path: Sequence[str]) -> Drift:
-    """Says whether a run may go on with another value of a setting: a mark holds for all settings below it.
+    """Returns whether a setting may change when a run resumes; a field made by `drifts` covers all settings below it.
 
     Args:
-      settings: a dataclass, of dataclasses.
-      path: names of the fields that lead to the setting; one that does not exist is refused.
+      settings: a dataclass, possibly of dataclasses.
+      path: names of the fields that lead to the setting; "refused" if one does not exist.
     """
     if not path or not dataclasses.is_dataclass(settings):
         return "refused"

@@ -1,4 +1,4 @@
-"""What every implementation of attention reads for a block of queries and keys: who sees whom, bias, relation."""
+"""Visibility, logits and mixtures for one block of queries and keys, shared by the implementations of attention."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from siren_rope_jax.ops.bias import Bias
 
 
 def visible(layout: Layout, rows: Int[Array, " C"], columns: Int[Array, " K"]) -> Bool[Array, "B C K"]:
-    """[b, i, j]: does the query of slot rows[i] see the event of slot columns[j]?"""
+    """Returns whether the query of slot rows[i] sees the event of slot columns[j], as element [b, i, j]."""
     segment = layout.segment_ids[:, rows, None]
     seen = (segment == layout.ids_of_keys[:, None, columns]) & (segment != 0)
     if layout.own:
@@ -29,7 +29,7 @@ def logits_of_block(
     relative_key: Float[Array, "T N H"] | None,
     buckets: Int[Array, "B 1 C K"] | None,
 ) -> Float32[Array, "B N C K"]:
-    """What the queries of a block think of its keys, whether they see them or not."""
+    """Computes the logits of a block, including those of keys that a query does not see."""
     product = jnp.matmul(_by_group(query, key), jnp.swapaxes(key, 2, 3), preferred_element_type=jnp.float32)
     logits = product.reshape(*query.shape[:3], key.shape[2])
     if relative_key is not None and buckets is not None:
@@ -46,7 +46,7 @@ def mixture_of_block(
     relative_value: Float[Array, "T N V"] | None,
     buckets: Int[Array, "B 1 C K"] | None,
 ) -> Float32[Array, "B N C V"]:
-    """The values of a block by weight, and what the relations add to them."""
+    """Computes the weighted sum of a block's values, and of the relative embeddings of the values."""
     weighted = _by_group(weights.astype(value.dtype), value)
     mixture = jnp.matmul(weighted, value, preferred_element_type=jnp.float32)
     mixture = mixture.reshape(*weights.shape[:3], value.shape[3])
@@ -57,7 +57,7 @@ def mixture_of_block(
 
 
 def _by_group(x: Float[Array, "B N C *F"], of_keys: Float[Array, "B M K _"]) -> Float[Array, "B M _ *F"]:
-    """Lets the queries of a group of heads share one matrix product."""
+    """Merges the query heads of each key head, so that they share one matrix product."""
     batch, heads, queries, width = x.shape
     groups = of_keys.shape[1]
     return x.reshape(batch, groups, heads // groups * queries, width)
@@ -66,7 +66,11 @@ def _by_group(x: Float[Array, "B N C *F"], of_keys: Float[Array, "B M K _"]) -> 
 def bias_of_block(
     bias: Bias, rows: Int[Array, " C"], columns: Int[Array, " K"], *, batch: int, heads: int
 ) -> Float32[Array, "#B #N C K"]:
-    """Asks for the bias of some slots; a shape that does not fit is refused in one sentence."""
+    """Evaluates the bias of some slots and checks its shape.
+
+    Raises:
+      ValueError: if the shape does not fit.
+    """
     block, shape = bias(rows, columns), (batch, heads, rows.size, columns.size)
     allowed = {1, batch}, {1, heads}, {rows.size}, {columns.size}
     if block.ndim != 4 or not all(given in sizes for given, sizes in zip(block.shape, allowed, strict=True)):
@@ -77,7 +81,11 @@ def bias_of_block(
 def buckets_of_block(
     relative: RelativeEmbedding, rows: Int[Array, " C"], columns: Int[Array, " K"], *, batch: int
 ) -> Int[Array, "B C K"]:
-    """Asks for the relations of some slots; what is no integer or does not fit is refused in one sentence."""
+    """Evaluates the buckets of some slots and checks their shape and type.
+
+    Raises:
+      ValueError: if the shape does not fit, or the type is not an integer.
+    """
     buckets, shape = relative.buckets(rows, columns), (batch, rows.size, columns.size)
     if buckets.shape != shape or not jnp.issubdtype(buckets.dtype, jnp.integer):
         raise ValueError(
@@ -89,7 +97,7 @@ def buckets_of_block(
 def _sum_by_bucket(
     weights: Float32[Array, "B N C S"], buckets: Int[Array, "B 1 C S"], count: int
 ) -> Float32[Array, "B N C T"]:
-    """Total weight of the keys in each bucket."""
+    """Sums the weights of the keys in each bucket."""
 
     def one_query(weights: Float32[Array, " S"], buckets: Int[Array, " S"]) -> Float32[Array, " T"]:
         return jnp.zeros(count, jnp.float32).at[buckets].add(weights)

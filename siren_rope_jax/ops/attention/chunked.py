@@ -1,4 +1,4 @@
-"""Attention block by block with an online softmax: memory linear in the length, forwards and backwards."""
+"""Attention block by block with an online softmax; memory is linear in the length, also in the backward pass."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,15 +21,15 @@ _LOWEST = jnp.finfo(jnp.float32).min
 
 
 class _Learned(NamedTuple):
-    """What has gradients beside queries, keys and values."""
+    """Differentiable arrays other than queries, keys and values."""
 
     relative_key: Float[Array, "T N H"] | None
     relative_value: Float[Array, "T N V"] | None
-    closed_over: list[Float[Array, "..."]]  # by the bias
+    closed_over: list[Float[Array, "..."]]  # float arrays that the bias closes over
 
 
 class _Inputs(NamedTuple):
-    """What has gradients; C chunks of queries, D chunks of keys."""
+    """Differentiable arrays, in C chunks of queries and D chunks of keys."""
 
     query: Float[Array, "C B N I H"]
     key: Float[Array, "D B M J H"]
@@ -38,17 +38,17 @@ class _Inputs(NamedTuple):
 
 
 class _Fixed(NamedTuple):
-    """What has none."""
+    """Arrays without gradients."""
 
     layout: Layout  # padded to whole chunks
-    first: Int[Array, " C"]  # chunk of keys that each chunk of queries begins with
-    end: Int[Array, " C"]
-    closed_over: list[Shaped[Array, "..."]]  # by the bias and the buckets
+    first: Int[Array, " C"]  # first chunk of keys for each chunk of queries
+    end: Int[Array, " C"]  # end, exclusive, of its chunks of keys
+    closed_over: list[Shaped[Array, "..."]]  # other arrays that the bias and the buckets close over
 
 
 def suits(operands: Operands, platform: str, kind: str) -> bool:
-    """Says whether rows are long enough for blocks to pay off."""
-    # On a CPU blocks that stay in its cache are faster soon; elsewhere their many steps only pay when memory is short.
+    """Returns whether the rows are long enough for blocks to pay off."""
+    # On a CPU, blocks that fit its cache soon are faster; elsewhere their many steps pay only if memory is short.
     long = 256 if platform == "cpu" else 1024
     return operands.query.shape[1] * operands.key.shape[1] >= long**2
 
@@ -56,8 +56,8 @@ def suits(operands: Operands, platform: str, kind: str) -> bool:
 def chunked_attention(operands: Operands) -> Float[Array, "B Q N V"]:
     """Computes `strictly_causal_attention` from arrays that are 0 in padding; has no forward-mode derivative.
 
-    A chunk of queries meets one chunk of keys after the other and keeps the largest logit, the sum of the weights and
-    that of the weighted values so far. The backward pass computes each block anew, from the logarithm of the sum.
+    Each chunk of queries visits the chunks of keys in turn and keeps running values: the largest logit, the sum of the
+    weights, and the sum of the weighted values. The backward pass recomputes each block from the logarithm of the sum.
 
     Source: Milakov, Gimelshein 2018 (online softmax); Dao et al. 2022 (FlashAttention), algorithms 1 and 4.
     """
@@ -69,9 +69,11 @@ def chunked_attention(operands: Operands) -> Float[Array, "B Q N V"]:
     def terms(rows: Int[Array, " I"], columns: Int[Array, " J"]) -> tuple[Array | None, Array | None]:
         rows, columns = jnp.minimum(rows, length - 1), jnp.minimum(columns, keys - 1)
         of_bias = None if bias is None else bias_of_block(bias, rows, columns, batch=batch, heads=heads)
-        return of_bias, None if relative is None else buckets_of_block(relative, rows, columns, batch=batch)[:, None]
+        buckets = None if relative is None else buckets_of_block(relative, rows, columns, batch=batch)[:, None]
+        return of_bias, buckets
 
-    # A custom derivative may close over no tracer: what `bias` and `buckets` close over becomes an argument.
+    # A custom derivative must not close over tracers, so the arrays in the closures of `bias` and `buckets` become
+    # arguments.
     terms_of, differentiable, others = _without_closure(terms, jnp.arange(rows_each), jnp.arange(columns_each))
 
     def logits_of(query: Array, key: Array, learned: _Learned, fixed: _Fixed, i: Array, j: Array) -> tuple[Array, Any]:
@@ -90,7 +92,7 @@ def chunked_attention(operands: Operands) -> Float[Array, "B Q N V"]:
 
     @jax.custom_vjp
     def attend(inputs: _Inputs, fixed: _Fixed) -> tuple[Array, Array]:
-        """Mixtures and logarithms of the sums of exponential logits; 0 and infinity where nothing is seen."""
+        """Returns mixtures and log-sum-exp of the logits; 0 and infinity for queries that see nothing."""
 
         def queries(i: Array) -> tuple[Array, Array]:
             def meet(j: Array, so_far: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
@@ -179,7 +181,7 @@ def chunked_attention(operands: Operands) -> Float[Array, "B Q N V"]:
 
 
 def _padded(x: Shaped[Array, "B S *rest"], size: int) -> Shaped[Array, "B T *rest"]:
-    """Slots of 0, which is padding, up to a multiple of `size`."""
+    """Pads with zeros, the segment number of padding, to a multiple of `size` slots."""
     return jnp.pad(x, ((0, 0), (0, -x.shape[1] % size)) + ((0, 0),) * (x.ndim - 2))
 
 
@@ -199,7 +201,7 @@ def _plus(
 
 
 def _ranges(layout: Layout, rows_each: int, columns_each: int) -> tuple[Int[Array, " C"], Int[Array, " C"]]:
-    """First and end of the chunks of keys that each chunk of queries may see, by order and by segment numbers."""
+    """Returns first and end of the chunks of keys that each chunk of queries may see, by order and segment numbers."""
 
     def low_and_high(ids: Int[Array, "B S"], size: int) -> tuple[Int[Array, "B C"], Int[Array, "B C"]]:
         ids = ids.reshape(ids.shape[0], -1, size)
@@ -219,7 +221,11 @@ def _ranges(layout: Layout, rows_each: int, columns_each: int) -> tuple[Int[Arra
 def _without_closure(
     function: Callable[..., Any], *examples: Array
 ) -> tuple[Callable[..., Any], list[Float[Array, "..."]], list[Shaped[Array, "..."]]]:
-    """A function of (floats, others, *arguments), and the floats and other arrays that `function` closes over."""
+    """Converts the closure of a function to arguments.
+
+    Returns:
+      A function of (floats, others, *arguments); and the floats and the other arrays that `function` closes over.
+    """
     closed, shapes = jax.make_jaxpr(function, return_shape=True)(*examples)
     constants = [jnp.asarray(x) for x in closed.consts]
     is_float = [jnp.issubdtype(x.dtype, jnp.floating) for x in constants]

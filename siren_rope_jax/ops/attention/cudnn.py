@@ -1,4 +1,4 @@
-"""Attention by cuDNN's fused kernel, for 16-bit numbers on NVIDIA GPUs."""
+"""Attention by cuDNN's fused kernel, for 16-bit floats on NVIDIA GPUs."""
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +11,12 @@ _KERNEL = "cudnn"
 
 
 def suits(operands: Operands, platform: str, kind: str) -> bool:
-    """Says whether the device is an NVIDIA GPU."""
+    """Returns whether the device is an NVIDIA GPU."""
     return platform == "gpu" and "NVIDIA" in kind
 
 
 def refusal(operands: Operands) -> str | None:
-    """Says why the kernel cannot serve the operands."""
+    """Returns why the kernel cannot serve the operands, or None if it can."""
     widths = operands.query.shape[3], operands.value.shape[3]
     if operands.extras:
         return f"implementation cudnn takes no bias, relative or key_segment_ids, but got {operands.extras}"
@@ -30,11 +30,11 @@ def refusal(operands: Operands) -> str | None:
 def cudnn_attention(operands: Operands) -> Float[Array, "B S N H"]:
     """Computes `strictly_causal_attention` from arrays that are 0 in padding.
 
-    Every query asks in the slot before its own, which makes plain causality strict: the kernel skips what lies above
-    the diagonal. Segments and times are one mask for all heads, [B, 1, S, S] numbers of 16 bits.
+    Each query moves to the slot before its own, which makes causal attention strictly causal, and the kernel skips the
+    blocks above the diagonal. Segments and times become one mask for all heads, [B, 1, S, S] with 16 bits each.
     """
     length, value_type = operands.query.shape[1], operands.value.dtype
-    odd = ((0, 0), (0, length % 2))  # cuDNN has no gradient for odd lengths
+    odd = ((0, 0), (0, length % 2))  # cuDNN does not support gradients for odd lengths
     layout = jax.tree.map(lambda x: jnp.pad(x, odd), operands.layout)
     query, key, value = (jnp.pad(x, (*odd, (0, 0), (0, 0))) for x in (operands.query, operands.key, operands.value))
     slots = jnp.arange(query.shape[1])
@@ -44,7 +44,7 @@ def cudnn_attention(operands: Operands) -> Float[Array, "B S N H"]:
         jnp.roll(query, -1, axis=1),
         key,
         value,
-        mask=(seen | ~some)[:, None],  # a query that sees nothing may see anything: it is not used, and never NaN
+        mask=(seen | ~some)[:, None],  # a fully masked query would be NaN: unmask it, since its output is not used
         scale=operands.scale,
         is_causal=True,
         implementation=_KERNEL,

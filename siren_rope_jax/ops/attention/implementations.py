@@ -1,4 +1,4 @@
-"""The table of implementations, each of which serves what it is given or says why not, and the choice among them."""
+"""Registry of the implementations of attention, and the choice among them."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -14,8 +14,8 @@ Implementation = Literal["auto", "plain", "chunked", "cudnn", "splash"]
 
 class _Entry(NamedTuple):
     attend: Callable[[Operands], Float[Array, "B Q N V"]]
-    refusal: Callable[[Operands], str | None]  # why it cannot serve the operands, in one sentence
-    suits: Callable[[Operands, str, str], bool]  # whether it is fast for them on a platform and kind of device
+    refusal: Callable[[Operands], str | None]  # one sentence if it cannot serve the operands, else None
+    suits: Callable[[Operands, str, str], bool]  # whether it is fast for them on this platform and kind of device
 
 
 IMPLEMENTATIONS = {  # in the order in which "auto" tries them
@@ -27,10 +27,10 @@ IMPLEMENTATIONS = {  # in the order in which "auto" tries them
 
 
 def attend(operands: Operands, implementation: Implementation) -> Float[Array, "B Q N V"]:
-    """Computes attention by the implementation named, or by the first that suits the device and can serve.
+    """Computes attention by the named implementation; with "auto", by the first that suits and can serve the operands.
 
     Raises:
-      ValueError: if the one that is named cannot serve the operands.
+      ValueError: if the named implementation cannot serve the operands.
     """
     if implementation == "auto":
         device = target_device()
@@ -41,5 +41,5 @@ def attend(operands: Operands, implementation: Implementation) -> Float[Array, "
     if refusal := chosen.refusal(operands):
         raise ValueError(refusal)
     if not operands.query.size or not operands.key.size or not operands.value.size:
-        chosen = IMPLEMENTATIONS["plain"]  # there is nothing to attend from or to
+        chosen = IMPLEMENTATIONS["plain"]  # nothing to compute, so no kernel has to handle empty arrays
     return chosen.attend(operands.without_padding())

@@ -1,4 +1,4 @@
-"""Everything that an implementation of attention is given: arrays, who sees whom, and what is added."""
+"""Operands of an implementation of attention: arrays, visibility, bias and relative embedding."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from siren_rope_jax.ops.bias import Bias
 
 
 class Layout(NamedTuple):
-    """Which sequence each slot belongs to, 0 for padding, and when it was; the keys' where they are another's."""
+    """Segment (0 is padding) and time of each slot; those of the keys are given if keys are another sequence."""
 
     segment_ids: Int[Array, "B Q"]
     times: Integer[Array, "B Q"] | None
@@ -20,26 +20,26 @@ class Layout(NamedTuple):
 
     @property
     def own(self) -> bool:
-        """Whether keys are of the queries' own slots, of which only those before are seen."""
+        """Whether queries and keys share their slots, so that a query sees only earlier slots."""
         return self.key_segment_ids is None
 
     @property
     def ids_of_keys(self) -> Int[Array, "B S"]:
-        """Segments of the keys."""
+        """Segment ids of the keys."""
         return self.segment_ids if self.key_segment_ids is None else self.key_segment_ids
 
 
 class RelativeEmbedding(NamedTuple):
-    """What a key and a value gain by their relation to the query, such as the interval between them."""
+    """Vectors added to keys and values by their relation to the query, such as the interval between the two."""
 
-    buckets: Callable[[Int[Array, " Q"], Int[Array, " K"]], Int[Array, "B Q K"]]  # of query slots and key slots
+    buckets: Callable[[Int[Array, " Q"], Int[Array, " K"]], Int[Array, "B Q K"]]  # function of query and key slots
     key: Float[Array, "T N H"]  # one vector for each of T buckets
     value: Float[Array, "T N V"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Operands:
-    """Arguments of `strictly_causal_attention`, checked, for an implementation of it."""
+    """Checked arguments of `strictly_causal_attention`."""
 
     query: Float[Array, "B Q N H"]
     key: Float[Array, "B S M H"]
@@ -54,17 +54,17 @@ class Operands:
 
     @property
     def types(self) -> list[str]:
-        """Names of the types of queries, keys and values."""
+        """Distinct types of queries, keys and values, by name."""
         return sorted({str(x.dtype) for x in (self.query, self.key, self.value)})
 
     @property
     def extras(self) -> list[str]:
-        """Names of the arguments given that fused kernels do not take."""
+        """Names of the given arguments that fused kernels do not support."""
         extras = {"bias": self.bias, "relative": self.relative, "key_segment_ids": self.layout.key_segment_ids}
         return [name for name, extra in extras.items() if extra is not None]
 
     def without_padding(self) -> "Operands":
-        """Returns them with 0 in padding: weights of 0 would not keep a NaN from spreading, forwards or backwards."""
+        """Sets padding to 0, since a weight of 0 does not stop a NaN, neither forwards nor backwards."""
         query = jnp.where(self.layout.segment_ids[..., None, None] != 0, self.query, 0)
         real_key = self.layout.ids_of_keys[..., None, None] != 0
         key, value = jnp.where(real_key, self.key, 0), jnp.where(real_key, self.value, 0)

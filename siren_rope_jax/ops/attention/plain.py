@@ -1,4 +1,4 @@
-"""Attention in one go: simple, and the fastest for short rows; holds every logit, [B, N, Q, S], at once."""
+"""Attention with all logits, [B, N, Q, S], in memory at once: the simplest, and the fastest for short rows."""
 
 import jax
 import jax.numpy as jnp
@@ -32,8 +32,8 @@ def plain_attention(operands: Operands) -> Float[Array, "B Q N V"]:
     weights = jnp.where(seen, jnp.exp(logits - largest), 0)
     total = weights.sum(-1, keepdims=True)
     attended = mixture_of_block(weights, value, relative_value=relative_value, buckets=buckets)
-    # The sum divides the mixed values, fewer than the weights. A row that sees nothing has the sum 0; dividing
-    # by 1 there keeps its value and its gradient 0, never NaN.
+    # Divides the mixtures, which are fewer than the weights. The total of a query that sees nothing is 0; dividing by
+    # 1 there keeps value and gradient at 0, not NaN.
     attended = attended / jnp.where(total > 0, total, 1)
     attended = jnp.where(total > 0, attended, operands.no_history[:, None])
     return jnp.swapaxes(attended, 1, 2).astype(value.dtype)

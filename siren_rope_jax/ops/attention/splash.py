@@ -17,12 +17,12 @@ _BLOCKS = (512, 384, 256, 128)
 
 
 def suits(operands: Operands, platform: str, kind: str) -> bool:
-    """Says whether the device is a TPU, and rows are long enough not to be mostly padding of the kernel's lanes."""
+    """Returns whether the device is a TPU and the rows fill the kernel's lanes."""
     return platform == "tpu" and operands.query.shape[1] >= _LANES
 
 
 def refusal(operands: Operands) -> str | None:
-    """Says why the kernel cannot serve the operands."""
+    """Returns why the kernel cannot serve the operands, or None if it can."""
     if operands.extras:
         return f"implementation splash takes no bias, relative or key_segment_ids, but got {operands.extras}"
     if operands.types not in (["bfloat16"], ["float32"]):
@@ -38,10 +38,10 @@ def refusal(operands: Operands) -> str | None:
 def splash_attention(operands: Operands) -> Float[Array, "B S N V"]:
     """Computes `strictly_causal_attention` from arrays that are 0 in padding and times that ascend in each segment.
 
-    Such times let a query see the events of its segment up to some slot, its bound, which takes the place of the
-    query's own slot in the kernel's causal mask. A row whose times do not ascend is NaN.
+    With ascending times a query sees the events of its segment before one slot, its bound, which replaces the query's
+    own slot in the kernel's causal mask. A row whose times do not ascend is NaN.
 
-    Runs in the interpreter, slowly, where the computation is for no TPU.
+    Without a TPU it runs in the interpreter, slowly.
     """
     length, value_type = operands.query.shape[1], operands.value.dtype
     bounds, some, ascend = _bounds(operands.layout)
@@ -57,7 +57,7 @@ def _padded(x: Array) -> Array:
 
 
 def _bounds(layout: Layout) -> tuple[Int32[Array, "B S"], Bool[Array, "B S"], Bool[Array, " B"]]:
-    """First slot that each query does not see, whether it sees any, and whether the times of a row ascend."""
+    """Returns the first slot that each query does not see, whether it sees any, and whether a row's times ascend."""
     slots = jnp.broadcast_to(jnp.arange(layout.segment_ids.shape[1], dtype=jnp.int32), layout.segment_ids.shape)
     times = slots if layout.times is None else layout.times
     ids, times, order = jax.lax.sort((layout.segment_ids, times, slots), dimension=1, num_keys=2)
@@ -82,7 +82,7 @@ def _on_each_device(
     segment_ids: Int32[Array, "B S"],
     bounds: Int32[Array, "B S"],
 ) -> Float[Array, "B N S V"]:
-    """Runs the kernel, which the compiler cannot divide, on each device's share of the batch and the heads."""
+    """Runs the kernel, which the compiler cannot partition, on each device's share of the batch and the heads."""
     mesh = jax.sharding.get_abstract_mesh()
     free = {name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind != AxisType.Manual}
     if all(mesh.shape[name] == 1 for name in free):
@@ -99,7 +99,7 @@ def _on_each_device(
         in_specs=(of_heads, of_heads, of_heads, of_slots, of_slots),
         out_specs=of_heads,
         axis_names=free,
-        check_vma=False,  # the kernel's outputs do not say over which axes they vary
+        check_vma=False,  # the kernel does not declare the axes over which its outputs vary
     )(query, key, value, segment_ids, bounds)
 
 
@@ -120,13 +120,13 @@ def _kernel(query: Array, key: Array, value: Array, segment_ids: Array, bounds: 
     )
 
     def one_row(query: Array, key: Array, value: Array, segment_ids: Array, bounds: Array) -> Array:
-        # The mask is "number of the query - 1 >= slot of the key", computed in every block that runs, which are all up
-        # to the diagonal; the number is the query's slot, unless it is given here.
+        # The kernel runs every block up to the diagonal with the mask "q_sequence - 1 >= slot of the key", where
+        # q_sequence is the query's slot by default.
         infos = (causal.fwd_mask_info, causal.dq_mask_info, causal.dkv_mask_info)
         bounded = (info._replace(q_sequence=bounds) for info in infos if info is not None)
         attended = splash.SplashAttentionKernel(*bounded, **causal.kwargs)(
             query, key, value, splash.SegmentIds(segment_ids, segment_ids)
         )
-        return cast(Array, attended)  # with no residuals asked for
+        return cast(Array, attended)  # a single array, since no residuals are requested
 
     return jax.vmap(one_row)(query, key, value, segment_ids, bounds)

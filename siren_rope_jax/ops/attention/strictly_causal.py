@@ -33,41 +33,41 @@ def strictly_causal_attention(
     """Lets each event attend to the earlier events of its own segment, never to itself.
 
     Queries may come from another sequence than keys and values: requests, each at its own time, against histories.
-    Then `key_segment_ids`, `times` and `key_times` say who sees what: a request sees the events of its segment whose
+    Then `key_segment_ids`, `times` and `key_times` define visibility: a request sees the events of its segment whose
     time is before its own.
 
     Args:
       query: rotated queries.
       key: rotated keys; M key heads serve N/M neighbouring query heads each (grouped queries).
       value: values, with the heads of the keys.
-      segment_ids: which sequence each slot belongs to; 0 is padding, which nobody sees, whatever it holds. Elsewhere
-        numbers must be finite: a NaN in one event reaches others, earlier ones too.
-      no_history: what an event without any visible event before it gets; for padding too.
+      segment_ids: sequence that each slot belongs to; 0 is padding, which no event sees and which may hold any value.
+        All other numbers must be finite: a NaN in one event reaches others, even earlier ones.
+      no_history: output of an event that sees no earlier event, and of padding.
       scale: factor of the logits; 1/sqrt(H) if not given.
-      times: if given, events of one time do not see each other (several shown in one request, say); integers that
-        fit int32.
-      key_segment_ids: of the keys, if they are another sequence than the queries.
-      key_times: of the keys, if they are another sequence.
+      times: if given, events of the same time do not see each other, such as several shown in one request; integers
+        that fit int32.
+      key_segment_ids: segment ids of the keys, if they are another sequence than the queries.
+      key_times: times of the keys, if they are another sequence.
       bias: added to the scaled logits: a function of query slots and key slots (`alibi_bias`, `t5_bias`,
         `hstu_bias`), so that no [B, N, Q, S] array of it is needed.
       relative: vectors added to keys and values by the relation of query and key (TiSASRec).
-      implementation: how it is computed. "plain" holds all logits, [B, N, Q, S], at once; "chunked" a block of them at
-        a time, with memory linear in Q and S. "cudnn" and "splash" are fused kernels, for NVIDIA GPUs and for TPUs,
-        without bias, relative or another sequence of keys. "auto" takes the device's kernel where it serves the
-        arguments, else chunked from 1024 x 1024 pairs on (on a CPU 256 x 256), else plain. The device is that of the
-        mesh in context (`jax.set_mesh`), or the process's first. On several devices splash needs that mesh: it divides
-        the batch over the axis "data" and the heads over "model". All but plain have reverse-mode derivatives alone.
-      chunk: queries and keys in a block of "chunked".
-      times_ascend: the caller's promise that no event of a segment is earlier than one in a slot before, without which
-        "splash" takes no times. A row that breaks it is NaN there.
+      implementation: "plain" computes all logits, [B, N, Q, S], at once; "chunked" computes a block of them at a time,
+        with memory linear in Q and S. "cudnn" and "splash" are fused kernels, for NVIDIA GPUs and for TPUs, without
+        bias, relative or another sequence of keys. "auto" takes the device's kernel if it can serve the arguments,
+        else chunked from 1024 x 1024 pairs on (on a CPU 256 x 256), else plain. The device is that of the mesh in
+        context (`jax.set_mesh`), or the process's first. On several devices splash needs that mesh: it divides the
+        batch over the axis "data" and the heads over "model". Only plain has forward-mode derivatives.
+      chunk: number of queries, and of keys, in a block of "chunked".
+      times_ascend: promise that no event of a segment is earlier than one in a slot before it; "splash" requires it
+        if times are given, and a row that breaks it is NaN there.
 
     Returns:
       Attended values in the dtype of `value`; finite, with finite gradients, for any layout of segments.
 
     Raises:
-      ValueError: if the shapes do not agree, of what `bias` and `relative` return too, queries, keys and values are
-        not floating-point or the times no integers that fit, a time is missing where keys are another sequence, or the
-        implementation named cannot serve the arguments.
+      ValueError: if shapes do not agree, including those that `bias` and `relative` return; if queries, keys or values
+        are not floating-point, or times are not integers that fit int32; if times are missing although keys are another
+        sequence; or if the named implementation cannot serve the arguments.
 
     Source: strict causality as in Cheng, Sun, Lu 2026; softmax over packed segments; grouped queries of Ainslie et
     al. 2023; relative embeddings of Shaw et al. 2018.
@@ -88,7 +88,7 @@ def strictly_causal_attention(
     if scale is None:
         scale = 1 / math.sqrt(query.shape[-1])
     elif isinstance(scale, np.generic):
-        scale = float(scale)  # a float64 of NumPy's would make the logits float64 under x64
+        scale = float(scale)  # a NumPy float64 would make the logits float64 under x64
     operands = Operands(
         query=query,
         key=key,
