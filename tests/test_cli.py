@@ -200,9 +200,9 @@ def test_a_score_equals_what_evaluation_predicts_of_the_same_event(run, feed, tm
     subprocess.run(["cp", "-r", str(run), str(copy)], check=True)
     (copy / "config.json").write_text(json.dumps(spec))
     command = ["score", str(copy), "--events", str(tmp_path / "new.csv"), "--out", str(tmp_path / "scores.csv")]
-    _refused(capsys, command, "have changed or gone since")  # the log lacks an event that it was trained on
+    _refused(capsys, command, "have been changed or removed")  # the log lacks an event that it was trained on
     main([*command, "--allow-changed-log"])
-    assert "have changed or gone since" in capsys.readouterr().out
+    assert "have been changed or removed" in capsys.readouterr().out
     scored = pl.read_csv(tmp_path / "scores.csv")
     for task in scored.columns:
         assert scored[task][0] == pytest.approx(final[f"probability_{task}"][0], abs=1e-6)

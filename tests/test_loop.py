@@ -276,7 +276,7 @@ def test_more_steps_can_be_added_and_are_said_and_stored(log, finished, tmp_path
     with open(tmp_path / "said", "w") as file:
         train(log, longer, copy, console=Console(file=file, width=300), allow_drift=True)
     assert (
-        f"goes on with other settings: config.evaluations (there 2, here 1); config.steps (there {STEPS}"
+        f"resumes with other settings: config.evaluations (there 2, here 1); config.steps (there {STEPS}"
         in (tmp_path / "said").read_text()
     )
     assert json.loads((copy / "config.json").read_text())["config"]["steps"] == STEPS + 2

@@ -1,4 +1,4 @@
-"""The folder of a run: what may change when a run goes on, and what may not."""
+"""The folder of a run: settings that may change when a run resumes, and others that may not."""
 
 import dataclasses
 import json

@@ -121,7 +121,7 @@ def test_rows_of_the_mesh_never_cross_the_slices_that_the_devices_stand_in():
     array = make_layout(MeshConfig(model=2), devices=devices).mesh.devices
     assert array.shape == (2, 2, 2)
     assert [{device.slice_index for device in part.flat} for part in array] == [{0}, {1}]
-    with pytest.raises(ValueError, match=r"mesh\.slices must be 2, as the devices stand, but is 4"):
+    with pytest.raises(ValueError, match=r"mesh\.slices must be 2, the slices of the devices, but is 4"):
         make_layout(MeshConfig(slices=4), devices=devices)
 
 

@@ -34,7 +34,7 @@ __all__ = [
 
 
 class _Package(types.ModuleType):
-    """Lets `from siren_rope_jax import train` be called, which finds this package once any part of it is imported."""
+    """Callable package: `from siren_rope_jax import train` returns this package once any part of it is imported."""
 
     __call__ = staticmethod(train)
     __signature__ = inspect.signature(train)

@@ -20,11 +20,11 @@ class BaselineInputs:
     """One row per event, in the order of the log.
 
     Attributes:
-      numbers: standardised counters and dense columns, points on the circles of day and week.
-      number_names: their names.
-      clock: local hour and weekday, for models that can cut them anywhere.
-      codes: of each categorical column without counters: which of the values known from training, or -1.
-      code_names: their names.
+      numbers: standardised counters and dense columns, and day and week as points on circles.
+      number_names: names of the numbers.
+      clock: local hour and weekday, for models that can split them anywhere.
+      codes: index among the values known from training, or -1, for each categorical column without counters.
+      code_names: names of the columns of codes.
     """
 
     numbers: Float32[np.ndarray, "E F"]
@@ -34,12 +34,12 @@ class BaselineInputs:
     code_names: tuple[str, ...]
 
     def for_trees(self) -> Float32[np.ndarray, "E G"]:
-        """Everything as numbers, the codes last; an unknown value is missing."""
+        """Returns all columns as numbers, the codes last; an unknown value is missing (NaN)."""
         codes = np.where(self.codes == UNKNOWN, np.float32(np.nan), self.codes.astype(np.float32))
         return np.concatenate([self.numbers, self.clock, codes], axis=1)
 
     def for_linear(self) -> scipy.sparse.csr_matrix:
-        """Everything but the clock, the codes one-hot."""
+        """Returns all columns but the clock, with one-hot codes."""
         if not self.code_names:
             return scipy.sparse.csr_matrix(self.numbers)
         one_hot = OneHotEncoder(handle_unknown="ignore").fit_transform(self.codes)
@@ -48,13 +48,14 @@ class BaselineInputs:
 
 
 def baseline_inputs(log: EventLog, config: InputConfig) -> BaselineInputs:
-    """Lays out the recommender's counters, calendar, dense and categorical columns; no date, which is a clock.
+    """Collects the recommender's counters, calendar, dense and categorical columns, but not the date.
 
-    A categorical column of many values is there as counters alone: codes of so many overfit, and grow old.
+    A categorical column of many values enters only as counters, since codes for so many values overfit and become
+    outdated.
 
     Args:
       log: the whole log.
-      config: how the recommender encodes it.
+      config: the recommender's encoding of it.
     """
     encoder, encoded = Encoder.fit_encode(log, config)
     columns = [encoded.columns["context"], encoded.columns["dense"], _circles(encoder, encoded)]

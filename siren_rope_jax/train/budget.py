@@ -1,4 +1,4 @@
-"""What a log asks of a training where its configuration does not say: rows of a step, rates and steps."""
+"""Defaults of a training that depend on the size of the log: batch size, learning rate, dropout and steps."""
 
 import dataclasses
 import math
@@ -9,25 +9,25 @@ from siren_rope_jax.data.batches import MOST_ROWS, PackedRows
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.optimizer import MOST_RATE
 
-# Chosen on validation, on seven logs of 1,700 to a million events; `experiments/defaults.py` shows where they lead.
+# Chosen on validation, on seven logs of 1,700 to a million events; `experiments/defaults.py` shows the results.
 _LEAST_ROWS, _STEPS_OF_AN_EPOCH = 4, 40
-_LEAST_RATE, _LONG_LOG = 1e-6, 170_000  # events from which on attention may learn at the full rate
-_LEAST_RATE_ALONE, _LONG_LOG_ALONE = 1e-4, 100_000  # where nothing but attention learns
-_MOST_DROPOUT, _SHORT_LOG = 0.4, 40_000  # of the context, and up to how many events it takes the whole of it
+_LEAST_RATE, _LONG_LOG = 1e-6, 170_000  # from this many events on, attention learns at the full rate
+_LEAST_RATE_ALONE, _LONG_LOG_ALONE = 1e-4, 100_000  # likewise without the context's skip
+_MOST_DROPOUT, _SHORT_LOG = 0.4, 40_000  # dropout of the context, in full up to this many events
 _LEAST_STEPS, _MOST_STEPS, _EPOCHS = 300, 3_000, 20.0
 
 
 def fit_to_log(config: TrainConfig, rows: PackedRows, *, shares: int = 1) -> TrainConfig:
-    """Fills in what the configuration leaves open.
+    """Fills in the settings that the configuration leaves open.
 
-    A small log is read in small steps, many times. Its sequences are soon learned by heart, so that there the network
-    learns slowly, and leaves the word to the context's skip, whose rate is its own (`context_rate`); without the skip
-    it must learn faster. A long log is read at least once. Early stopping ends what goes on for too long.
+    A small log is read many times in small batches. The network soon memorises its sequences, so it learns slowly there
+    and leaves most of the prediction to the context's skip, which has its own rate (`context_rate`); without the skip
+    the network must learn faster. A long log is read at least once. Early stopping ends a training that is too long.
 
     Args:
       config: batch size, learning rate, dropout of the context, steps and epochs may be open.
       rows: packed rows of the training events.
-      shares: devices that must share a batch evenly.
+      shares: number of devices that must share a batch evenly.
 
     Returns:
       The configuration with batch size, learning rate, dropout and steps, and without epochs.

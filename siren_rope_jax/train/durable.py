@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever ends the process or the machine while they are written."""
+"""Atomic, durable file writes: a file is complete or absent even if the process or the machine dies meanwhile."""
 
 import json
 import os
@@ -16,7 +16,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def sync(path: Path) -> None:
-    """Returns once a file, or the names in a folder, are on the disk itself."""
+    """Flushes a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""What a run was started on: machine, devices, and versions of packages."""
+"""Environment that a run was started in: machine, devices, and versions of packages."""
 
 import importlib.metadata
 import os
@@ -21,7 +21,7 @@ _PACKAGES = (
 
 
 def environment() -> dict[str, Any]:
-    """Returns what `environment.json` tells of this process."""
+    """Returns the environment of this process, as `environment.json` stores it."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -34,5 +34,5 @@ def environment() -> dict[str, Any]:
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # run from a checkout that is not installed
+    except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
         return None

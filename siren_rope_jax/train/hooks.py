@@ -1,18 +1,18 @@
-"""What the caller of a training may watch and end: one call a step."""
+"""Step hooks of the training loop: called after each step, and able to stop the training."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 
 class StepReport(NamedTuple):
-    """One step of the optimizer, as hooks are told of it: soon after it, when a few later ones are under way.
+    """Report of one finished step of the optimizer, passed to hooks while a few later steps are already running.
 
     Attributes:
-      step: its number, from 1; over the whole run, resumed or not.
-      metrics: "loss", "task_losses" (a value a task), "gradient_norm" and what the rotary source logs ("rotary/gate"),
-        as NumPy arrays; with a leading axis for the seeds where several are trained as one.
-      learning_rate: of that step; None with an optimizer of the caller's.
-      events_per_second: mean so far, without the first step, which compiles.
+      step: number of the step in the whole run, from 1, also in a resumed run.
+      metrics: "loss", "task_losses" (one value per task), "gradient_norm" and the values that the rotary source logs
+        ("rotary/gate"), as NumPy arrays; with a leading axis for the seeds if several are trained as one.
+      learning_rate: learning rate of the step; None if the caller passed the optimizer.
+      events_per_second: mean rate so far, without the first step, which compiles.
     """
 
     step: int
@@ -22,4 +22,5 @@ class StepReport(NamedTuple):
 
 
 Hook = Callable[[StepReport], bool | None]
-"""True asks for an end: the model is validated and saved, and the best checkpoint evaluated, as after the last step."""
+"""Returns True to stop: the model is then validated and saved, and the best checkpoint evaluated, as after the last
+step."""

@@ -1,4 +1,4 @@
-"""All that a training learns of its log before the first step."""
+"""Fitting of the encoder and of the context's transform, before the first step of a training."""
 
 import dataclasses
 
@@ -14,18 +14,18 @@ from siren_rope_jax.nn.context import event_context
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.session import input_spec
 
-_LEARNED_FROM = 200_000  # events, taken evenly over users; more change nothing of the context's transform
+_LEARNED_FROM = 200_000  # events, taken evenly over users; more do not change the context's transform
 
 
 def fit_inputs(log: EventLog, config: InputConfig) -> tuple[Encoder, Encoded]:
-    """Fits all that a training reads a log by, and encodes it.
+    """Fits the encoder to a log, and encodes the log.
 
     Args:
-      log: the whole log; only its training period is learned from.
+      log: the whole log; the encoder is fitted to its training period only.
       config: tables and smoothing.
 
     Returns:
-      The encoder, with the transform of everything that a head can be told; and the log.
+      The encoder, with the transform of all columns that the head's context can have; and the encoded log.
     """
     encoder, encoded = Encoder.fit_encode(log, config)
     events = np.flatnonzero(log.period[encoded.log_index] == TRAIN)
@@ -33,8 +33,8 @@ def fit_inputs(log: EventLog, config: InputConfig) -> tuple[Encoder, Encoded]:
     columns = {name: column[None, events] for name, column in encoded.columns.items()}
     labels = columns.pop("labels")[0]
     segment, position = jnp.zeros((2, 1, len(events)), jnp.int32)
-    told = TrainConfig()
+    default = TrainConfig()  # its head reads every column that a context can have
     read = Events(segment, position, **jax.tree.map(jnp.asarray, columns))
-    context = event_context(read, told.model, input_spec(encoder, told))
+    context = event_context(read, default.model, input_spec(encoder, default))
     transform = ColumnTransform.fit(np.asarray(context)[0], labels)
     return dataclasses.replace(encoder, context_transform=transform.to_table()), encoded

@@ -1,14 +1,14 @@
-"""Ctrl-C and SIGTERM as a request that the loop answers between two steps."""
+"""Ctrl-C and SIGTERM as a request that the loop handles between two steps."""
 
 import signal
 from types import FrameType
 
 
 class InterruptRequest:
-    """Within its `with` block the first SIGINT or SIGTERM only sets `received`; a second one acts as usual."""
+    """Context manager in which the first SIGINT or SIGTERM only sets `received`; a second one acts as usual."""
 
     def __init__(self) -> None:
-        """Nothing is received yet."""
+        """Starts with no signal received."""
         self.received: int | None = None
         self._previous: dict[int, signal.Handlers] = {}
 
@@ -19,7 +19,7 @@ class InterruptRequest:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Puts the former handlers back."""
+        """Restores the previous handlers."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 

@@ -1,4 +1,4 @@
-"""The manifest of a checkpoint: the hashes of its files, so that no bit that has changed is ever restored."""
+"""Manifest of a checkpoint: the hashes of its files, so that a changed file is never restored."""
 
 import concurrent.futures
 import hashlib
@@ -13,15 +13,15 @@ _NAME = "manifest.json"
 
 
 class DamagedError(ValueError):
-    """A file of a checkpoint is not as it was written; the message names the file and what is wrong with it."""
+    """A file of a checkpoint differs from what was written; the message names the file and the fault."""
 
 
 def write_manifest(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """Writes the manifest of a folder whose files are complete, once they are on the disk.
+    """Flushes the complete files of a folder to the disk, then writes their manifest.
 
     Args:
       folder: all files below it are listed.
-      content: kept in the manifest, under its hash; any JSON.
+      content: JSON to keep in the manifest, covered by its hash.
 
     Returns:
       The content together with "files": name -> size and hash.
@@ -41,7 +41,7 @@ def write_manifest(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Reads what `write_manifest` returned.
+    """Reads the content that `write_manifest` returned.
 
     Raises:
       DamagedError: if the manifest is missing or has changed.
@@ -54,7 +54,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise DamagedError(f"{_NAME} is missing") from None
     except OSError as error:
         raise DamagedError(f"{_NAME} cannot be read: {error.strerror}") from None
-    except (KeyError, TypeError, ValueError):  # of JSON and of UTF-8 too
+    except (KeyError, TypeError, ValueError):  # includes errors of JSON and UTF-8
         pass
     raise DamagedError(f"{_NAME} has changed since it was written")
 
@@ -82,7 +82,7 @@ def verify(folder: Path) -> dict[str, Any]:
 
 
 def verify_sizes(folder: Path, content: dict[str, Any]) -> None:
-    """Checks that every file is there in its full size, which is cheap where reading them all is not.
+    """Checks that every file exists with its full size, without reading it.
 
     Raises:
       DamagedError: at the first file, by name, that is missing or has another size.

@@ -1,4 +1,4 @@
-"""AdamW with warmup, cosine decay and a bound on the gradient's norm; an average of the parameters."""
+"""AdamW with warmup, cosine decay and gradient clipping; moving average of the parameters."""
 
 import dataclasses
 
@@ -9,35 +9,35 @@ from jaxtyping import Array, Int32, PyTree
 
 from siren_rope_jax.settings import check_settings
 
-MOST_RATE = 3e-3  # if not given
+MOST_RATE = 3e-3  # default peak, for a long log
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW and its schedule."""
+    """Settings of AdamW and its schedule."""
 
     learning_rate: float | None = None
-    """Peak of the schedule; `train` chooses by the size of the log if not given."""
+    """Peak of the schedule; chosen by the size of the log if not given."""
     angle_rate: float = 0.3
-    """Learning rate of the angle network, as a fraction. At the full rate it turns keys and queries faster than these
-    can follow: training goes through a bad stretch, from which some runs come back late."""
+    """Learning rate of the angle network, as a fraction: at the full rate it rotates keys and queries faster than their
+    weights can adapt, and the loss rises for a time, from which some runs recover late."""
     table_rate: float = 0.1
     """Learning rate of the id tables, as a fraction: AdamW moves a rare id as far as a frequent one, so that at the
-    full rate they are learned by heart within a few passes."""
+    full rate the tables overfit within a few epochs."""
     context_rate: float = 1e-3
-    """Learning rate of what counters, features and calendar of an event add to its logits, beside the sequence: these
-    are few and the same for a log of any size."""
+    """Learning rate of the context's skip (counters, features and calendar to logits), absolute: its inputs are few,
+    and the same for a log of any size."""
     warmup: float = 0.2
     """Fraction of the steps over which the learning rate rises from 0."""
     final: float = 0.0
     """Learning rate at the end, as a fraction of the peak."""
     weight_decay: float = 0.01
-    """Decoupled decay of matrices and tables; vectors and scalars are left alone."""
+    """Decoupled weight decay of matrices and tables; vectors and scalars have none."""
     clip_norm: float = 0.3
-    """Largest global norm of the gradient, nearly all of which is that of the angles while training is young."""
+    """Largest global norm of the gradient; early in training, the angles cause nearly all of it."""
     average_decay: float = 0.98
-    """Decay of the moving average of the parameters, which is what is evaluated and scored with: a run that stops early
-    has not come to rest. 0 keeps none."""
+    """Decay of the moving average of the parameters, which evaluation and scoring use, since a run that stops early has
+    not converged; 0 keeps no average."""
     b1: float = 0.9
     """Decay of the first moment."""
     b2: float = 0.99
@@ -61,17 +61,17 @@ class OptimizerConfig:
 
     @property
     def peak(self) -> float:
-        """The learning rate; where no log has chosen one, that for a long log."""
+        """Peak learning rate; the default for a long log if none is set."""
         return self.learning_rate or MOST_RATE
 
 
 def warmup_steps(config: OptimizerConfig, steps: int) -> int:
-    """Steps over which the learning rate rises."""
+    """Returns the number of steps over which the learning rate rises."""
     return round(config.warmup * steps)
 
 
 def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Learning rate of each step: linear warmup, then a cosine."""
+    """Returns the learning rate as a function of the step: linear warmup, then cosine decay."""
     warmup = warmup_steps(config, steps)
     return optax.warmup_cosine_decay_schedule(
         0.0 if warmup else config.peak,
@@ -83,7 +83,7 @@ def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Clips the gradient, then takes AdamW's step on the schedule over `steps`; some parts have a rate of their own."""
+    """Builds AdamW with gradient clipping and the schedule over `steps`; some parts have their own learning rate."""
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
         optax.adamw(
@@ -98,13 +98,13 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
 
 
 def moving_average(average: PyTree, params: PyTree, step: Int32[Array, ""], decay: float) -> PyTree:
-    """Moves an average of the parameters towards their newest values; a young average forgets faster.
+    """Moves an average of the parameters towards their newest values; the decay is smaller in the first steps.
 
     Args:
-      average: before the step.
-      params: after the step.
+      average: average before the step.
+      params: parameters after the step.
       step: number of the step, from 0.
-      decay: weight of the old average, once it has seen enough steps.
+      decay: weight of the old average after the first steps.
     """
     kept = jnp.minimum(decay, (step + 1) / (step + 10))
     return optax.incremental_update(params, average, 1 - kept)

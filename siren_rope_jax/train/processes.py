@@ -1,4 +1,4 @@
-"""Several processes that train one model: how they find each other, and how they agree."""
+"""Processes of one training job: how they connect, and how they agree on decisions."""
 
 import dataclasses
 import glob
@@ -21,18 +21,18 @@ from siren_rope_jax.settings import check_settings
 
 @dataclasses.dataclass(frozen=True)
 class ProcessConfig:
-    """The processes of a job; GKE, a Cloud TPU VM, Slurm and Open MPI tell all of it by themselves."""
+    """Settings of the processes of a job; on GKE, Cloud TPU VMs, Slurm and Open MPI they are found automatically."""
 
     coordinator: str | None = None
-    """Address of process 0, host:port; together with the other two."""
+    """Address of process 0, host:port; given together with count and index."""
     count: int | None = None
-    """Processes of the job; 1 trains alone whatever the environment says."""
+    """Number of processes of the job; 1 trains alone in any environment."""
     index: int | None = None
-    """Which of them this is, from 0."""
+    """Index of this process, from 0."""
     join_seconds: int = 300
-    """How long the processes wait for each other at the start."""
+    """Seconds that the processes wait for each other at the start."""
     heartbeat_seconds: int = 100
-    """Silence after which a process counts as dead; more than the longest pause of a healthy one."""
+    """Seconds of silence after which a process counts as lost; more than the longest pause of a healthy process."""
 
     def __post_init__(self) -> None:
         check_settings(self, count="[1, inf)", index="[0, inf)")
@@ -47,10 +47,10 @@ class ProcessConfig:
 
 
 def join(config: ProcessConfig) -> None:
-    """Connects this process with the others of its job, before JAX is used; alone, it does nothing.
+    """Connects this process with the others of its job, before JAX is used; does nothing for a single process.
 
     Raises:
-      InputError: if it cannot be told who they are.
+      InputError: if the processes of the job cannot be determined or connected.
       ProcessLostError: if process 0 does not answer.
     """
     if config.count == 1 or (config.count is None and not _named_by_environment()):
@@ -73,7 +73,7 @@ def join(config: ProcessConfig) -> None:
 
 
 def _wait_for(coordinator: str, seconds: int) -> None:
-    """Where nobody answers, the runtime would abort this process with a stack of its own calls."""
+    """Waits until process 0 accepts connections; without an answer the runtime would abort with a stack trace."""
     host, port = coordinator.rsplit(":", 1)
     end = time.monotonic() + seconds
     while True:
@@ -97,23 +97,23 @@ def _named_by_environment() -> bool:
         return "," in hosts
     asks_metadata = "TPU_SKIP_MDS_QUERY" not in environment and importlib.util.find_spec("libtpu")
     if asks_metadata and (glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")):
-        return True  # a Cloud TPU VM, whose metadata tell the rest
+        return True  # a Cloud TPU VM: JAX reads the rest from its metadata
     step_of_slurm = "SLURM_STEP_NODELIST" in environment and "SLURM_PROCID" in environment
     tasks = environment.get("SLURM_NTASKS") if step_of_slurm else environment.get("OMPI_COMM_WORLD_SIZE")
     return int(tasks or 1) > 1
 
 
 def decided_by_first(decide: Callable[[], Any]) -> Any:
-    """Lets process 0 decide for all, as where files are written that all of them see.
+    """Lets process 0 decide for all processes, for example when it writes files that all of them read.
 
     Args:
-      decide: called by process 0 alone; returns what JSON can hold.
+      decide: called by process 0 alone; returns JSON.
 
     Returns:
-      What it returned, in every process.
+      The decision, in every process.
 
     Raises:
-      InputError: in the other processes, whatever `decide` raised in process 0.
+      InputError: in the other processes, if `decide` raised any exception in process 0.
     """
     if jax.process_count() == 1:
         return decide()
@@ -135,7 +135,7 @@ def decided_by_first(decide: Callable[[], Any]) -> Any:
 
 
 def check_all_same(value: Any, complaint: str) -> None:
-    """Raises an InputError in every process, the complaint after the name of one, unless all give the same JSON."""
+    """Raises InputError in every process, a process's name and the complaint, unless all give the same JSON."""
     differs = decided_by_first(lambda: value) != value
     (any_differs,) = greatest(int(differs))
     if any_differs:
@@ -144,7 +144,7 @@ def check_all_same(value: Any, complaint: str) -> None:
 
 
 def greatest(*values: int) -> tuple[int, ...]:
-    """The greatest of each value over all processes."""
+    """Returns the maximum of each value over all processes."""
     if jax.process_count() == 1:
         return values
     gathered = multihost_utils.process_allgather(np.array(values, np.int32))

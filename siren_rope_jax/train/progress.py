@@ -1,4 +1,4 @@
-"""How far a training is, and how fast."""
+"""Progress and speed of a training."""
 
 import time
 
@@ -7,20 +7,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class Meter:
-    """Time of the steps alone, without validation and checkpoints; the rate leaves out the first, which compiles."""
+    """Clock of the steps without validation and checkpoints; the rate omits the first step, which compiles."""
 
     def __init__(self) -> None:
-        """Starts at once."""
+        """Starts the clock."""
         self.seconds, self._steps = 0.0, 0
         self._events, self._rate_seconds = 0, 0.0
         self.start()
 
     def start(self) -> None:
-        """Leaves out what came since the last step."""
+        """Restarts the clock, so that the time since the last step does not count."""
         self._started = time.monotonic()
 
     def stop(self, events: int) -> None:
-        """Ends a step of so many events, and starts the next."""
+        """Ends a step with the given number of events, and starts the next."""
         now = time.monotonic()
         elapsed, self._started = now - self._started, now
         self.seconds += elapsed
@@ -31,12 +31,12 @@ class Meter:
 
     @property
     def rate(self) -> float:
-        """Events a second."""
+        """Events per second."""
         return self._events / max(self._rate_seconds, 1e-9)
 
 
 def progress_bar(console: Console) -> Progress:
-    """Steps, loss, rate and the time that is left, on a terminal."""
+    """Makes the bar of steps, loss, rate and remaining time; shown only on a terminal."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

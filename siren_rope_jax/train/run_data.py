@@ -1,4 +1,4 @@
-"""The events that a run was trained on: are they still the same, or have they only grown?"""
+"""Checks that the events that a run was trained on are unchanged, or have only grown."""
 
 from pathlib import Path
 from typing import Any
@@ -10,49 +10,49 @@ from siren_rope_jax.train.run_settings import read_described
 
 
 def check_data(run: Path, log: EventLog) -> None:
-    """Checks that the log is still the one that was trained on.
+    """Checks that the log is the one that the run was trained on.
 
     Raises:
-      InputError: if events came, went or changed.
+      InputError: if events were added, removed or changed.
     """
     check_same_data(run, log, read_described(run)["data"], describe_data(log))
 
 
 def check_history(run: Path, log: EventLog, *, allow_changed: bool = False) -> str | None:
-    """Checks that the history that new events are scored from is what was trained on, or has only grown.
+    """Checks that the history for scoring new events is the log of the training, or has only grown.
 
     Args:
       run: folder of a run.
       log: its log, with new events.
-      allow_changed: take a log whose old events have changed, too, and only say so.
+      allow_changed: whether to report changed old events instead of raising.
 
     Returns:
-      What is to be said of the log, or None if it is the same.
+      A note on how the log has changed, or None if it has not.
 
     Raises:
-      InputError: if events of then went or changed.
+      InputError: if old events were removed or changed.
     """
     there, here = read_described(run)["data"], describe_data(log)
     if _events_of(there) == _events_of(here):
         return None
-    # Rows come at the end of the last file, or at later times; either tells which are old.
+    # New rows are at the end of the last file or at later times; either identifies the old rows.
     old = (log.row < there["rows"], log.time_ms <= there["last_time_ms"])
     if any(fingerprint(log, ~log.new & chosen) == _events_of(there) for chosen in old):
         return (
             f"the log has grown by {here['events'] - there['events']:,} events since {run} was trained on "
-            f"{there['events']:,}: they are history too"
+            f"{there['events']:,}: the new ones are history too"
         )
     changed = (
-        f"events that {run} was trained on have changed or gone since: there were {there['events']:,}, there are "
-        f"{here['events']:,} events now in {', '.join(map(str, log.spec.files))}"
+        f"events that {run} was trained on have been changed or removed: there were {there['events']:,}, and there are "
+        f"{here['events']:,} now in {', '.join(map(str, log.spec.files))}"
     )
     if not allow_changed:
-        raise InputError(f"{changed}; train anew, or give --allow-changed-log to score from the log as it is now")
+        raise InputError(f"{changed}; train again, or give --allow-changed-log to score from the log as it is now")
     return changed
 
 
 def describe_data(log: EventLog) -> dict[str, Any]:
-    """Returns what a run keeps of the events that it is trained on: their fingerprint, and where they end."""
+    """Returns the description of the training events that a run stores: their fingerprint, last row and last time."""
     old = ~log.new
     extent = {"rows": int(log.row[old].max()) + 1, "last_time_ms": int(log.time_ms[old].max())}
     return fingerprint(log, old) | extent
@@ -63,13 +63,13 @@ def _events_of(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_same_data(run: Path, log: EventLog, there: dict[str, Any], here: dict[str, Any]) -> None:
-    """Checks that what a run keeps of its events is what is read of them now.
+    """Checks that the description stored in a run equals that of the log as it is now.
 
     Raises:
-      InputError: if events came, went or changed.
+      InputError: if events were added, removed or changed.
     """
     if _events_of(there) != _events_of(here):
         raise InputError(
             f"{run} was trained on {there['events']} events of {', '.join(map(str, log.spec.files))}, but these files "
-            f"have changed since and hold {here['events']} events now: put them back, or train anew"
+            f"have changed since and hold {here['events']} events now: restore them, or train again"
         )

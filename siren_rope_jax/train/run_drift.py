@@ -1,4 +1,4 @@
-"""Differences between a run and the settings that it is to go on with: each setting's field says whether it may."""
+"""Differences between a run and the settings to resume it with; the field of each setting defines what may change."""
 
 import reprlib
 from pathlib import Path
@@ -11,23 +11,23 @@ from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.run_data import check_same_data
 from siren_rope_jax.train.run_settings import read_described
 
-_PLACES = ("log_file", "data.rows", "data.last_time_ms")  # where the log's events stand, not what they are
+_PLACES = ("log_file", "data.rows", "data.last_time_ms")  # locations of the log's events, which may change
 
 
 def check_drift(run: Path, log: EventLog, described: dict[str, Any], *, allow_drift: bool) -> str | None:
-    """Checks that a run may go on as it is described now.
+    """Checks that a run may resume with the given settings.
 
     Args:
-      run: its folder.
-      log: the log that it is to go on with.
-      described: what would stand in its `config.json`.
-      allow_drift: go on with other values of the settings that may drift.
+      run: folder of the run.
+      log: the log to resume with.
+      described: new content of its `config.json`.
+      allow_drift: whether settings made by `settings.drifts` may change.
 
     Returns:
-      What has changed, of that which may not change freely, or None.
+      A note that names the changed settings, except those that may always change; None if there are none.
 
     Raises:
-      InputError: if something has changed that may not; the difference is named.
+      InputError: if a setting changed that may not; the message names the difference.
     """
     there = read_described(run)
     differences = {name: text for name, text in _differences(there, described).items() if _drift(name) != "free"}
@@ -40,10 +40,10 @@ def check_drift(run: Path, log: EventLog, described: dict[str, Any], *, allow_dr
         )
     if differences and not allow_drift:
         raise InputError(
-            f"{run} holds a run that differs in {named}: give another --out, the same settings, or --allow-drift to go "
-            "on with these"
+            f"{run} holds a run that differs in {named}: give another --out, the same settings, or --allow-drift to "
+            "resume with these"
         )
-    return f"{run} goes on with other settings: {named}" if differences else None
+    return f"{run} resumes with other settings: {named}" if differences else None
 
 
 def _drift(name: str) -> str:

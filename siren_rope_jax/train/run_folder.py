@@ -1,4 +1,4 @@
-"""The folder of a run: what it was made from, so that it can be resumed, evaluated and used for scoring."""
+"""Folder of a run: settings, log and encoder, so that the run can be resumed, evaluated and used for scoring."""
 
 import dataclasses
 import json
@@ -33,22 +33,23 @@ def open_run(
     allow_drift: bool = False,
     own_optimizer: bool = False,
 ) -> Callable[[], str | None]:
-    """Describes a new run in its locked folder, or checks that the one there is the same; in all processes.
+    """Describes a new run in its locked folder, or checks that the existing one is the same; in all processes.
 
     Args:
-      run: folder; new, empty, or of the same configuration and data. How a run is spread over devices and when it is
-        saved may change, as the result does not depend on it.
-      log: the log that is trained on.
-      encoder: fitted on it.
-      config: the run.
-      allow_drift: go on with other settings of the training; never with another model or other data.
-      own_optimizer: the caller passed the optimizer, whose settings cannot be compared.
+      run: folder; new, empty, or of the same configuration and data. The layout over devices and the times of saving
+        may change, as the result does not depend on them.
+      log: the log to train on.
+      encoder: encoder fitted to the log.
+      config: settings of the run.
+      allow_drift: whether settings of the training may change; the model and the data never may.
+      own_optimizer: whether the caller passed the optimizer, whose settings cannot be compared.
 
     Returns:
-      What to call once training goes on: it writes the configuration, and returns what has changed in it, or None.
+      A function to call once training resumes: it writes the configuration, and returns a note on what has changed in
+      it, or None.
 
     Raises:
-      InputError: if the folder holds a run that differs; the difference is named.
+      InputError: if the folder holds a run that differs; the message names the difference.
     """
     described = {
         "config": dataclasses.asdict(config),
@@ -70,7 +71,7 @@ def open_run(
             return drift
         save_encoder(encoder, run / "encoder.npz")
         write_json(run / "environment.json", environment())
-        write_json(run / "config.json", described)  # last: a folder with it is complete
+        write_json(run / "config.json", described)  # last, as a sign that the folder is complete
         return None
 
     drift = decided_by_first(open_it)
@@ -91,7 +92,7 @@ def open_run(
 
 
 def _appears(path: Path) -> bool:
-    """Waits for what another machine has written, which a network's file system may show late."""
+    """Returns whether a file appears in time, since a network file system may show another machine's file late."""
     end = time.monotonic() + _SEEN_SECONDS
     while not path.exists() and time.monotonic() < end:
         time.sleep(0.1)
@@ -99,10 +100,10 @@ def _appears(path: Path) -> bool:
 
 
 def read_run(run: Path) -> tuple[EventLogSpec, TrainConfig, Encoder]:
-    """Reads what `open_run` wrote.
+    """Reads the log's spec, the configuration and the encoder that `open_run` wrote.
 
     Raises:
-      InputError: if the folder is not that of a run.
+      InputError: if the folder does not hold a run, or a file in it is damaged.
     """
     if not (run / "config.json").exists():
         raise InputError(f"{run} must be a folder that `siren-rope train` wrote, but has no config.json")

@@ -1,4 +1,4 @@
-"""The lock of a run's folder: one job at a time trains in it."""
+"""Lock of a run's folder, so that only one job at a time trains in it."""
 
 import contextlib
 import fcntl
@@ -11,10 +11,10 @@ from siren_rope_jax.train.processes import decided_by_first
 
 @contextlib.contextmanager
 def lock_run(run: Path) -> Iterator[None]:
-    """Makes the folder, if need be, and keeps other jobs from it; the lock goes with process 0, however it ends.
+    """Creates the folder if necessary and locks it against other jobs; the lock ends with process 0, even if killed.
 
     Raises:
-      InputError: if another job holds it, or the folder holds something that is not of a run.
+      InputError: if another job holds the lock, or the folder holds files that do not belong to a run.
     """
     with contextlib.ExitStack() as stack:
         decided_by_first(lambda: stack.enter_context(_locked(run)))
@@ -23,13 +23,13 @@ def lock_run(run: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(run: Path) -> Iterator[None]:
-    # What a process leaves that dies while it makes the folder is no reason to refuse it.
+    # A process that died while it made the folder may have left these; the folder is still usable.
     ours = {"lock", "lost+found", "encoder.npz", "environment.json", "environment.json.tmp", "config.json.tmp"}
     foreign = run.exists() and (not run.is_dir() or {path.name for path in run.iterdir()} - ours)
     if foreign and not (run / "config.json").exists():
         raise InputError(f"{run} must be a new folder or that of an earlier run, but holds something else")
     if "[" in str(run.absolute()):
-        # orbax takes the path for a pattern when it joins the parts of a checkpoint, finds none, and says nothing.
+        # orbax treats the path as a glob pattern when it merges the parts of a checkpoint, and silently finds none.
         raise InputError(f"{run.absolute()} must be a path without [, or its checkpoints would hold no parameters")
     run.mkdir(parents=True, exist_ok=True)
     with open(run / "lock", "w") as file:

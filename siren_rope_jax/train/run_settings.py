@@ -1,4 +1,4 @@
-"""What a run was made from, read back from its `config.json`."""
+"""Settings of a run, read back from its `config.json`."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ from siren_rope_jax.errors import InputError
 
 
 def read_described(run: Path) -> dict[str, Any]:
-    """Reads `config.json`: the run's settings, its log and what was read of it, unchecked but for their presence.
+    """Reads `config.json`: the run's settings, its log, and the description of the events; checks only the presence.
 
     Raises:
       InputError: if the file is damaged or of an earlier version.
@@ -21,15 +21,15 @@ def read_described(run: Path) -> dict[str, Any]:
         described = json.loads((run / "config.json").read_text())
         if not isinstance(described, dict) or not {"config", "log", "data"} <= described.keys():
             raise ValueError("it lacks a part")
-    except ValueError as error:  # of JSON and of UTF-8 too
+    except ValueError as error:  # includes errors of JSON and UTF-8
         raise InputError(f"{run / 'config.json'} is damaged: {error}") from None
     if "rows" not in described["data"]:
-        raise InputError(f"{run} must be a run of siren-rope {__version__}, but is of an earlier version: train anew")
+        raise InputError(f"{run} must be a run of siren-rope {__version__}, but is of an earlier version: train again")
     return described
 
 
 def from_dict(cls: type, mapping: Mapping[str, Any]) -> Any:
-    """Rebuilds a nested dataclass of tuples and plain values from its `dataclasses.asdict`, through JSON too."""
+    """Rebuilds a nested dataclass of tuples and plain values from its `dataclasses.asdict`, possibly read from JSON."""
     types = typing.get_type_hints(cls)
 
     def convert(kind: Any, value: Any) -> Any:

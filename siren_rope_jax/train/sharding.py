@@ -1,4 +1,4 @@
-"""The device mesh, and what is laid out on it how."""
+"""Device mesh, and the sharding of parameters and batches over it."""
 
 import dataclasses
 import math
@@ -14,9 +14,9 @@ from jaxtyping import Int
 
 from siren_rope_jax.batch import Batch
 
-# One rule for each kind of parameter: the mesh axes that divide each of its own axes. "data" means FSDP, save for the
+# One rule for each kind of parameter: the mesh axes that divide each of its own axes. "data" means FSDP, except for the
 # rows of tables; "model" means tensor parallelism, by heads and by units of the feed-forward. The optimizer's moments
-# bear the names of their parameters.
+# match by the names of their parameters.
 _TABLES = r"tables\.\d+\.embedding\b"
 _RULES: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...] = (
     (_TABLES, (("data", "model"), ())),
@@ -32,33 +32,33 @@ _RULES: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...] = (
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Axes of the device mesh, and what is divided over them."""
+    """Axes of the device mesh, and the arrays divided over them."""
 
     data: int | None = None
-    """Devices of a slice that share each batch; all that the model axis leaves if not given."""
+    """Number of devices per slice that share each batch; all that the model axis leaves if not given."""
     model: int = 1
-    """Devices that share each attention's heads and each feed-forward's units (tensor parallelism)."""
+    """Number of devices that share the heads of attention and the units of the feed-forward (tensor parallelism)."""
     slices: int | None = None
-    """Slices, joined by the data centre's network: each holds all parameters and shares the batch. Those that the
-    devices stand in if not given."""
+    """Number of slices, joined by the data centre's network: each holds all parameters and a share of the batch; the
+    slices of the devices if not given."""
     fsdp: bool = False
-    """Divides the other parameters, and their moments, over the data axis too."""
+    """Whether the data axis also divides the other parameters and their moments."""
     shard_tables: bool = True
-    """Divides embedding tables, and their moments, by rows over both axes, where these divide the rows."""
+    """Whether both axes divide the rows of embedding tables and of their moments, if the number of rows allows it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Where the arrays of a training lie on the mesh ("slice", "data", "model")."""
+    """Sharding of a training's arrays on the mesh ("slice", "data", "model")."""
 
     mesh: Mesh | AbstractMesh
     config: MeshConfig
     seeds: int | None = None
-    """Models that are trained as one, each array with a leading axis for them; None trains one without that axis."""
+    """Number of models trained as one, on a leading axis of each array; None trains one model without that axis."""
 
     @property
     def _over_seeds(self) -> str | None:
-        """Seeds go to devices of their own where they fill the data axis: they have nothing to tell each other."""
+        """Mesh axis that divides the seeds if they fill it, since seeds need no communication; else None."""
         return "data" if self.seeds and self.seeds % self.mesh.shape["data"] == 0 else None
 
     @property
@@ -67,17 +67,17 @@ class Layout:
 
     @property
     def row_shares(self) -> int:
-        """Parts that the rows of a batch are divided into."""
+        """Number of parts that the rows of a batch are divided into."""
         return math.prod(self.mesh.shape[name] for name in self._over_rows)
 
     @property
     def whole(self) -> NamedSharding:
-        """Every device holds the whole array."""
+        """Sharding of an array that every device holds whole."""
         return NamedSharding(self.mesh, PartitionSpec())
 
     @property
     def batch(self) -> NamedSharding:
-        """Rows are divided over slices and data."""
+        """Sharding of a batch, whose rows are divided over slices and data."""
         return NamedSharding(self.mesh, PartitionSpec(*self._leading, self._over_rows))
 
     @property
@@ -91,7 +91,8 @@ class Layout:
           state: tree of `jax.ShapeDtypeStruct`, or of anything with shape and dtype.
 
         Returns:
-          The same tree of `jax.ShapeDtypeStruct` with shardings. An axis that its devices do not divide stays whole.
+          The same tree of `jax.ShapeDtypeStruct` with shardings. An axis that the devices do not divide evenly stays
+          whole.
         """
 
         def place_leaf(path: Any, leaf: Any) -> jax.ShapeDtypeStruct:
@@ -123,14 +124,14 @@ class Layout:
         return chosen or None
 
     def rows_here(self, batch_size: int) -> Int[np.ndarray, " b"]:
-        """Which rows of each batch the devices of this process hold, ascending."""
+        """Returns the rows of each batch that the devices of this process hold, ascending."""
         sharding = NamedSharding(self.mesh, PartitionSpec(self._over_rows))
         rows = np.arange(batch_size)
         held = [rows[index] for index in sharding.addressable_devices_indices_map((batch_size,)).values()]
         return np.unique(np.concatenate(held))
 
     def put_batch(self, batch: Batch, batch_size: int) -> Batch:
-        """Makes one global batch of the rows that each process holds, those of `rows_here`."""
+        """Makes one global batch from the rows that each process holds, those of `rows_here`."""
         rows_axis = len(self._leading)
 
         def put(local: np.ndarray) -> jax.Array:
@@ -144,12 +145,12 @@ def make_layout(config: MeshConfig, *, seeds: int | None = None, devices: Sequen
     """Lays out devices as ("slice", "data", "model"); one device is the 1x1x1 mesh.
 
     Args:
-      config: the mesh.
-      seeds: models that are trained as one; None for one model without an axis for seeds.
-      devices: all that JAX sees if not given.
+      config: settings of the mesh.
+      seeds: number of models trained as one; None for one model without an axis for seeds.
+      devices: all devices that JAX finds if not given.
 
     Raises:
-      ValueError: if the axes do not multiply to the number of devices, or are not as many slices as these stand in.
+      ValueError: if the axes do not multiply to the number of devices, or the slices are not those of the devices.
     """
     devices = jax.devices() if devices is None else devices
     slices_there = len({getattr(device, "slice_index", 0) for device in devices})
@@ -161,7 +162,7 @@ def make_layout(config: MeshConfig, *, seeds: int | None = None, devices: Sequen
             f"mesh must use all {len(devices)} devices, but is {slices} slices x {data} data x {config.model} model"
         )
     if slices_there not in (1, slices):
-        raise ValueError(f"mesh.slices must be {slices_there}, as the devices stand, but is {slices}")
+        raise ValueError(f"mesh.slices must be {slices_there}, the slices of the devices, but is {slices}")
     if slices_there > 1:
         within, between = (1, data, config.model), (slices, 1, 1)
         array = mesh_utils.create_hybrid_device_mesh(within, between, devices, allow_split_physical_axes=True)

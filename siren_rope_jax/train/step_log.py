@@ -1,4 +1,4 @@
-"""Steps that were dispatched to the devices, and what is done with each once it is finished."""
+"""Queue of dispatched steps, and the checks, logs and hooks of each finished step."""
 
 import collections
 import math
@@ -23,10 +23,10 @@ class _Dispatched(NamedTuple):
 
 
 class StepLog:
-    """Checks, shows and logs finished steps in their order, and tells hooks of them.
+    """Checks, displays and logs finished steps in order, and calls the hooks.
 
-    The host does not wait for a step that it has just dispatched, or the devices would have nothing to do while it
-    looks at the metrics and gathers the next batch.
+    The host does not wait for a step that it has just dispatched; otherwise the devices would be idle while it handles
+    the metrics and prepares the next batch.
     """
 
     def __init__(
@@ -41,31 +41,34 @@ class StepLog:
 
         Args:
           members: the runs.
-          task_names: of the losses.
+          task_names: names of the tasks' losses.
           rates: learning rate of each step of the run, if it is known.
-          hooks: what is told of each step.
-          bar: shows the first of its tasks.
+          hooks: called with the report of each step.
+          bar: progress bar, whose first task is updated.
         """
         self.meter = Meter()
         self.asked = False
-        """Has a hook asked for an end?"""
+        """Whether a hook asked to stop."""
         self._members, self._task_names, self._rates = members, task_names, rates
         self._hooks, self._bar = hooks, bar
         self._flight: collections.deque[_Dispatched] = collections.deque()
         self._seconds = [member.progress["seconds"] for member in members]
 
     def add(self, step: int, metrics: dict[str, jax.Array], segment: Int32[jax.Array | np.ndarray, "..."]) -> None:
-        """Notes a step that was dispatched.
+        """Adds a dispatched step.
 
         Args:
-          step: its number, from 1.
-          metrics: on the devices; with a leading axis for the runs, if they are trained as several.
-          segment: of this process's slots of its batch; 0 is padding.
+          step: number of the step, from 1.
+          metrics: arrays on the devices; with a leading axis for the runs if several are trained as one.
+          segment: segments of this process's slots of the batch; 0 is padding.
         """
         self._flight.append(_Dispatched(step, metrics, int((segment != 0).sum()), segment.size))
 
     def finish(self, *, but: int = 0) -> None:
-        """Waits for all steps but the latest few.
+        """Waits for all steps but the latest few, and handles them.
+
+        Args:
+          but: number of latest steps to leave.
 
         Raises:
           NonFiniteError: if loss or gradient of a step is not finite.
