@@ -74,8 +74,8 @@ def test_rows_read_are_said_for_every_file(tmp_path):
     [
         # Two stray quotes at the start and at the end of the same column: a well-formed cell of five lines.
         (['"big', "a", "b", "c", 'small"'], "the quoted cell that opens in line 6 holds whole rows, up to line 10"),
-        (['"5', "a", "b", '6" pipe'], "the quote that opens a cell in line 6 is closed nowhere, line 9 has a quote"),
-        (['"5 inches'], "the quote that opens a cell in line 6 is closed nowhere"),
+        (['"5', "a", "b", '6" pipe'], "the quote that opens a cell in line 6 is never closed, line 9 has a quote"),
+        (['"5 inches'], "the quote that opens a cell in line 6 is never closed"),
         (['5" pipe'], "line 6 has a quote inside a cell"),
         (['say "hi" now'], "line 6 has a quote inside a cell"),
         (['"big" pipe'], "line 6 has a quote inside a cell"),

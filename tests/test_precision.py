@@ -74,7 +74,7 @@ def test_ids_that_only_resemble_scientific_notation_are_read(tmp_path, id):
 def test_ids_and_times_of_type_float32_are_refused(tmp_path, column, what):
     message = refusal(tmp_path, table().with_columns(pl.col(column).cast(pl.Float32)), suffix="parquet")
     assert f'"{column}" ([log] {column if what == "ids" else "timestamp"}) holds Float32' in message
-    assert f"export the {what} anew as whole numbers or text" in message
+    assert f"export the {what} again as whole numbers or text" in message
 
 
 @pytest.mark.parametrize(("unit", "scale", "step"), [("s", 1, "128 s"), ("ms", 1000, "131 s")])
@@ -85,7 +85,7 @@ def test_times_that_went_through_float32_are_refused_in_every_type(tmp_path, uni
         changed = frame.with_columns(rounded.cast(pl.Float64).cast(pl.Int64).cast(kind))
         message = refusal(tmp_path, changed, suffix="parquet", timestamp_unit=unit)
         assert f"rounded as Float32 (steps of {step}) does" in message
-        assert "export the times anew as whole numbers" in message
+        assert "export the times again as whole numbers" in message
 
 
 def test_times_in_scientific_notation_are_refused_unless_they_have_all_digits(tmp_path):

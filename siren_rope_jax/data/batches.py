@@ -1,4 +1,4 @@
-"""Windows -> rows packed with several of them -> shuffled, sharded grain batches."""
+"""Windows -> packed rows of several windows -> shuffled, sharded grain batches."""
 
 import dataclasses
 from typing import Any
@@ -13,7 +13,7 @@ from siren_rope_jax.data.windows import Windows, first_of_second, plan_windows
 from siren_rope_jax.settings import drifts
 
 PADDING = -1
-MOST_ROWS = 32  # of a step, if not given
+MOST_ROWS = 32  # default batch size, for a long log
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,11 +21,11 @@ class BatchConfig:
     """Shape of the batches."""
 
     window: int = 64
-    """An event sees at most one less of its user's earlier events, those of its own second aside; even."""
+    """Limit of an event's context: it sees at most window - 1 earlier events, and none of its own second; even."""
     row_length: int = drifts(128)
-    """Slots of a row, into which whole windows are packed."""
+    """Number of slots in a row, into which whole windows are packed."""
     batch_size: int | None = drifts(None)
-    """Rows of a step, over all processes; `train` chooses by the size of the log if not given."""
+    """Number of rows in a step, over all processes; chosen by the size of the log if not given."""
 
     def __post_init__(self) -> None:
         if self.window < 2 or self.window % 2:
@@ -37,13 +37,13 @@ class BatchConfig:
 
     @property
     def rows(self) -> int:
-        """The batch size; where no log has chosen one, that for a long log."""
+        """Batch size; the default for a long log if none is set."""
         return self.batch_size or MOST_ROWS
 
 
 @dataclasses.dataclass(frozen=True)
 class PackedRows:
-    """Which event stands in which slot."""
+    """Assignment of events to the slots of rows."""
 
     row_index: Int32[np.ndarray, "R L"]  # row of the encoded arrays, or PADDING
     segment: Int32[np.ndarray, "R L"]
@@ -52,7 +52,7 @@ class PackedRows:
 
     @property
     def fill(self) -> float:
-        """Share of the slots that hold an event."""
+        """Fraction of the slots that hold an event."""
         return float((self.row_index != PADDING).mean())
 
 
@@ -64,23 +64,23 @@ def pack_rows(
     *,
     seed: int,
 ) -> PackedRows:
-    """Packs windows into rows, longest first, each into the fullest row that still takes it.
+    """Packs windows into rows, longest first, each into the fullest row that has room for it.
 
     Args:
-      windows: none longer than `row_length`.
-      scored: events to train on or to evaluate; history in a window is not scored again.
-      first_of_second: index of the first event of each event's user and second: these share one position, the number
-        of events of the window that they see.
-      row_length: slots of a row.
-      seed: which windows of one length share a row is drawn from it.
+      windows: windows, none longer than `row_length`.
+      scored: events to train on or to evaluate; the history in a window is not scored again.
+      first_of_second: index of the first event of each event's user and second: the events of a second share one
+        position, the number of events of the window that they see.
+      row_length: number of slots in a row.
+      seed: seed of the choice among windows of the same length.
 
     Returns:
-      The rows, in the order in which they were begun.
+      The rows, in the order of their first windows.
     """
     order = np.random.default_rng(seed).permutation(len(windows.first))
     order = order[np.argsort(-windows.lengths[order], kind="stable")]
     places, count = _places(windows.lengths[order], row_length)
-    # By rows, and in a row in the order of the slots.
+    # Sorts by row, and by slot within a row.
     in_rows = np.argsort(places)
     places = places[in_rows]
     windows = Windows(*(column[order[in_rows]] for column in windows))
@@ -106,7 +106,7 @@ def pack_rows(
 
 
 def _places(lengths: Int32[np.ndarray, " W"], row_length: int) -> tuple[Int64[np.ndarray, " W"], int]:
-    """Row * row_length + first slot of each window, by descending lengths, and the number of rows."""
+    """Returns row * row_length + first slot for each window, given by descending length, and the number of rows."""
     room: list[list[int]] = [[] for _ in range(row_length + 1)]  # rows by free slots
     free_sizes = 0  # bit n: some row has n free slots
     count = 0
@@ -137,14 +137,14 @@ def _scattered(shape: tuple[int, int], slot: np.ndarray, values: np.ndarray, emp
 def make_rows(
     encoded: Encoded, scored: Bool[np.ndarray, " E"], config: BatchConfig, *, history: int | None = None, seed: int = 0
 ) -> PackedRows:
-    """Cuts and packs the sequences of `encoded` so that every scored event stands in exactly one scored slot.
+    """Cuts and packs the sequences of `encoded` so that every scored event is in exactly one scored slot.
 
     Args:
-      encoded: whole users.
+      encoded: events of whole users.
       scored: events to train on or to evaluate.
-      config: window and row.
-      history: events of history that a window begins with (`plan_windows`); half a window, for training, if not given.
-      seed: which windows of one length share a row is drawn from it.
+      config: sizes of window and row.
+      history: events of history at the start of a window (`plan_windows`); half a window, for training, if not given.
+      seed: seed of the choice among windows of the same length.
     """
     history = config.window // 2 if history is None else history
     windows = plan_windows(encoded, scored, window=config.window, history=history, row_length=config.row_length)
@@ -162,17 +162,17 @@ def batches(
 ) -> grain.MapDataset[Batch]:
     """Builds the random-access dataset of batches, a pure function of its arguments.
 
-    Batch k holds the examples from first_example + k * batch_size on, in the shuffled, repeated order of the rows,
-    whatever the number of processes: going on from the number of examples seen resumes exactly.
+    Batch k holds the examples from first_example + k * batch_size on, in the shuffled, repeated order of the rows, for
+    any number of processes. So a run resumes exactly from the number of examples that it has seen.
 
     Args:
       encoded: arrays of events.
-      rows: where the events stand.
+      rows: slots of the events.
       config: shape of the batches.
-      seed: of the order, shuffled anew every epoch and without end; None goes once through the rows as they are,
-        the last batch filled up with padding.
-      rows_here: which rows of each batch this process takes; all if not given.
-      first_example: place in the order of the rows where the first batch starts.
+      seed: seed of the endless order, shuffled again in every epoch; None goes through the rows once, unshuffled, and
+        fills the last batch with padding.
+      rows_here: rows of each batch that this process takes; all if not given.
+      first_example: example that the first batch starts with.
 
     Returns:
       Batches of NumPy arrays.
@@ -215,9 +215,12 @@ def _gather(encoded: Encoded, rows: PackedRows, indices: np.ndarray) -> Batch:
 
 
 def _next_seconds(segment: Int32[np.ndarray, "b L"], elapsed: Int32[np.ndarray, "b L"]) -> Int32[np.ndarray, "b L"]:
-    """When the first event that sees each slot's happens: the next of its segment at a later second, or never."""
+    """Returns the time of the first event that sees each slot's event: the next later second of its segment, or never.
+
+    "Never" is the largest int32.
+    """
     length = segment.shape[1]
-    last = np.ones(segment.shape, bool)  # of its segment and second
+    last = np.ones(segment.shape, bool)  # last of its segment and second
     last[:, :-1] = (segment[:, 1:] != segment[:, :-1]) | (elapsed[:, 1:] != elapsed[:, :-1])
     following = np.where(last, np.arange(1, length + 1), length)
     following = np.minimum.accumulate(following[:, ::-1], axis=1)[:, ::-1]

@@ -1,4 +1,4 @@
-"""Counts the rows of a CSV or TSV file from its bytes, for a table reader says nothing of rows that are not whole."""
+"""Row counts of CSV and TSV files from their bytes, since a table reader does not report incomplete rows."""
 
 import contextlib
 import csv
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool
 
-LONGEST_RECORD = 1 << 24  # bytes; a quoted cell that goes on for longer was never closed
+LONGEST_RECORD = 1 << 24  # bytes; a longer quoted cell was never closed
 _CHUNK = 1 << 20
 _NEWLINE, _RETURN = b"\n\r"
 _FIRST_RECORDS = 1000
@@ -24,13 +24,13 @@ def number_of(count: int, noun: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Dialect:
-    """How a text file holds a table.
+    """Format of a table in a text file.
 
     Attributes:
-      file: the plain file, in UTF-8.
+      file: the uncompressed file, in UTF-8.
       separator: one byte.
-      quote: one byte around cells that may hold separators, line breaks and doubled quotes; None if there is none.
-      columns: of the header.
+      quote: one byte that encloses cells with separators, line breaks or doubled quotes; None if quotes are text.
+      columns: number of columns in the header.
     """
 
     file: Path
@@ -39,13 +39,14 @@ class Dialect:
     columns: int
 
     def is_blank(self, line: bytes) -> bool:
-        """Whether a line, without its line break, is nothing, or nothing but separators."""
+        """Returns whether a line, without its line break, is empty or only separators."""
         return line in (b"", self.separator * (self.columns - 1))
 
     def swallows_rows(self, record: bytes) -> bool:
-        """Whether each line of a record with line breaks would be a row by itself: two quotes have gone astray.
+        """Returns whether each line of a record with line breaks looks like a row, so that its quotes are misplaced.
 
-        A row has as many cells as the header, and numbers where the first row has some. Prose has not.
+        A row has as many cells as the header, and numbers in the columns where the first row has numbers; prose does
+        not.
         """
         lines = record.splitlines()
         if any(line.count(self.separator) != self.columns - 1 for line in lines):
@@ -61,7 +62,7 @@ class Dialect:
 
     @functools.cached_property
     def _number_columns(self) -> list[int]:
-        """Where the first row without line breaks has numbers."""
+        """Columns in which the first row without line breaks has numbers."""
         with self.file.open(encoding="utf-8", errors="replace", newline="") as file, contextlib.suppress(csv.Error):
             records = filter(None, self.text_reader(file))
             next(records, None)  # the header
@@ -80,18 +81,18 @@ class Dialect:
 
 @dataclasses.dataclass
 class LineCount:
-    """Rows of a file, as its bytes tell them.
+    """Counts of the rows and lines of a file.
 
     Attributes:
-      rows: without the header and blank lines.
+      rows: rows, without the header and blank lines.
       blank: lines without a cell.
       lines: line breaks before the current place.
       split_cells: rows with a line break in a quoted cell.
-      first_split: the line at which the first of them starts.
+      first_split: line at which the first of these starts.
       is_ended: whether the last line ends with a line break.
     """
 
-    rows: int = -1  # the header is none
+    rows: int = -1  # since the header is not a row
     blank: int = 0
     lines: int = 0
     split_cells: int = 0
@@ -100,7 +101,7 @@ class LineCount:
 
     @property
     def remarks(self) -> str:
-        """Names the unusual about the lines, to follow the number of rows."""
+        """Text on unusual lines, to follow the number of rows; empty if there are none."""
         found = [
             f"{number_of(self.blank, 'blank line')} skipped" * bool(self.blank),
             f"line breaks inside {number_of(self.split_cells, 'row')}, the first from line {self.first_split} on"
@@ -125,7 +126,7 @@ def count_lines(dialect: Dialect) -> LineCount | None:
     if rest:
         count.is_ended = False
         if _count_records(rest + b"\n", dialect, count) != len(rest) + 1:
-            return None  # within quotes
+            return None  # the file ends within quotes
     return count
 
 
@@ -137,7 +138,7 @@ def _count_records(data: bytes, dialect: Dialect, count: LineCount) -> int | Non
     inner = np.zeros(0, np.int64)  # line breaks in quoted cells
     if dialect.quote is not None and dialect.quote in data:
         quotes = array == dialect.quote[0]
-        quoted = np.logical_xor.accumulate(quotes)  # from a quote that opens to before the one that closes
+        quoted = np.logical_xor.accumulate(quotes)  # from an opening quote to just before the closing one
         if not _quotes_are_in_place(quotes, quoted, marks | quotes, breaks, array == _RETURN):
             return None
         inner = np.flatnonzero(breaks & quoted)
@@ -172,14 +173,14 @@ def _quotes_are_in_place(
     breaks: Bool[np.ndarray, " C"],
     returns: Bool[np.ndarray, " C"],
 ) -> bool:
-    """Whether each quote opens a cell at its start, closes it at its end, or is doubled.
+    """Returns whether each quote opens a cell at its start, closes it at its end, or is doubled.
 
     Args:
-      quotes: whether each byte, from the start of a record on, is a quote; bytes after them are taken to be right.
-      quoted: whether it is in a quoted cell, or opens one.
-      marks: whether it is a quote, a separator or a line feed.
-      breaks: whether it is a line feed.
-      returns: whether it is a carriage return.
+      quotes: whether each byte, from the start of a record on, is a quote; later bytes are assumed to be valid.
+      quoted: whether the byte is in a quoted cell, or opens one.
+      marks: whether the byte is a quote, a separator or a line feed.
+      breaks: whether the byte is a line feed.
+      returns: whether the byte is a carriage return.
     """
     opened_inside = quotes[1:] & quoted[1:] & ~marks[:-1]
     closed_inside = quotes[:-1] & ~quoted[:-1] & ~marks[1:]

@@ -1,4 +1,4 @@
-"""The order in which events are encoded: user after user, oldest first, and never by the order of rows in a file."""
+"""Order of the encoded events: user by user, oldest first, independent of the order of rows in a file."""
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt64
@@ -11,20 +11,20 @@ from siren_rope_jax.data.stable_order import stable_order
 def event_order(
     log: EventLog, alone: Bool[np.ndarray, " E"], item_hashes: UInt64[np.ndarray, " I"]
 ) -> Int64[np.ndarray, " E"]:
-    """Orders events by user, within a user those `alone` last, then by second, then by what they are.
+    """Orders events by user, within a user those `alone` last, then by second, then by content.
 
-    Events of one second do not see each other, but slots have an order all the same: it decides which of them a window
-    keeps and in what order numbers are added. It is drawn from hashes of the items, then of all other content, so that
-    neither the order of rows nor an outcome has a part in it. Events alike in everything may stand either way.
+    Events of one second do not see each other, but their order still decides which of them a window keeps and in which
+    order numbers are added. So it follows hashes of the items, then of all other content, and depends neither on the
+    order of rows nor, except as the last tie-break, on an outcome. Identical events may be in any order.
 
     Args:
       log: events in the order of their time.
-      alone: events that nobody sees.
-      item_hashes: of each item of the log.
+      alone: events that no other event sees.
+      item_hashes: hash of each item of the log.
     """
     order = stable_order(2 * log.user.astype(np.int64) + alone)
     second = (log.time_ms // 1000)[order]
-    same = np.zeros(len(order) + 1, bool)  # as the event before
+    same = np.zeros(len(order) + 1, bool)  # whether user, `alone` and second equal those of the previous event
     if len(order):
         ordered = [log.user[order], alone[order], second]
         same[1:-1] = np.all([column[1:] == column[:-1] for column in ordered], axis=0)

@@ -1,4 +1,4 @@
-"""Event files -> rows: ids written alike in all of them, one row for each event, and the new events that match them."""
+"""Event files -> rows: ids in one spelling, one row for each event, and new events matched with the log."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,11 +30,11 @@ class EventRows(NamedTuple):
     """Rows of a log and of its new events, in the order of the input.
 
     Attributes:
-      rows: columns as `event_columns` names them, the categorical ones hashed; "row", counted over the files of the log
-        and anew in that of new events; and "new".
-      styles: how the log writes whole numbers as a "user" and as an "item".
-      duplicates: rows that were dropped because an earlier one is the same.
-      contradictions: events whose rows contradicted one another.
+      rows: columns as `event_columns` names them, the categorical ones hashed; "row", counted over the files of the
+        log, and separately in that of new events; and "new".
+      styles: style of whole numbers in the log, for "user" and "item".
+      duplicates: number of rows dropped as equal to an earlier one.
+      contradictions: number of events whose rows contradicted each other.
     """
 
     rows: pl.DataFrame
@@ -54,18 +54,18 @@ def read_event_rows(
     """Reads the files of a log and a file of new events.
 
     Args:
-      spec: which files and columns.
+      spec: files and columns of the log.
       categorical_names: names under which the categorical columns are hashed.
       new_events: the file of new events, if any.
-      notes: receives what was noticed while reading, one sentence each.
-      allow_unmatched: whether the log may know none of their users, items or values.
+      notes: receives notes for the user, one sentence each.
+      allow_unmatched: whether new events may have only unknown users, items or values.
 
     Raises:
-      InputError: if a file is bad, or nothing of the new events matches the log.
+      InputError: if a file is invalid, or no user, item or value of the new events is known.
     """
     columns = {"user": spec.user, "item": spec.item}
     columns |= {f"categorical {index}": column for index, column in enumerate(spec.categorical)}
-    # Reassigned at every step, because two copies of a long log would not fit.
+    # Reassigned at every step, since two copies of a long log might not fit into memory.
     rows, styles = _read_log(spec, columns, notes)
     rows, duplicates, contradictions, said = one_row_per_event(rows, spec)
     notes += said
@@ -84,7 +84,7 @@ def _read_log(spec: EventLogSpec, columns: dict[str, str], notes: list[str]) -> 
     parts = [_read(file, spec, notes) for file in spec.files]
     styles = {name: [style_of(part[name]) for part in parts] for name in columns}
     rows = pl.concat(parts).with_row_index("row")
-    if rows["user"].has_nulls() or rows["item"].has_nulls():  # which the spec allows, or the files were refused
+    if rows["user"].has_nulls() or rows["item"].has_nulls():  # only if the spec allows it
         rows = rows.drop_nulls(("user", "item"))
     for name, column in columns.items():
         if style_of_all(styles[name]) is Style.FLOATS:

@@ -1,4 +1,4 @@
-"""Fingerprints of a log's events, whatever their order: has a log changed since, or has it only grown?"""
+"""Fingerprints of a log's events, independent of their order, to detect whether a log has changed."""
 
 from collections.abc import Iterator
 
@@ -9,22 +9,22 @@ from siren_rope_jax.data.event_log import EventLog
 from siren_rope_jax.data.mixed_bits import float_bits, mixed, splitmix64
 from siren_rope_jax.data.stable_hash import stable_hash
 
-_AT_ONCE = 1 << 20  # events; bounds the memory
+_AT_ONCE = 1 << 20  # events per part, to bound the memory
 
 
 def fingerprint(log: EventLog, rows: Bool[np.ndarray, " E"] | None = None) -> dict[str, int | str]:
-    """Fingerprints what was read of each event; neither its row nor its period counts, nor the order of the events.
+    """Fingerprints the content of events, without their rows, periods and order.
 
-    Every event becomes 64 well-mixed bits, and the digest is two sums over them: events may come in any order, an
-    event that comes twice counts twice, and one changed cell changes the digest. It is no defence against forgery.
-    The digest does not depend on the machine or on the versions of libraries.
+    Each event is hashed to 64 well-mixed bits, and the digest is two sums over these. So events may be in any order, a
+    repeated event counts twice, and one changed cell changes the digest. It does not depend on the machine or on
+    library versions, and does not protect against forgery.
 
     Args:
       log: any log.
-      rows: the events that count; all of them if None.
+      rows: the events to include; all of them if None.
 
     Returns:
-      {"events": how many, "digest": 32 hexadecimal digits}, fit for JSON.
+      {"events": number of events, "digest": 32 hexadecimal digits}, which JSON can hold.
     """
     users, items = stable_hash(log.user_ids, "user"), stable_hash(log.item_ids, "item")
     chosen = np.arange(len(log.time_ms)) if rows is None else np.flatnonzero(rows)

@@ -1,4 +1,4 @@
-"""Names the lines of a CSV or TSV file that are no whole rows: the exact, slow walk after `count_lines` found some."""
+"""Exact, slow search for the malformed lines of a CSV or TSV file, once `count_lines` has found that there are some."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -9,10 +9,10 @@ _NAMED = 3
 
 
 def malformed_lines(dialect: Dialect) -> Iterator[tuple[int, str]]:
-    """Yields each malformed line, counted from 1, and what is wrong with it.
+    """Yields the number of each malformed line, counted from 1, and a description of the fault.
 
-    After a quote that is not in its place the walk goes on with the next line, so that one fault does not hide
-    another, nor make whole lines look malformed.
+    After a misplaced quote the search continues with the next line, so that one fault neither hides another nor makes
+    valid lines look malformed.
     """
     grammar = _Grammar(dialect)
     with dialect.file.open("rb") as file:
@@ -25,7 +25,7 @@ def malformed_lines(dialect: Dialect) -> Iterator[tuple[int, str]]:
             if grammar.opens(_without_break(raw)):
                 inner = grammar.closing_lines(file.readline)
                 if not inner:
-                    yield number, f"the quote that opens a cell in line {number} is closed nowhere"
+                    yield number, f"the quote that opens a cell in line {number} is never closed"
                     file.seek(after)
                     continue
             elif not grammar.is_whole(_without_break(raw)):
@@ -44,7 +44,7 @@ def malformed_lines(dialect: Dialect) -> Iterator[tuple[int, str]]:
 
 
 def malformed(dialect: Dialect) -> str:
-    """Returns one sentence on the malformed lines: the first few, and how many there are."""
+    """Returns one sentence on the malformed lines: the first few, and the number of others."""
     named: list[str] = []
     count, is_quote = 0, False
     for _, problem in malformed_lines(dialect):
@@ -74,7 +74,7 @@ def line_of_row(dialect: Dialect, row: int) -> int:
 
 
 class _Grammar:
-    """Regular expressions over one line each, outside or inside of a quoted cell."""
+    """Regular expressions that match one line each, outside or inside a quoted cell."""
 
     def __init__(self, dialect: Dialect) -> None:
         self.dialect = dialect
@@ -99,7 +99,7 @@ class _Grammar:
         return self.quote is not None and self._opens.fullmatch(line) is not None
 
     def closing_lines(self, readline: Callable[[], bytes]) -> list[bytes]:
-        """Returns the lines up to the one that closes the cell; none if a line does neither that nor belong to it."""
+        """Returns the lines up to the one that closes the cell; an empty list if none closes it or one does not fit."""
         lines: list[bytes] = []
         size = 0
         while size <= LONGEST_RECORD and (raw := readline()):

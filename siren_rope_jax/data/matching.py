@@ -1,4 +1,4 @@
-"""How many events have an id that another table knows: a share to report, and a refusal where nothing matches."""
+"""Match of events' ids with another table: the share to report, and an error if no id matches."""
 
 import numpy as np
 import polars as pl
@@ -21,25 +21,25 @@ def match_note(
     whose: str,
     remedy: str | None,
 ) -> str | None:
-    """Says for how many events their id, or another value, is known; refuses them if none is.
+    """Reports for how many events the id, or another value, is known; raises if none is.
 
-    One unknown id may well be new. Several of which not one is known, or one that is known in another spelling, are
-    most likely written in another way: every event would be met as a stranger's, without a word.
+    A single unknown id may be new. If several ids are all unknown, or one is known in another spelling, their spelling
+    most likely differs, and every event would silently be treated as that of an unknown user or item.
 
     Args:
       texts: distinct texts; a null, which is a missing value, does not count.
-      events: how many events have each of them.
+      events: number of events with each text.
       known: distinct texts that are known, in any order.
-      subject: who knows, such as "new.csv: the log".
-      noun: what the texts are, such as "user".
-      whose: what the events are called.
-      remedy: what a user may do beside writing the texts alike; None if nothing need match.
+      subject: table that knows the texts, for the message, such as "new.csv: the log".
+      noun: kind of the texts, such as "user".
+      whose: name of the events, such as "new events".
+      remedy: alternative to writing the texts alike; None if nothing has to match.
 
     Returns:
       One sentence, or None if there are no texts.
 
     Raises:
-      InputError: if nothing matches; it shows two examples of each side.
+      InputError: if nothing matches; the message shows two examples of each side.
     """
     table = pl.DataFrame({"text": texts, "events": events}).filter(pl.col("events") > 0).drop_nulls()
     total = int(table["events"].sum())
@@ -65,7 +65,7 @@ def match_note(
 
 
 def _respelt(strangers: pl.DataFrame, known: pl.Series) -> pl.DataFrame:
-    """Returns the strangers that are known in another spelling, and that spelling."""
+    """Returns the unknown texts that are known in another spelling, and that spelling."""
     if strangers.is_empty():
         return strangers.with_columns(known="text")
     known = known.drop_nulls()
@@ -75,12 +75,12 @@ def _respelt(strangers: pl.DataFrame, known: pl.Series) -> pl.DataFrame:
 
 
 def spelling_note(ids: pl.Series, noun: str, whose: str) -> str | None:
-    """Says which distinct ids of a log differ in their spelling alone, and so count as several users or items.
+    """Reports distinct ids of a log that differ only in their spelling, and so count as several users or items.
 
     Args:
       ids: distinct ids.
-      noun: what they are, such as "user".
-      whose: the log's files.
+      noun: kind of the ids, such as "user".
+      whose: files of the log, for the message.
 
     Returns:
       One sentence, or None if there are none.
@@ -91,7 +91,7 @@ def spelling_note(ids: pl.Series, noun: str, whose: str) -> str | None:
         return None
     return (
         f"{whose}: {alike.height:,} {noun}s would be {alike['spelling'].n_unique():,} {_SPELLING}, such as "
-        f"{_examples(alike['id'])}: each counts as a {noun} of its own"
+        f"{_examples(alike['id'])}: each counts as a separate {noun}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Events without a user or an item: left out of the log, but scored, each as an unknown one, among new events."""
+"""Events without a user or an item: dropped from a log, but scored as unknown among new events."""
 
 from pathlib import Path
 
@@ -10,11 +10,11 @@ _IDS = ("user", "item")
 
 
 def missing_ids_note(path: Path, events: pl.DataFrame, *, is_new: bool) -> str | None:
-    """Returns one sentence on how many events have no id and what becomes of them, or None if all have theirs.
+    """Returns one sentence on the events without an id and their treatment, or None if there are none.
 
     Args:
       path: the file.
-      events: with columns user and item, null where missing.
+      events: events with columns user and item, null where missing.
       is_new: whether the events are to be scored.
 
     Raises:
@@ -33,6 +33,6 @@ def missing_ids_note(path: Path, events: pl.DataFrame, *, is_new: bool) -> str |
 
 
 def with_own_ids(events: pl.DataFrame) -> pl.DataFrame:
-    """Returns the events with an id of its own, which no other event has, in place of each missing one."""
+    """Returns the events with a unique id in place of each missing one."""
     own = (pl.format("(row {}, no {})", pl.int_range(pl.len()), pl.lit(name)) for name in _IDS)
     return events.with_columns(pl.coalesce(name, id) for name, id in zip(_IDS, own, strict=True))

@@ -1,4 +1,4 @@
-"""64 well-mixed bits a row, the same on every machine and with every library version."""
+"""Hashes of rows to 64 well-mixed bits, the same on every machine and with every library version."""
 
 import functools
 from collections.abc import Iterable
@@ -10,12 +10,12 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def mixed(columns: Iterable[UInt64[np.ndarray, " P"]], rows: int) -> UInt64[np.ndarray, " P"]:
-    """Mixes the columns of each row, one after the other; rows of equal bits come to equal bits."""
+    """Mixes the columns of each row, one after the other; equal rows give equal bits."""
     return functools.reduce(lambda so_far, column: splitmix64(so_far + column), columns, np.zeros(rows, np.uint64))
 
 
 def float_bits(numbers: np.ndarray) -> UInt64[np.ndarray, " P"]:
-    """Bits of float32 numbers: one pattern for every NaN, and one for both zeros."""
+    """Returns the bits of float32 numbers, with one pattern for every NaN and one for both zeros."""
     plain = np.where(np.isnan(numbers), np.float32(np.nan), numbers.astype(np.float32) + np.float32(0))
     return plain.view(np.uint32).astype(np.uint64)
 

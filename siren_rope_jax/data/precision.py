@@ -1,4 +1,4 @@
-"""Recognises ids and times that lost digits on their way into the file, so that different ones became equal."""
+"""Detection of ids and times that lost digits before they were written, so that different ones became equal."""
 
 from pathlib import Path
 
@@ -9,29 +9,29 @@ from jaxtyping import Int32, Int64
 from siren_rope_jax.data.read_table import Rule, Table
 from siren_rope_jax.errors import InputError
 
-# A point or a plus sign, as every program prints it: neither is in a hexadecimal id such as 5e10. A negative exponent
-# marks a number with all its digits, such as 9377952927E-5.
+# Requires a point or a plus sign, as every program prints them: a hexadecimal id such as 5e10 has neither. A number
+# with a negative exponent, such as 9377952927E-5, has all its digits.
 _SCIENTIFIC_ID = r"^\s*[+-]?[0-9](\.[0-9]+[eE]\+?|[eE]\+)[0-9]+\s*$"
 # Unix times of the years 1980 to 2099 have 9 or 10 digits in seconds, 12 or 13 in milliseconds.
 _SCIENTIFIC_TIME = {unit: rf"^\s*[0-9](\.[0-9]{{0,{kept - 1}}})?[eE]" for unit, kept in (("s", 9), ("ms", 12))}
-_FEWEST_TIMES = 8  # fewer may be multiples of anything by chance
+_FEWEST_TIMES = 8  # fewer may be multiples by chance
 _SAMPLE = 1000
-_SHIFT = 8 * 3_600_000  # local midnights, as 86,400 and 28,800 s themselves, may be multiples of 128 s
-_DECIMAL_STEP = 10_000_000  # what six decimal digits leave of a time, which are those of %g and of spreadsheets
+_SHIFT = 8 * 3_600_000  # local midnights may be multiples of 128 s, since 86,400 s and 28,800 s are
+_DECIMAL_STEP = 10_000_000  # resolution, in ms, of times with the six digits of %g and of spreadsheets
 
 
 def refuse_float32(table: Table, column: str, key: str, what: str) -> None:
-    """Raises InputError if a column of ids or times is of a float type that cannot tell them apart."""
+    """Raises InputError if the float type of a column has too few digits for ids or times."""
     kind = table.types[column]
     if kind in (pl.Float32, pl.Float16):
         raise InputError(
             f'{table.path}: the column "{column}" ({key}) holds {kind}, which keeps {7 if kind == pl.Float32 else 3} '
-            f"digits, so that different {what} become equal: export the {what} anew as whole numbers or text"
+            f"digits, so that different {what} become equal: export the {what} again as whole numbers or text"
         )
 
 
 def id_rules(table: Table, column: str, noun: str) -> list[Rule]:
-    """Returns the rule that no id is in scientific notation, which keeps a few digits and merges users or items."""
+    """Returns the rule that no id is in scientific notation, whose few digits would merge users or items."""
     if not table.is_text(column):
         return []
     valid = ~pl.col(column).cast(pl.String).str.contains(_SCIENTIFIC_ID)
@@ -49,7 +49,7 @@ def time_rules(table: Table, column: str, unit: str) -> list[Rule]:
 
 
 def check_times(path: Path, column: str, time: Int64[np.ndarray, " E"]) -> None:
-    """Checks that times were not rounded as Float32 or six decimal digits round them.
+    """Checks that times were not rounded to Float32 or to six decimal digits.
 
     Dates, and times at one hour of the day or at fixed hours eight hours apart, are legitimate.
 
@@ -59,7 +59,7 @@ def check_times(path: Path, column: str, time: Int64[np.ndarray, " E"]) -> None:
       time: Unix milliseconds.
 
     Raises:
-      InputError: if every time is such a multiple, and there are enough for that not to be chance.
+      InputError: if every time is rounded so, and there are too many times for chance.
     """
 
     def every(test: object) -> bool:
@@ -72,12 +72,12 @@ def check_times(path: Path, column: str, time: Int64[np.ndarray, " E"]) -> None:
     if distinct >= _FEWEST_TIMES:
         raise InputError(
             f'{path}: the column "{column}" holds {distinct:,} different times in {len(time):,} rows, each rounded '
-            f"as {rounded} does: export the times anew as whole numbers or text with all digits"
+            f"as {rounded} does: export the times again as whole numbers or text with all digits"
         )
 
 
 def coarse_note(time: Int64[np.ndarray, " E"]) -> str | None:
-    """Returns a sentence for the user if all times are multiples of more than a minute, short of whole hours.
+    """Returns a note for the user if all times are multiples of more than a minute and less than an hour.
 
     Args:
       time: Unix milliseconds of each event, ascending.
@@ -90,13 +90,13 @@ def coarse_note(time: Int64[np.ndarray, " E"]) -> str | None:
     if not 60 < step < 3_600:
         return None
     return (
-        f"all times are multiples of {step:,} s apart: were they rounded on their way, export them anew; events of "
-        "one time do not see each other"
+        f"all times are multiples of {step:,} s apart: if they were rounded, export them again; events of one time do "
+        "not see each other"
     )
 
 
 def midnight_note(second: Int32[np.ndarray, " E"]) -> str | None:
-    """Returns a sentence for the user if every event has the same time of day, as dates have.
+    """Returns a note for the user if every event has the same time of day, as dates do.
 
     Args:
       second: local second of the day of each event.

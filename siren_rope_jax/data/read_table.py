@@ -1,4 +1,4 @@
-"""One table file, CSV, TSV or Parquet, plain or inside .gz or .zip, read checked row by row with polars."""
+"""Reading of one table file (CSV, TSV or Parquet, plain or inside .gz or .zip), with checks of every row."""
 
 import contextlib
 import dataclasses
@@ -17,23 +17,23 @@ from siren_rope_jax.data.table_file import SEPARATORS, decompressed, existing_fi
 from siren_rope_jax.data.toml_section import did_you_mean
 from siren_rope_jax.errors import InputError
 
-_ROW, _BAD = "__row", "__bad"  # beside the user's columns
-# Cells that programs write for "no value"; pandas, R, SQL dumps and spreadsheets have one each.
-# In the spellings that programs write; "none", "nil" or "Na" may as well be somebody's name.
+_ROW, _BAD = "__row", "__bad"  # added to the user's columns
+# Cells that pandas, R, SQL dumps and spreadsheets write for "no value", in exactly their spellings: "none", "nil" or
+# "Na" may be a name.
 MISSING_WORDS = ("", "NULL", "Null", "null", "NaN", "NAN", "nan", "-nan", "NaT", "NA", "N/A", "n/a", "#N/A", "<NA>")
 MISSING_WORDS += ("None", r"\N")
-_STRIPPED, _LOWER_CASE, _NUMBER = "__stripped ", "__lower_case ", "__number "  # of each column of text
+_STRIPPED, _LOWER_CASE, _NUMBER = "__stripped ", "__lower_case ", "__number "  # prefixes, for each column of text
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What the cells of one column must satisfy.
+    """Condition on the cells of one column.
 
     Attributes:
       column: the column; the error shows its offending cell.
-      valid: true, per row, where the cell is as expected.
-      expected: what an error says was expected.
-      hint: words that an error adds, given the offending cell.
+      valid: true for each row whose cell is as expected.
+      expected: description of valid cells, for the error.
+      hint: function of the offending cell that returns an addition to the error.
     """
 
     column: str
@@ -43,21 +43,21 @@ class Rule:
 
     @property
     def broken(self) -> pl.Expr:
-        """True, per row, where the cell is not as expected."""
+        """True for each row whose cell is not as expected."""
         return ~self.valid.fill_null(False)
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table file that is open for reading; its cells are read lazily, only in the columns asked for.
+    """Table file that is open for reading; cells are read lazily, and only in the requested columns.
 
     Attributes:
-      path: the file as the user knows it.
-      local: the same, decompressed.
-      frame: its columns, and the row number; blank lines of a text file are left out.
+      path: the file as the user named it.
+      local: the decompressed file.
+      frame: its columns, and the row number, without the blank lines of a text file.
       types: type of each column; in a text file every column is text.
-      dialect: how its lines hold cells; None for Parquet.
-      notes: what `read` noticed, one sentence each, for the user to be told.
+      dialect: format of a text file; None for Parquet.
+      notes: notes of `read` for the user, one sentence each.
     """
 
     path: Path
@@ -68,14 +68,14 @@ class Table:
     notes: list[str] = dataclasses.field(default_factory=list)
 
     def require(self, column: str, key: str) -> str:
-        """Returns `column`, or raises InputError if the table lacks it; `key` is where the user named it."""
+        """Returns `column`, or raises InputError if the table lacks it; `key` names the setting, for the error."""
         if column not in self.types:
             suggestion = did_you_mean(column, self.types) or f", which has {', '.join(self.types)}"
             raise InputError(f'{self.path}: the column "{column}" ({key}) is not in this file{suggestion}')
         return column
 
     def is_text(self, column: str) -> bool:
-        """Whether the cells are text, which may say in words that a value is missing."""
+        """Returns whether the cells are text, so that a missing value may be one of `MISSING_WORDS`."""
         return self.types[column] in (pl.String, pl.Categorical, pl.Enum)
 
     def text(self, column: str) -> pl.Expr:
@@ -107,7 +107,7 @@ class Table:
         number, is_number = self.number(column)
         if self.types[column] != pl.String:
             return number == 1, is_number & number.is_in([0.0, 1.0]).fill_null(True)
-        # Comparisons and not `replace`, which polars does not stream.
+        # Uses comparisons, since polars does not stream `replace`.
         word = pl.col(_LOWER_CASE + column)
         true, false = (number == 1) | (word == "true"), (number == 0) | (word == "false")
         flag = pl.when(true).then(True).when(false).then(False)
@@ -117,12 +117,12 @@ class Table:
         """Reads expressions over the table.
 
         Args:
-          columns: what to read, by the name it gets.
-          rules: what must hold in every row.
+          columns: expression to read for each name of the result.
+          rules: conditions on every row.
 
         Raises:
-          InputError: naming malformed lines or the first offending row of the first broken rule, or if the table
-            has no rows.
+          InputError: if lines are malformed, a rule is broken (the message names the first offending row of the first
+            such rule), or the table has no rows.
         """
         counted = self._count_lines()
         wanted = [expression.alias(name) for name, expression in columns.items()]
@@ -143,7 +143,7 @@ class Table:
         return data.drop(_BAD)
 
     def place(self, row: int) -> str:
-        """Names a row, counted from 0, as the user sees it: by line in a text file."""
+        """Returns the user's name of a row, counted from 0: its line in a text file."""
         if self.dialect is None:
             return f"row {row} (counted from 0)"
         return f"line {line_of_row(self.dialect, row)}"
@@ -174,15 +174,15 @@ class Table:
 
 @contextlib.contextmanager
 def open_table(path: Path, *, quote: str = '"') -> Iterator[Table]:
-    """Opens a table file; the format is told by its name.
+    """Opens a table file, whose name defines the format.
 
     Args:
-      path: .csv, .tsv or .parquet, alone or followed by .gz or .zip, or a .zip that holds one such table. A
-        plain file that is absent is also looked for as .gz and .zip, and the reverse.
-      quote: what encloses cells of a text file that hold separators or line breaks, or "none": then quotes are text.
+      path: .csv, .tsv or .parquet, alone or followed by .gz or .zip, or a .zip that holds one such table. If a plain
+        file is absent, .gz and .zip are tried, and the reverse.
+      quote: character that encloses cells with separators or line breaks in a text file; with "none", quotes are text.
 
     Raises:
-      InputError: if the file is missing, empty, damaged, not UTF-8 or of another format, in one sentence.
+      InputError: if the file is missing, empty, damaged, not UTF-8 or of another format.
     """
     path = existing_file(path)
     with tempfile.TemporaryDirectory() as folder:
@@ -206,7 +206,7 @@ def open_table(path: Path, *, quote: str = '"') -> Iterator[Table]:
             if any("\N{REPLACEMENT CHARACTER}" in name for name in types):
                 raise InputError(_not_utf8(path, local))
             for name in types:
-                twice, renamed, _ = name.partition("_duplicated_")  # so polars calls a second column of one name
+                twice, renamed, _ = name.partition("_duplicated_")  # polars renames repeated columns so
                 if renamed and twice in types:
                     raise InputError(f'{path}: the header names the column "{twice}" twice, expected it once')
             frame = frame.filter(~pl.all_horizontal(pl.col(list(types)).is_null()))  # blank lines
@@ -216,9 +216,9 @@ def open_table(path: Path, *, quote: str = '"') -> Iterator[Table]:
 
 
 def _with_readings(frame: pl.LazyFrame, types: Mapping[str, Any]) -> pl.LazyFrame:
-    """Adds what the columns of text say, since polars would work it out anew for every expression that asks for it.
+    """Adds parsed forms of the columns of text, since polars would parse again for every expression that needs them.
 
-    Nothing asked for is nothing done: the frame is lazy.
+    The frame is lazy, so that forms that no expression needs cost nothing.
     """
     texts = [column for column, kind in types.items() if kind == pl.String]
     stripped = {_STRIPPED + column: pl.col(column).str.strip_chars() for column in texts}
@@ -229,7 +229,7 @@ def _with_readings(frame: pl.LazyFrame, types: Mapping[str, Any]) -> pl.LazyFram
 
 @contextlib.contextmanager
 def _reading(path: Path, local: Path) -> Iterator[None]:
-    """Turns whatever a reader says of a file that it cannot read into one sentence."""
+    """Converts any error of a reader to an InputError with one sentence."""
     try:
         yield
     except pl.exceptions.NoDataError:

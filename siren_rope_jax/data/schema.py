@@ -1,4 +1,4 @@
-"""What a user tells us about an event log: one TOML file, checked key by key into an `EventLogSpec`."""
+"""Description of an event log: one TOML file, checked key by key and parsed into an `EventLogSpec`."""
 
 import dataclasses
 import datetime
@@ -21,7 +21,7 @@ UTC_OFFSETS = (-12.0, 14.0)  # hours; every civil time zone lies inside
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EventLogSpec:
-    """Which files and columns make up an event log.
+    """Files and columns of an event log.
 
     Attributes:
       files: absolute paths of tables with one row per event.
@@ -33,18 +33,19 @@ class EventLogSpec:
         any, local time is UTC.
       utc_offset_hours: offset of local time, the same for all events; may be fractional.
       utc_offset_column: column with the offset of each event, in hours.
-      quote: what encloses cells of CSV and TSV files that hold separators or line breaks; "none": quotes are text.
-      missing_ids: what becomes of events without a user or item: "refuse" the file, or "drop" the events. New events
-        are never dropped, but scored as those of an unknown user or item.
+      quote: character that encloses cells with separators or line breaks in CSV and TSV files; with "none", quotes are
+        text.
+      missing_ids: treatment of events without a user or item: "refuse" the file, or "drop" the events. New events are
+        never dropped, but scored as those of an unknown user or item.
       tasks: outcomes to predict.
       actions: outcomes that later events may see.
       categorical: feature columns compared as text.
       dense: feature columns of numbers.
       side_tables: features of items and users.
-      split: training, validation and test.
-      contradictions: what becomes of rows that differ in nothing but the outcomes of one event: "mean" takes the mean
-        of each outcome as its label, "first" the first row, "refuse" refuses the log.
-      description: the TOML file that all this was read from, if it was; it is no part of what the log is.
+      split: periods of training, validation and test.
+      contradictions: treatment of rows of one event that differ only in outcomes: "mean" takes the mean of each outcome
+        as its label, "first" the first row, and "refuse" refuses the log.
+      description: the TOML file that the spec was read from, if any; not part of the log's identity.
     """
 
     files: tuple[Path, ...]
@@ -68,7 +69,7 @@ class EventLogSpec:
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str]) -> "EventLogSpec":
-        """Reads a log description; files named in it are relative to it.
+        """Reads a log description; file names in it are relative to it.
 
         Args:
           path: the TOML file.
@@ -93,11 +94,11 @@ class EventLogSpec:
 
         Args:
           mapping: sections log, tasks, split and, optionally, actions, features and side_table.
-          folder: what relative file names are relative to.
-          source_name: what error messages call the description.
+          folder: base of relative file names.
+          source_name: name of the description in error messages.
 
         Raises:
-          InputError: on an unknown, missing or repeated key or a value of the wrong kind, in one sentence.
+          InputError: if a key is unknown, missing or repeated, or a value is of the wrong kind.
         """
         top = Section(source_name, "", mapping, [*_SECTIONS, *_OPTIONAL_SECTIONS])
         for name in _SECTIONS:
@@ -150,7 +151,7 @@ class EventLogSpec:
         """Returns the Unix milliseconds of a split date, read in the log's zone unless it carries an offset.
 
         Args:
-          date: ISO date or date and time. With `utc_offset_column` local time differs by event: UTC then.
+          date: ISO date or date and time; UTC if `utc_offset_column` is set, since local time then differs by event.
         """
         moment = datetime.datetime.fromisoformat(date)
         if moment.tzinfo is None:

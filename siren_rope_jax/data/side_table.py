@@ -17,10 +17,10 @@ from siren_rope_jax.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class SideFeatures:
-    """Features of the given ids, in their order.
+    """Features of the requested ids, in their order.
 
     Attributes:
-      categorical: stable hash of (feature name, value); a missing value has its own.
+      categorical: stable hash of (feature name, value); a missing value has its own hash.
       dense: numbers, NaN where missing.
       found: whether the table has a row for the id; without one, every feature is missing.
       keys: every id that the table has a row for.
@@ -38,14 +38,14 @@ def read_side_table(
     """Looks up the features of items or users.
 
     Args:
-      side: which file and columns.
+      side: file and columns of the table.
       ids: ids to look up, as text.
-      style: how the log writes those that are whole numbers.
+      style: style of the whole numbers among the log's ids.
       categorical_names: names under which the categorical columns are hashed.
-      notes: receives what was noticed while reading, one sentence each.
+      notes: receives notes for the user, one sentence each.
 
     Raises:
-      InputError: if the file is bad, or has two rows for one key.
+      InputError: if the file is invalid, or has two rows for one key.
     """
     with open_table(side.file, quote=side.quote) as table:
         remedy = '[[side_table]] missing_ids = "drop" leaves such rows out'

@@ -1,4 +1,4 @@
-"""Tables of items and users as a log description names them: one `[[side_table]]` for each."""
+"""Tables of items and users in a log description: one `[[side_table]]` for each."""
 
 import dataclasses
 import os
@@ -17,12 +17,12 @@ class SideTable:
 
     Attributes:
       file: absolute path.
-      join: whether `key` holds items or users.
+      join: "item" or "user", the kind of id in `key`.
       key: column that is compared, as text, with the log's item or user column.
       categorical: columns compared as text.
       dense: columns of numbers.
       quote: as in the log, unless given for this table.
-      missing_ids: likewise; "drop" leaves rows without a key out.
+      missing_ids: as in the log, unless given for this table; "drop" drops rows without a key.
     """
 
     file: Path
@@ -40,10 +40,10 @@ def read_side_tables(top: Section, log: Section, folder: Path) -> tuple[SideTabl
     Args:
       top: the whole description.
       log: its section [log], whose quote and missing_ids hold for tables without their own.
-      folder: what relative file names are relative to.
+      folder: base of relative file names.
 
     Raises:
-      InputError: on an unknown or missing key or a value of the wrong kind, in one sentence.
+      InputError: if a key is unknown or missing, or a value is of the wrong kind.
     """
     tables = top.table.get("side_table", [])
     if not isinstance(tables, list | tuple):
@@ -69,5 +69,5 @@ def read_side_tables(top: Section, log: Section, folder: Path) -> tuple[SideTabl
 
 
 def absolute(folder: Path, file: str) -> Path:
-    """Returns the absolute path of a file that is relative to a folder, unless it is absolute already."""
+    """Returns the absolute path of a file that is absolute or relative to a folder."""
     return Path(os.path.abspath(folder / file))

@@ -1,4 +1,4 @@
-"""The shipped real logs: each function writes the description (log.toml) that `siren-rope train` reads."""
+"""Preparation of public logs: each function writes the description (log.toml) that `siren-rope train` reads."""
 
 import json
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ validation_from = 0.7
 test_from = 0.8
 """
 
-# User-agent patterns, the first match decides; a phone's browser also names its system.
+# User-agent patterns; the first match counts, since a phone's browser also names its system.
 _DEVICES = {
     "Android - Native": "android_app",
     "iOS - Native": "ios_app",
@@ -83,23 +83,23 @@ categorical = ["author_id", "video_type", "upload_type", "music_id", "music_type
 
 
 def prepare_deskdrop(archive: Path, folder: Path) -> Path:
-    """Turns the interactions of CI&T DeskDrop into one row per view, with outcomes and when they were known.
+    """Converts the interactions of CI&T DeskDrop to one row per view, with outcomes and the times they became known.
 
-    - Views of one item by one person that follow each other in a session are one view, the first: 23 %
-      of the raw views are such repeats, half of them within 21 s. A return in another session stays a view.
+    - Consecutive views of one item by one person in a session count as one view, the first: 23 % of the raw views are
+      such repeats, half of them within 21 s. A view in another session is a new view.
     - `like`: a LIKE of the same person and item within 24 hours after the view; a reaction belongs to the
       latest view at or before it. `contribution`: the same for COMMENT CREATED, BOOKMARK and FOLLOW.
-      `like_at` and `contribution_at` tell when the first of them was made, empty for negatives.
-    - `long_dwell`: more than 60 s until the person's next event on another item in the same session;
-      unobserved where there is none. `long_dwell_known_at` is the time of that event: before it nobody could
-      tell that the session goes on, not even once 60 s have passed.
+      `like_at` and `contribution_at` are the times of the first reaction, empty for negatives.
+    - `long_dwell`: more than 60 s until the person's next event on another item in the same session; unobserved if
+      there is none. `long_dwell_known_at` is the time of that event: before it, even after 60 s, it is not known that
+      the session continues.
     - `device` is read from the user agent; it, `region` and `country` may be missing.
 
     Exact duplicates are dropped; events of one second keep the order of the file.
 
     Args:
       archive: users_interactions.csv as published, plain or inside .zip or .gz; times are Unix seconds.
-      folder: receives views.parquet and log.toml; created if need be. The same archive gives the same bytes.
+      folder: receives views.parquet and log.toml; created if necessary. The same archive gives the same bytes.
 
     Returns:
       The path of log.toml. Local time is UTC-3, where most users live; the split is at event quantiles.
@@ -122,27 +122,27 @@ def prepare_deskdrop(archive: Path, folder: Path) -> Path:
 
 
 def prepare_kuairand_pure(data_folder: Path, folder: Path) -> Path:
-    """Describes KuaiRand-Pure as it was published: nothing is copied.
+    """Describes KuaiRand-Pure as published, without copying it.
 
-    Reads every log_standard_*.csv, never the randomly exposed log_random_*.csv. The statistics of videos are
-    left out, for they count the outcomes of the test period too.
+    The log is every log_standard_*.csv, without the randomly exposed log_random_*.csv. The statistics of videos are
+    left out, since they include outcomes of the test period.
 
     Args:
       data_folder: the folder "data" of the published archive, its files plain or inside .gz.
-      folder: receives log.toml, which names the data by absolute paths; created if need be.
+      folder: receives log.toml, which names the data by absolute paths; created if necessary.
 
     Returns:
       The path of log.toml. Local time is UTC+8; the split is at event quantiles.
 
     Raises:
-      InputError: if a log or a feature file is not there.
+      InputError: if the log or a feature file does not exist.
 
     Source: Gao et al. 2022, KuaiRand (doi 10.1145/3511808.3557624), CC BY-SA 4.0.
     """
     data_folder = Path(data_folder).resolve()
     if not data_folder.is_dir():
         raise InputError(f"{data_folder}: this folder does not exist")
-    # A file may lie beside its compressed twin; naming it without .gz reads it once, whichever is there.
+    # A file may exist plain, compressed or both; named without .gz, it is read once.
     logs = sorted({_plain(file) for file in data_folder.glob("log_standard_*.csv*") if _is_csv(file)})
     if not logs:
         raise InputError(f"{data_folder}: expected files log_standard_*.csv or .csv.gz, found none")
@@ -176,7 +176,7 @@ def _read_deskdrop(archive: Path) -> pl.DataFrame:
         for column in ("timestamp", *renamed):
             table.require(column, "a column of Deskdrop")
         seconds, is_number = table.number("timestamp")
-        # Seconds up to the year 2100; the same moment in milliseconds is far above.
+        # Seconds up to the year 2100; milliseconds would be far above.
         valid = is_number & seconds.is_between(0, 4_102_444_800).fill_null(False)
         rules = [Rule("timestamp", valid, "Unix seconds")]
         for column in renamed.keys() - set(optional):
@@ -217,7 +217,7 @@ def _deskdrop_views(events: pl.DataFrame) -> pl.DataFrame:
 
 
 def _first_reaction(views: pl.DataFrame, events: pl.DataFrame, kinds: Sequence[str]) -> pl.Series:
-    """Returns for each view the time of its first reaction of these kinds, null where there is none."""
+    """Returns the time of each view's first reaction of these kinds, null if there is none."""
     reactions = events.filter(pl.col("kind").is_in(kinds)).sort("time", "row")
     first = (
         reactions.select("user", "item", "time", reacted_at="time")

@@ -1,4 +1,4 @@
-"""Where validation and test begin, as a log description says it in `[split]`."""
+"""Split of a log into training, validation and test, from the section `[split]` of its description."""
 
 import dataclasses
 import datetime
@@ -9,12 +9,12 @@ from siren_rope_jax.data.toml_section import Section, is_number
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Where validation and test begin.
+    """Starts of validation and test.
 
     Attributes:
       validation_from: fraction of the events in time order (of the users with `by = "user"`), or an ISO date.
-      test_from: the same; of the same kind and later.
-      by: "time", or "user": whole users are kept apart, chosen by a stable hash of their id.
+      test_from: fraction or date, as for validation_from, and later.
+      by: "time", or "user", which splits whole users by a stable hash of their id.
     """
 
     validation_from: float | str
@@ -26,11 +26,11 @@ def read_split(source: str, table: object) -> Split:
     """Checks the split of a log description.
 
     Args:
-      source: what error messages call the description.
+      source: name of the description in error messages.
       table: its section [split].
 
     Raises:
-      InputError: on an unknown or missing key or a value of the wrong kind, in one sentence.
+      InputError: if a key is unknown or missing, or a value is of the wrong kind.
     """
     section = Section(source, "[split]", table, ["by", "validation_from", "test_from"])
     by = section.choice("by", ("time", "user"))
@@ -48,7 +48,7 @@ def _split_point(section: Section, key: str, by: str) -> float | str:
         raise section.error(key, f"this key is missing, expected {expected}")
     if is_number(value) and 0 < value < 1:
         return float(value)
-    if isinstance(value, datetime.date):  # TOML's own dates, and date-times, which are dates too
+    if isinstance(value, datetime.date):  # TOML dates and date-times, since datetime is a subclass
         value = value.isoformat()
     if isinstance(value, str) and by == "time":
         try:

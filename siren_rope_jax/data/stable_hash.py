@@ -1,4 +1,4 @@
-"""Hashes of texts that never change: not with the process, the machine, the Python or the polars version."""
+"""Hashes of texts that are the same in every process, on every machine and with every version of Python or polars."""
 
 import hashlib
 
@@ -12,7 +12,7 @@ def stable_hash(texts: pl.Series, salt: str) -> UInt64[np.ndarray, " E"]:
 
     Args:
       texts: texts; a null, which is a missing value, has its own hash.
-      salt: what the texts are, such as a column name: equal texts of different columns hash differently.
+      salt: kind of the texts, such as a column name; equal texts with different salts hash differently.
 
     Raises:
       TypeError: if `texts` are not of type String.

@@ -1,4 +1,4 @@
-"""Finds a table file, plain or inside .gz or .zip, and unpacks it."""
+"""Location and decompression of a table file, plain or inside .gz or .zip."""
 
 import gzip
 import shutil
@@ -13,7 +13,7 @@ _FORMATS = (*SEPARATORS, ".parquet")
 
 
 def existing_file(path: Path) -> Path:
-    """Returns the file, or else its compressed or plain twin; raises InputError if there is none."""
+    """Returns the file, or its compressed or plain counterpart; raises InputError if neither exists."""
     compressed = path.suffix.lower() in (".gz", ".zip")
     others = [path.with_suffix("")] if compressed else [Path(f"{path}.gz"), Path(f"{path}.zip")]
     for candidate in (path, *others):
@@ -26,7 +26,7 @@ def existing_file(path: Path) -> Path:
 
 
 def decompressed(path: Path, folder: Path) -> Path:
-    """Returns a plain file in one of the known formats, unpacked into `folder` if need be."""
+    """Returns a plain file in one of the known formats, unpacked into `folder` if necessary."""
     kind = path.suffix.lower()
     if path.stat().st_size == 0:
         raise InputError(f"{path}: this file is empty")
@@ -34,7 +34,7 @@ def decompressed(path: Path, folder: Path) -> Path:
         return path if kind == path.suffix else _linked(path, folder / f"table{kind}")
     if kind == ".zip":
         with zipfile.ZipFile(path) as archive:
-            # Archives made on a Mac carry a shadow "__MACOSX/._name" of every file.
+            # Archives made on a Mac hold an additional "__MACOSX/._name" for every file.
             names = [name for name in archive.namelist() if not name.startswith("__MACOSX")]
             tables = [name for name in names if Path(name).suffix.lower() in _FORMATS]
             if len(tables) != 1:

@@ -1,4 +1,4 @@
-"""Reading one TOML table key by key; errors name file and key, what was expected and what was found."""
+"""Typed reading of one TOML table; errors name file, key, expected and found value."""
 
 import difflib
 import math
@@ -18,7 +18,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 class Section:
-    """One table of the description: refuses unknown keys and hands out values of the expected kind."""
+    """One table of a description: raises for unknown keys, and returns values of the expected kind."""
 
     def __init__(self, source: str, where: str, table: object, keys: list[str]) -> None:
         self.source, self.where = source, where

@@ -1,7 +1,7 @@
-"""Which events see each other: windows over each user's history, cut so that the order of a file cannot matter.
+"""Windows over each user's history, which define the events that see each other, whatever the order of a file.
 
-Events of one user and second do not see each other. So a window counts the history that is visible, its last event may
-share its second with any number of others, and whatever these are, they do not push the history out.
+Events of one user and second do not see each other. So the size of a window counts only visible history, and the last
+event of a window may share its second with any number of events without displacing history.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from siren_rope_jax.data.runs import run_starts
 
 
 class Windows(NamedTuple):
-    """Each window holds the events [first, history_end) as history, then [new, end), as indices of encoded events."""
+    """Windows as indices of encoded events: [first, history_end) is history, and [new, end) are the new events."""
 
     first: Int32[np.ndarray, " W"]
     history_end: Int32[np.ndarray, " W"]
@@ -23,7 +23,7 @@ class Windows(NamedTuple):
 
     @property
     def lengths(self) -> Int32[np.ndarray, " W"]:
-        """Events of each window."""
+        """Number of events in each window."""
         return self.history_end - self.first + self.end - self.new
 
 
@@ -33,18 +33,19 @@ def plan_windows(
     """Cuts each user's events so that every scored one is new in exactly one window.
 
     Args:
-      encoded: whole users.
+      encoded: events of whole users.
       scored: events to train on, to evaluate or to score.
-      window: an event sees at most window - 1 others.
-      history: a window begins with so many events before its first new one, if its user has them. With window - 1,
-        every scored event sees the same events wherever windows are cut: the last window - 1 of its history.
-      row_length: most events of a window, at least `window`; more events of one second are divided among several.
+      window: size of a window; an event sees at most window - 1 others.
+      history: number of events before the first new one in a window, if its user has them. With window - 1, every
+        scored event sees the last window - 1 events of its history, independent of how windows are cut.
+      row_length: largest number of events in a window, at least `window`; if one second has more, several windows
+        share them.
 
     Returns:
-      The windows, by their first new event. In one whose `history_end` is not `new`, the new events are of one second.
+      The windows, sorted by their first new event. If `history_end` is not `new`, all new events are of one second.
 
     Raises:
-      ValueError: if `history` is not smaller than `window`, or `row_length` is.
+      ValueError: if `history` is not less than `window`, or `row_length` is less than `window`.
     """
     if not history < window <= row_length:
         raise ValueError(
@@ -54,7 +55,7 @@ def plan_windows(
     group = first_of_second(encoded)
     sequences = np.flatnonzero(_changes(encoded.user, encoded.alone))
     wanted = np.flatnonzero(scored)
-    # Positions, among the wanted events, of each sequence's first and of the one after its last.
+    # Bounds of each sequence among the wanted events.
     bounds = np.searchsorted(wanted, np.r_[sequences, len(encoded.user)])
     some = bounds[1:] > bounds[:-1]
     low, high = bounds[:-1][some], bounds[1:][some]
@@ -63,7 +64,8 @@ def plan_windows(
         new = wanted[low]
         seen = seen_end[new]
         first = np.maximum(first_of_user[new], seen - history)
-        # Events of one second before the first new one are not seen by it, and later ones must see all of that second.
+        # A window that starts within a second ends with it: its first new event must not see the events of that second
+        # before it, but events of later seconds must see all of them.
         apart = encoded.alone[new] | (new > seen)
         end_of_second = np.searchsorted(group, group[new], side="right")
         last_to_see_first = np.searchsorted(group, first + window - 1, side="right")
@@ -79,16 +81,16 @@ def plan_windows(
 
 
 def first_of_second(encoded: Encoded) -> Int32[np.ndarray, " E"]:
-    """Index of the first event of each event's user and second, which all of that second see up to."""
+    """Returns the index of the first event of each event's user and second, where the history that it sees ends."""
     return run_starts(_changes(encoded.user, encoded.alone, encoded.columns["elapsed_seconds"]))
 
 
 def _histories(encoded: Encoded) -> tuple[Int32[np.ndarray, " E"], Int32[np.ndarray, " E"]]:
-    """Where the history of each event's user begins, and where the part of it that the event sees ends."""
+    """Returns the start of each event's user's history, and the end of the part that the event sees."""
     first_of_user, seen_end = run_starts(_changes(encoded.user)), first_of_second(encoded)
     alone = np.flatnonzero(encoded.alone)
     if len(alone):
-        # User and second in one number, by which a user's history is sorted.
+        # Combines user and second in one number, which ascends over the history.
         user = encoded.user.astype(np.int64) << 32
         key = user + encoded.columns["elapsed_seconds"] - np.iinfo(np.int32).min
         history = key[~encoded.alone]
@@ -98,7 +100,7 @@ def _histories(encoded: Encoded) -> tuple[Int32[np.ndarray, " E"], Int32[np.ndar
 
 
 def _changes(*columns: np.ndarray) -> Bool[np.ndarray, " E"]:
-    """Whether each event is the first or differs from the one before in any of the columns."""
+    """Returns whether each event is the first, or differs from the one before in any column."""
     changes = np.zeros(len(columns[0]), bool)
     changes[:1] = True
     for column in columns:
