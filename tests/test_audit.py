@@ -143,12 +143,12 @@ def test_a_prediction_that_nothing_can_move_proves_nothing(honest, log):
     constant = dataclasses.replace(honest, predict=lambda log, wanted, **_: np.full_like(log.labels, 0.5))
     for probe in probes.PROBES:
         if probe not in (probes.find_planted, probes.change_what_training_must_not_see):
-            assert {finding.verdict for finding in probe(constant, log)} == {"says nothing"}
+            assert {finding.verdict for finding in probe(constant, log)} == {"inconclusive"}
 
 
 def test_too_few_test_events_prove_nothing(honest, log):
     few = cheats.rows_of(log, np.arange(len(log.time_ms))[:: len(log.time_ms) // 200])
-    assert probes.find_one(honest, few, cheats.by_item_ids).verdict == "says nothing"
+    assert probes.find_one(honest, few, cheats.by_item_ids).verdict == "inconclusive"
 
 
 def test_columns_of_a_side_table_that_know_what_came_later_are_to_be_looked_at(feed):

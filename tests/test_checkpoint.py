@@ -242,7 +242,7 @@ def test_a_damaged_step_is_put_aside_and_written_anew_when_training_comes_to_it_
         said = []
         with opened(run, said=said) as checkpoints:
             checkpoints.save(state_of(20), {"next": 20}, judged=None)
-        assert "checkpoint 20 is written anew" in said[0]
+        assert "checkpoint 20 is written again" in said[0]
         assert_is_step(restore(run), 20)
         aside = run / "checkpoints" / "damaged" / f"20-{number}"
         assert (aside / damaged.relative_to(run / "checkpoints" / "20")).read_bytes() == b"precious"
@@ -358,7 +358,7 @@ def test_a_full_disk_is_said_in_one_sentence_and_harms_nothing_that_was_saved(ru
     with no_file_larger_than(size):
         checkpoints.save(state_of(30), {"much": "x" * 50_000}, judged=None)
         concurrent.futures.wait([checkpoints._saving])  # says nothing of it yet
-    with pytest.raises(InputError, match=r"checkpoints: File too large.*; put that right.*checkpoints/20") as error:
+    with pytest.raises(InputError, match=r"checkpoints: File too large.*; fix this.*checkpoints/20") as error:
         calls[notice]()
     assert "\n" not in str(error.value)
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"10", "20"}

@@ -84,7 +84,7 @@ def test_every_task_has_the_metrics_of_its_kind_and_evaluation_reports_those_of_
         mean = np.nanmean(log.labels[log.period == TRAIN, DWELL], dtype=np.float64)
         expected = np.sqrt(np.mean((log.labels[chosen, DWELL] - mean) ** 2))
         assert metrics[period]["dwell"]["base_rmse"] == pytest.approx(expected)
-    assert "the least mean NE (--best-by)" in said
+    assert "the lowest mean NE (--best-by)" in said
     assert "validation NE/AUC like" in said
     assert "; RMSE/Spearman dwell" in said
     assert json.loads((run / "metrics.json").read_text()) == evaluate(log, run) == metrics
@@ -169,7 +169,7 @@ def test_numbers_alone_are_steered_by_their_relative_rmse(log, tmp_path):
     spec = dataclasses.replace(log.spec, tasks=log.spec.tasks[DWELL:])
     alone = dataclasses.replace(log, spec=spec, labels=log.labels[:, DWELL:], task_names=("dwell",))
     metrics, said = _train(alone, dataclasses.replace(CONFIG, steps=2, evaluations=1), tmp_path / "run")
-    assert "the least mean relative RMSE (--best-by)" in said
+    assert "the lowest mean relative RMSE (--best-by)" in said
     (found,) = list_checkpoints(tmp_path / "run")
     assert found.judged.metric == "mean_relative_rmse"
     assert found.judged.value == found.metrics["dwell"]["relative_rmse"]
@@ -287,7 +287,7 @@ def test_a_random_number_is_not_predicted(honest, some):
 
 
 def test_columns_are_looked_at_for_what_they_tell_of_a_number(some):
-    assert {finding.verdict for finding in look_at_columns(some)} <= {"ok", "says nothing"}
+    assert {finding.verdict for finding in look_at_columns(some)} <= {"ok", "inconclusive"}
     told = dataclasses.replace(some, dense=some.labels[:, DWELL:] ** 2)
     assert next(finding.verdict for finding in look_at_columns(told)) == "look at it"
     assert "dwell" in shape_of_ties(cheats.gathered(some), 64)[0].moved

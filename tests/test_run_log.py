@@ -60,7 +60,7 @@ def test_logging_to_a_full_disk_ends_in_one_sentence(tmp_path):
     log, limit = RunLog(tmp_path, first_step=1), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limit[1]))
     try:
-        with raises_one_sentence(f"{tmp_path}/tensorboard cannot be written: File too large; put that right"):
+        with raises_one_sentence(f"{tmp_path}/tensorboard cannot be written: File too large; fix this"):
             for step in range(1000):
                 log.add_step(METRICS, ("like", "dwell"), step)
     finally:

@@ -113,7 +113,7 @@ def test_seeds_of_different_newest_steps_resume_the_common_one_with_the_very_bit
 def test_seeds_without_a_step_in_common_and_settings_unfit_for_seeds_are_refused(together, tmp_path, silent):
     run = shutil.copytree(together[0], tmp_path / "runs")
     shutil.rmtree(run / "seed-5" / "checkpoints")
-    with pytest.raises(InputError, match="have no checkpoint of the same step: put files back from a copy"):
+    with pytest.raises(InputError, match="have no checkpoint of the same step: restore files from a copy"):
         train_seeds(LOG, CONFIG, run, len(SEEDS), console=silent)
     once = dataclasses.replace(CONFIG, checkpoints=CheckpointConfig(latest=1))
     with pytest.raises(InputError, match="latest must be at least 2 with seeds, but is 1"):

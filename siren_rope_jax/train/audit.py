@@ -1,4 +1,4 @@
-"""Audits a log, or a trained run, for leaks: tries to cheat, and tells what moved."""
+"""Audit of a log, or of a trained run, for leaks: plants or changes outcomes, and reports which predictions change."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -33,16 +33,17 @@ _STEPS = 200
 
 
 def audit(log: EventLog, run: Path | None = None, *, events: int = EVENTS, steps: int = _STEPS) -> Iterator[Finding]:
-    """Runs every probe: of the run's model, or of a small one of the default settings that is trained on the log.
+    """Runs every probe on the run's model, or on a small model of the default settings, trained on the log.
 
     Args:
       log: the log, or that of the run.
-      run: a run's folder.
-      events: of about so many, of whole users, the models are asked; columns are looked at in the whole log.
-      steps: that each small model is trained for.
+      run: folder of a run.
+      events: approximate number of events, of whole users, that models are probed with; columns are examined over the
+        whole log.
+      steps: number of steps that each small model is trained for.
 
     Yields:
-      Findings, as they are made.
+      Findings, one after the other.
 
     Raises:
       InputError: if the folder is not a run with a checkpoint.
@@ -65,10 +66,10 @@ def audit(log: EventLog, run: Path | None = None, *, events: int = EVENTS, steps
 
 
 def read_subject(subject: Path) -> tuple[EventLog, Path | None]:
-    """Reads a log from the TOML file that describes it, or that of a run from its folder, which is returned too.
+    """Reads a log from its TOML file, or from the folder of a run, which is returned too.
 
     Raises:
-      InputError: if it is neither, or the log is bad.
+      InputError: if the path is neither, or the log is invalid.
     """
     if subject.is_dir():
         return read_event_log(read_run(subject)[0]), subject
@@ -76,9 +77,9 @@ def read_subject(subject: Path) -> tuple[EventLog, Path | None]:
 
 
 def small(config: TrainConfig, steps: int) -> TrainConfig:
-    """Returns a configuration that trains in seconds, and tells the model of time, position and actions as before.
+    """Returns a configuration that trains in seconds, with the same inputs of time, position and actions.
 
-    Width and heads stay: what turns by time or position must go into them.
+    Width and heads are kept, since the settings of rotations and biases must fit them.
     """
     model = config.model
     tiny = dataclasses.replace(
@@ -111,14 +112,14 @@ def small(config: TrainConfig, steps: int) -> TrainConfig:
 
 
 def _narrow(rotary: RotaryConfig) -> RotaryConfig:
-    """Returns the same rotation, with a narrow angle network where there is one."""
+    """Returns the same rotation, with a narrow angle network if it has one."""
     if rotary.kind != "siren":
         return rotary
     return dataclasses.replace(rotary, siren=dataclasses.replace(rotary.siren, width=16))
 
 
 def predict_of(session: Session, params: nnx.State) -> Predict:
-    """Returns what evaluates and scores with a run's model."""
+    """Returns a function that evaluates and scores with a run's model."""
 
     def predict(
         log: EventLog, wanted: Bool[np.ndarray, " E"], *, as_history: bool = False
@@ -130,7 +131,7 @@ def predict_of(session: Session, params: nnx.State) -> Predict:
 
 @dataclasses.dataclass
 class SmallModels:
-    """Trains one small model after the other, compiled but once for logs of one form."""
+    """Trainer of small models, which compiles once for logs with the same inputs and tasks."""
 
     config: TrainConfig
     _compiled: dict[tuple[InputSpec, tuple[Task, ...]], tuple[Layout, CompiledModel]] = dataclasses.field(
@@ -141,7 +142,7 @@ class SmallModels:
         """Trains on the training period."""
         config = self.config
         encoder, encoded = Encoder.fit_encode(log, config.inputs)
-        # Alike for all logs of one form: no outcome of theirs is compiled into the model.
+        # The scales of the outcomes are left out, so that logs that differ only in outcomes share the compiled model.
         form = input_spec(encoder, config), make_tasks([OutcomeScale(task.name, task.kind) for task in encoder.tasks])
         if form not in self._compiled:
             devices = jax.local_devices()[:1]

@@ -1,4 +1,4 @@
-"""Baselines of each kind of task: how its events are chosen, its linear model, its trees and its loss."""
+"""Baselines of each kind of task: choice of its events, linear model, trees and loss."""
 
 import abc
 import math
@@ -16,28 +16,28 @@ from siren_rope_jax.train.metrics import cross_entropy
 Table = np.ndarray | scipy.sparse.csr_matrix
 
 _INVERSE_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
-_PENALTIES = (1e3, 1e2, 1e1, 1.0, 1e-1)  # as many, of squared errors
-_RARE, _RARE_MORE = 1_000, 3  # events of the rarer outcome that suffice; for them, up to thrice as many are taken
+_PENALTIES = (1e3, 1e2, 1e1, 1.0, 1e-1)  # as many, for squared errors
+_RARE, _RARE_MORE = 1_000, 3  # sufficient events of the rarer outcome; factor on the sample's size to reach them
 
 
 class Sample(NamedTuple):
-    """Events whose outcome was observed."""
+    """Events with an observed outcome."""
 
     inputs: Table
     labels: Float32[np.ndarray, " E"]
 
     @classmethod
     def of(cls, inputs: Table, labels: np.ndarray, chosen: np.ndarray) -> "Sample":
-        """The chosen events that have a label; one between 0 and 1, of repeated rows, is drawn with that chance.
+        """Selects the chosen events that have a label; a label between 0 and 1, of repeated rows, is drawn as 0 or 1.
 
-        Weights would say the same exactly, but cost gradient boosting several times its time.
+        Weights would be exact, but make gradient boosting several times slower.
         """
         events = np.flatnonzero(chosen & ~np.isnan(labels))
         drawn = np.random.default_rng(0).random(len(events)) < labels[events]
         return cls(inputs[events], drawn.astype(np.float32))
 
     def thinned(self, most: int) -> "Sample":
-        """So many of the events, evenly over time in each outcome; more if else too few had the rarer outcome."""
+        """Selects `most` events, evenly over time for each outcome; more if the rarer outcome would be too rare."""
         rare, common = sorted((np.flatnonzero(self.labels == outcome) for outcome in (0, 1)), key=len)
         enough = min(_RARE * len(self.labels) / max(len(rare), 1), _RARE_MORE * most)
         share = max(most, enough) / max(len(self.labels), 1)
@@ -50,16 +50,16 @@ class Sample(NamedTuple):
 
 
 class Numbers(Sample):
-    """Events whose outcome is a number, as the recommender is trained on it."""
+    """Events with an observed number, transformed and standardised as for the recommender."""
 
     @classmethod
     def of(cls, inputs: Table, labels: np.ndarray, chosen: np.ndarray) -> "Numbers":
-        """The chosen events that have a label."""
+        """Selects the chosen events that have a label."""
         events = np.flatnonzero(chosen & ~np.isnan(labels))
         return cls(inputs[events], labels[events])
 
     def thinned(self, most: int) -> "Numbers":
-        """So many of the events, evenly over time."""
+        """Selects `most` events, evenly over time."""
         count = len(self.labels)
         if count <= most:
             return self
@@ -68,14 +68,14 @@ class Numbers(Sample):
 
 
 class Models(abc.ABC):
-    """The baselines of one kind of task.
+    """Baselines of one kind of task.
 
     Attributes:
-      base: name of the one without inputs, which predicts the mean of the training period for every event.
-      linear: name of the linear one.
-      sample: how events are chosen.
-      trees: those that are boosted.
-      penalty: name and values of the linear model's setting.
+      base: name of the baseline without inputs, which predicts the mean of the training period for every event.
+      linear: name of the linear baseline.
+      sample: class that chooses events.
+      trees: class of the gradient-boosted trees.
+      penalty: name of the linear model's penalty, and the values to try.
     """
 
     base: ClassVar[str]
@@ -87,26 +87,26 @@ class Models(abc.ABC):
     @staticmethod
     @abc.abstractmethod
     def make_linear(*, last: bool) -> Any:
-        """Makes a linear model: one to try penalties with, or the last."""
+        """Makes a linear model, for trying penalties or as the last one."""
 
     @staticmethod
     @abc.abstractmethod
     def loss(labels: np.ndarray, predictions: np.ndarray) -> float:
-        """Mean loss of validation."""
+        """Returns the mean loss, for validation."""
 
     @staticmethod
     @abc.abstractmethod
     def predict(model: Any, inputs: Table) -> np.ndarray:
-        """Predictions of a fitted model."""
+        """Returns the predictions of a fitted model."""
 
     @staticmethod
     @abc.abstractmethod
     def stages(model: Any, inputs: Table) -> Iterator[np.ndarray]:
-        """Predictions after each tree."""
+        """Yields the predictions after each tree."""
 
 
 class Classifiers(Models):
-    """Of a 0/1 outcome: its probability."""
+    """Baselines of a 0/1 outcome, which predict its probability."""
 
     base, linear = "base_rate", "logistic_regression"
     sample, trees = Sample, HistGradientBoostingClassifier
@@ -130,7 +130,7 @@ class Classifiers(Models):
 
 
 class Regressors(Models):
-    """Of a number: its mean, by squared error."""
+    """Baselines of a number, which predict its mean by squared error."""
 
     base, linear = "training_mean", "ridge_regression"
     sample, trees = Numbers, HistGradientBoostingRegressor

@@ -1,7 +1,7 @@
 """Linear models and gradient boosting for one task, tuned on validation within a bounded time.
 
-Settings are tried on a part of the training events, and the better half goes on to a larger part (successive halving);
-only the best is fitted to all, or to the most that it needs. Nothing is random.
+Settings are tried on a part of the training events, and the best of them on a larger part (successive halving); only
+the best one is fitted to all events, or to as many as it needs. The result is deterministic.
 """
 
 import itertools
@@ -18,11 +18,11 @@ from siren_rope_jax.train.baseline_kinds import Classifiers, Models, Sample, Tab
 
 Settings = dict[str, Any]
 Advance = Callable[[float], None]
-"""Tells that events x fits of work are done."""
+"""Reports finished work, in events x fits."""
 
-_LINEAR_TRIED, _LINEAR_FITTED = 40_000, 200_000  # events; of a model of some hundred weights, more change nothing
+_LINEAR_TRIED, _LINEAR_FITTED = 40_000, 200_000  # events; more do not change a model of some hundred weights
 
-# The shape of the trees is chosen at the first learning rate, then the other is tried with that shape.
+# The shape of the trees is chosen at the first learning rate, then the other rate is tried with that shape.
 _LEARNING_RATES = (0.1, 0.03)
 _LEAF_NODES = (4, 8, 16, 32)
 _LEAVES = (  # small leaves need a penalty, large ones do not
@@ -30,7 +30,7 @@ _LEAVES = (  # small leaves need a penalty, large ones do not
     {"min_samples_leaf": 200, "l2_regularization": 1.0},
 )
 _SHAPES = tuple({"max_leaf_nodes": nodes, **leaves} for nodes, leaves in itertools.product(_LEAF_NODES, _LEAVES))
-_ROUNDS = ((25_000, 3), (75_000, 1))  # events that shapes are tried on, how many shapes stay
+_ROUNDS = ((25_000, 3), (75_000, 1))  # number of events to try shapes on, number of shapes to keep
 _BOOSTING_FITTED = 500_000
 _VALIDATED = 100_000
 _MOST_TREES = 500
@@ -38,7 +38,7 @@ _PATIENCE = 15  # trees without a better validation loss
 
 
 class Fitted(NamedTuple):
-    """What was chosen on validation for one task, and the predictions of all events."""
+    """Settings chosen on validation for one task, and the predictions of all events."""
 
     settings: Settings
     predictions: Float32[np.ndarray, " E"]
@@ -51,10 +51,10 @@ def fit_linear(
 
     Args:
       train: observed events of training.
-      validation: of validation.
-      inputs: of all events that are to be predicted.
+      validation: observed events of validation.
+      inputs: inputs of all events to predict.
       advance: called after each fit.
-      models: of which kind of task.
+      models: baselines of the task's kind.
     """
     small, validation = train.thinned(_LINEAR_TRIED), validation.thinned(_VALIDATED)
     (name, penalties), model, candidates = models.penalty, models.make_linear(last=False), []
@@ -79,15 +79,15 @@ def fit_gradient_boosting(
     categorical: Sequence[int] = (),
     models: type[Models] = Classifiers,
 ) -> Fitted:
-    """Fits on training; shape of the trees, learning rate and number are those with the lowest validation loss.
+    """Fits on training; shape, learning rate and number of the trees are those with the lowest validation loss.
 
     Args:
       train: observed events of training.
-      validation: of validation.
-      inputs: of all events that are to be predicted.
+      validation: observed events of validation.
+      inputs: inputs of all events to predict.
       advance: called after each fit.
       categorical: columns that hold codes.
-      models: of which kind of task.
+      models: baselines of the task's kind.
     """
     validation = validation.thinned(_VALIDATED)
 
@@ -105,7 +105,7 @@ def fit_gradient_boosting(
             break
     assert best is not None
     events = min(events, len(train.labels))
-    if best.settings["max_iter"] * first / other <= _MOST_TREES:  # else too few trees are left to learn slowly
+    if best.settings["max_iter"] * first / other <= _MOST_TREES:  # else the slower rate would need too many trees
         best = min(best, tried(events, {**shapes[0], "learning_rate": other}), key=lambda stop: stop.loss)
     else:
         advance(events)
@@ -117,7 +117,7 @@ def fit_gradient_boosting(
 
 
 def work(train: int) -> tuple[int, int]:
-    """Events x fits of a linear model and of gradient boosting on so many training events."""
+    """Returns events x fits of a linear model and of gradient boosting, for a number of training events."""
     linear = len(Classifiers.penalty[1]) * min(train, _LINEAR_TRIED) + min(train, _LINEAR_FITTED)
     boosting, count, events = 0, len(_SHAPES), train
     for events, stay in _ROUNDS:
@@ -129,7 +129,7 @@ def work(train: int) -> tuple[int, int]:
 
 
 class _Stopped(NamedTuple):
-    """Trees up to some beyond the best number, which is among the settings, and the validation loss of those."""
+    """Model with some trees more than the best number, which is in the settings, and the loss at that number."""
 
     loss: float
     settings: Settings
@@ -148,7 +148,7 @@ def _fit_trees(
         X_val=validation.inputs,
         y_val=validation.labels,
     )
-    # The model runs on past its best; the score before the first tree, which comes first, is not a model.
+    # The model has trees beyond its best number; the first score is that without any tree.
     losses = -np.asarray(model.validation_score_)[1:]
     best = int(losses.argmin()) + 1
     return _Stopped(float(losses[best - 1]), {**settings, "max_iter": best}, model)
@@ -156,7 +156,7 @@ def _fit_trees(
 
 @contextmanager
 def idle_cores() -> Iterator[None]:
-    """Uses the cores that nobody else is busy on: OpenMP's threads wait for the last of them, again and again."""
+    """Limits threads to the idle cores: OpenMP's threads often wait for each other, so that one busy core slows all."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     busy = round(os.getloadavg()[0]) if hasattr(os, "getloadavg") else 0
     with threadpool_limits(max(1, cores - busy)):

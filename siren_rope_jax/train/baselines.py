@@ -1,8 +1,8 @@
-"""What a practitioner would try first: the mean, a linear model and gradient boosting on the recommender's data.
+"""Standard baselines on the recommender's data: the mean, a linear model and gradient boosting.
 
-Events, labels, split and counters are exactly those of the recommender with the same InputConfig. One model per task,
-fitted on the observed labels of the training period and tuned on validation alone; numbers are fitted transformed and
-standardised, as the recommender is trained on them, and evaluated on the scale of the log.
+Events, labels, split and counters are exactly those of the recommender with the same InputConfig. Each task has its own
+models, fitted on the observed labels of the training period and tuned on validation alone; numbers are transformed and
+standardised for fitting, as for the recommender, and evaluated on the scale of the log.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ from siren_rope_jax.train.tasks import Task, tasks_of
 
 _BOOSTING = "gradient_boosting"
 _PARTS = {"data", "inputs", "features", "baselines"}
-_BOOSTING_WORK = 25.0  # times that of a linear model, for an event and a fit
+_BOOSTING_WORK = 25.0  # work per event and fit, relative to a linear model
 
 
 def fit_baselines(log: EventLog, config: InputConfig, *, console: Console | None = None) -> dict[str, Any]:
@@ -37,13 +37,13 @@ def fit_baselines(log: EventLog, config: InputConfig, *, console: Console | None
 
     Args:
       log: the whole log.
-      config: how the recommender encodes it.
-      console: where progress is shown; nowhere if not given.
+      config: the recommender's encoding of the log.
+      console: shows the progress; nothing is shown if not given.
 
     Returns:
-      "baselines": for each, "validation" and "test" as the recommender's metrics.json has them (task -> metrics), of
-      the tasks of its kind, and "settings", what was chosen on validation for each; and what they were made from, which
-      `read_baselines` compares: "data", "inputs" and "features".
+      "baselines": for each baseline, "validation" and "test" in the form of the recommender's metrics.json (task ->
+      metrics), for the tasks of its kind, and "settings", those chosen on validation for each task. Also its origin,
+      which `read_baselines` compares: "data", "inputs" and "features".
 
     Raises:
       InputError: if a task has no observed label in validation.
@@ -66,7 +66,7 @@ def fit_baselines(log: EventLog, config: InputConfig, *, console: Console | None
             for title, period in PERIODS.items():
                 now = log.period == period
                 result[title][task.name] = task.measure(log.labels[now, k], predictions[now], log.user[now])
-    boosting = {_BOOSTING: results.pop(_BOOSTING)}  # last, as the one that others are compared with
+    boosting = {_BOOSTING: results.pop(_BOOSTING)}  # last, as the reference for the others
     return {
         **_made_from(log, config),
         "features": [*inputs.number_names, "hour", "weekday", *inputs.code_names],
@@ -114,15 +114,15 @@ def _fit_all(
 
 
 def baselines_file(description: Path) -> Path:
-    """Where the baselines of a log are kept: beside its TOML file, LOG.toml -> LOG.baselines.json."""
+    """Returns the file for the baselines of a log, beside its TOML file: LOG.toml -> LOG.baselines.json."""
     return description.with_suffix(".baselines.json")
 
 
 def check_out(out: Path) -> None:
-    """Checks, before minutes of fitting, that a file is new or of earlier baselines, and makes its folder.
+    """Checks, before minutes of fitting, that a file is new or holds earlier baselines, and makes its folder.
 
     Raises:
-      InputError: if it is something else.
+      InputError: if the file holds something else.
     """
     if out.is_dir() or (out.exists() and _read(out) is None):
         raise InputError(f"{out} must be a new file or one of earlier baselines, but is something else")
@@ -132,15 +132,15 @@ def check_out(out: Path) -> None:
 def read_baselines(
     description: Path | None, log: EventLog, config: InputConfig
 ) -> tuple[dict[str, Any] | None, str | None]:
-    """Looks for baselines of a log beside its description.
+    """Reads the baselines of a log beside its description, if they are of the same data and inputs.
 
     Args:
       description: the log's TOML file, if it is known.
-      log: as it is now.
-      config: how the recommender encodes it.
+      log: the log as it is now.
+      config: the recommender's encoding of the log.
 
     Returns:
-      The "baselines" of `fit_baselines`, or None if there are none of this data; and a sentence for the user, if some
+      The "baselines" of `fit_baselines`, or None if there are none of this data; and a note for the user, if baselines
       were found and left out.
     """
     file = None if description is None else baselines_file(description)
@@ -159,7 +159,7 @@ def read_baselines(
 
 
 def _made_from(log: EventLog, config: InputConfig) -> dict[str, Any]:
-    """What baselines depend on: events, labels and their split, and those of the settings that they feel."""
+    """Returns what baselines depend on: events, labels, split, and the settings of the inputs that affect them."""
     ends = {title: fingerprint(log, log.period == period) for title, period in {"training": TRAIN, **PERIODS}.items()}
     counted = {name: value for name, value in dataclasses.asdict(config).items() if not name.endswith("_buckets")}
     names = {
@@ -172,7 +172,7 @@ def _made_from(log: EventLog, config: InputConfig) -> dict[str, Any]:
 
 
 def _described(task: Signal) -> str:
-    """The name of a task, and how it is trained on where it is not as it is read."""
+    """Returns the name of a task, with its kind and transform if these are not the default."""
     of_kind = signal_to_dict(task)
     return " ".join([task.name, *(str(of_kind[key]) for key in ("kind", "transform") if key in of_kind)])
 

@@ -1,8 +1,8 @@
-"""Event logs rewritten for an audit: outcomes laid where no honest prediction can find them, or a future that changes.
+"""Event logs rewritten for an audit: planted outcomes that no honest model can predict, or a changed future.
 
-Every planted outcome is drawn by chance, independently of all that an event may be predicted from, and then laid into
-something that a prediction must not know: the order of rows, the milliseconds, the order of ids, the other half of a
-second that the split cuts. So an honest model finds an AUC of .5, whatever it reads.
+Every planted outcome is random and independent of all legitimate inputs, but correlates with something that a
+prediction must not use: the order of rows, the milliseconds, the order of ids, or the other half of a second that the
+split cuts. So an honest model has an AUC of .5, whatever it reads.
 """
 
 import dataclasses
@@ -23,22 +23,22 @@ _IN_A_SECOND = 4
 
 
 class Cheat(NamedTuple):
-    """A log with a planted outcome, and the events on which it is to be found."""
+    """A log with a planted outcome, and the events on which to measure it."""
 
     log: EventLog
     scored: Bool[np.ndarray, " E"]
 
 
 def rows_of(log: EventLog, order: Integer[np.ndarray, " N"]) -> EventLog:
-    """Returns the log that a file with these of its events in this order makes: those of one time stand as given."""
+    """Returns the log of a file with the given events in the given order, which events of one time keep."""
     order = order[np.argsort(log.time_ms[order], kind="stable")]
     return dataclasses.replace(log, **{name: getattr(log, name)[order] for name in _PER_EVENT})
 
 
 def some_of(log: EventLog, events: int) -> EventLog:
-    """Returns about so many events, of whole users drawn by a hash, with one at least for each period.
+    """Returns about the given number of events, of whole users drawn by a hash, with at least one user in each period.
 
-    Of events alike in user, item and time it keeps the first, since a file of new events cannot repeat one as history.
+    Of events with the same user, item and time it keeps the first, since a file of new events cannot repeat a history.
     """
     by_user = np.bincount(log.user, minlength=len(log.user_ids))
     drawn = np.argsort(stable_hash(log.user_ids, "audit"))
@@ -49,37 +49,37 @@ def some_of(log: EventLog, events: int) -> EventLog:
 
 
 def without_repeats(log: EventLog, time: Int64[np.ndarray, " E"]) -> EventLog:
-    """Returns the first of the events alike in user, item and the given time."""
+    """Returns the first of the events with the same user, item and given time."""
     kinds = pl.DataFrame({"user": log.user, "item": log.item, "time": time})
     first = kinds.select(pl.struct(pl.all()).is_first_distinct()).to_series().to_numpy()
     return rows_of(log, np.flatnonzero(first))
 
 
 def gathered(log: EventLog) -> EventLog:
-    """Returns the log with four events of a user after the other in one second, as a feed shows slates.
+    """Returns the log with each four consecutive events of a user moved to one second, like the slates of a feed.
 
-    Milliseconds are gone, and `row` numbers the events: it says which is which after they have been moved about.
+    Milliseconds are removed, and `row` numbers the events, so that they can be identified after further moves.
     """
     order = np.lexsort((log.time_ms, log.user))
     rank = np.arange(len(order)) - np.searchsorted(log.user[order], log.user[order])
     leader = np.empty_like(order)
     leader[order] = order[np.arange(len(order)) - rank % _IN_A_SECOND]
     moved = at_time(log, log.time_ms[leader] // 1000 * 1000)
-    # With a second on both sides of the split, what training remembers of the one half would tell of the other.
+    # A second on both sides of the split would leak: training on one half would help to predict the other.
     like_leader = {name: getattr(log, name)[leader] for name in ("day", "second", "period")}
     moved = dataclasses.replace(moved, **like_leader)
     return dataclasses.replace(rows_of(moved, np.arange(len(order))), row=np.arange(len(order)))
 
 
 def at_time(log: EventLog, time: Int64[np.ndarray, " E"]) -> EventLog:
-    """Returns the log with other times, before it is sorted by them; outcomes are known as long after as before."""
+    """Returns the log with other times, not yet sorted; outcomes become known with the same delay as before."""
     return dataclasses.replace(log, time_ms=time, action_known=log.action_known + (time - log.time_ms)[:, None])
 
 
 def with_milliseconds(log: EventLog, milliseconds: Int64[np.ndarray, " E"]) -> EventLog:
     """Returns the log with other milliseconds within each event's second."""
     moved = at_time(log, log.time_ms // 1000 * 1000 + milliseconds)
-    # Known at once stays at once; late outcomes keep their second.
+    # Outcomes known at once stay so; late outcomes keep their second.
     known = np.where(log.action_known > log.time_ms[:, None], log.action_known, moved.time_ms[:, None])
     return rows_of(dataclasses.replace(moved, action_known=known), np.arange(len(log.time_ms)))
 
@@ -90,7 +90,10 @@ def moved_within_seconds(log: EventLog, seed: int) -> EventLog:
 
 
 def flipped(log: EventLog, chosen: Bool[np.ndarray, " E"], actions: Bool[np.ndarray, "E A"]) -> EventLog:
-    """Returns the log with other labels of the chosen events, and other of the chosen actions, the unobserved too."""
+    """Returns the log with changed labels of the chosen events and changed values of the chosen actions.
+
+    Unobserved outcomes change too.
+    """
 
     def other(signals: Sequence[Signal], values: np.ndarray) -> np.ndarray:
         result = np.empty_like(values)
@@ -111,7 +114,7 @@ def as_new(log: EventLog, chosen: Bool[np.ndarray, " E"]) -> EventLog:
 
 
 def with_new(log: EventLog, events: Integer[np.ndarray, " N"]) -> tuple[EventLog, Int64[np.ndarray, " N"]]:
-    """Returns the log beside a file that holds the given of its events, and which of them each new event is."""
+    """Returns the log with copies of the given events as new ones, and the index of each new event's original."""
     rows = np.concatenate([np.arange(len(log.time_ms)), events])
     in_time = np.argsort(log.time_ms[rows], kind="stable")
     new = in_time >= len(log.time_ms)
@@ -119,17 +122,17 @@ def with_new(log: EventLog, events: Integer[np.ndarray, " N"]) -> tuple[EventLog
 
 
 def clicks_first(log: EventLog, seed: int) -> Cheat:
-    """In each second, the first half of the rows is clicked."""
+    """Clicks are the first half of the rows in each second."""
     return _by_place(log, seed, first=True)
 
 
 def clicks_last(log: EventLog, seed: int) -> Cheat:
-    """In each second, the last half of the rows is clicked."""
+    """Clicks are the last half of the rows in each second."""
     return _by_place(log, seed, first=False)
 
 
 def by_file_order(log: EventLog, seed: int) -> Cheat:
-    """The file holds all clicks, then all the rest."""
+    """Clicks come first in the file, before all other rows."""
     log, label, rng = gathered(log), *_tossed(log, seed)
     order = np.lexsort((rng.random(len(label)), ~label))
     row = np.empty_like(order)
@@ -139,14 +142,14 @@ def by_file_order(log: EventLog, seed: int) -> Cheat:
 
 
 def by_milliseconds(log: EventLog, seed: int) -> Cheat:
-    """Clicks lie in the second half of their second."""
+    """Clicks have milliseconds in the second half of their second."""
     log, label, rng = gathered(log), *_tossed(log, seed)
     planted = with_milliseconds(_labelled(log, label), 500 * label + rng.integers(0, 500, len(label)))
     return Cheat(planted, planted.period == TEST)
 
 
 def by_item_ids(log: EventLog, seed: int) -> Cheat:
-    """Every event has an item of its own, and those of the clicks have the lowest ids."""
+    """Clicks have the lowest item ids, with one item per event."""
     log, label, rng = gathered(log), *_tossed(log, seed)
     item, ids = _own_ids(label, rng)
     planted = dataclasses.replace(_labelled(log, label), item=item, item_ids=ids)
@@ -154,7 +157,7 @@ def by_item_ids(log: EventLog, seed: int) -> Cheat:
 
 
 def by_user_ids(log: EventLog, seed: int) -> Cheat:
-    """Every event has a user of its own, and those of the clicks have the lowest ids."""
+    """Clicks have the lowest user ids, with one user per event."""
     label, rng = _tossed(log, seed)
     user, ids = _own_ids(label, rng)
     planted = dataclasses.replace(_labelled(log, label), user=user, user_ids=ids)
@@ -162,9 +165,9 @@ def by_user_ids(log: EventLog, seed: int) -> Cheat:
 
 
 def across_the_split(log: EventLog, seed: int) -> Cheat:
-    """All events of a second have one outcome, and the split leaves one of them to the test and the others before it.
+    """Events of a second have the same outcome, and the split puts one of them in the test and the others before it.
 
-    These are not trained on: a model that remembers their second would not be wrong to.
+    The others are not trained on, since a model that memorises their second would be legitimate.
     """
     log, rng = gathered(log), np.random.default_rng(seed)
     seconds = _shuffled(log, rng)
@@ -189,10 +192,10 @@ CHEATS: tuple[Callable[[EventLog, int], Cheat], ...] = (
 
 
 class _Seconds(NamedTuple):
-    """Events by user and second, in an order by chance within each; the other arrays follow that order."""
+    """Events by user and second, in random order within each; the other arrays follow that order."""
 
     order: Int64[np.ndarray, " E"]
-    starts: Bool[np.ndarray, " E"]  # the first of its second
+    starts: Bool[np.ndarray, " E"]  # whether the event is the first of its second
     place: Int64[np.ndarray, " E"]
     size: Int64[np.ndarray, " E"]
 
@@ -208,7 +211,7 @@ def _shuffled(log: EventLog, rng: np.random.Generator) -> _Seconds:
 
 
 def _by_place(log: EventLog, seed: int, *, first: bool) -> Cheat:
-    """Half of each second is clicked whatever its size, which is not known beforehand but often guessed."""
+    """Plants clicks on half of each second, whatever its size, which a model may guess."""
     log, rng = gathered(log), np.random.default_rng(seed)
     seconds = _shuffled(log, rng)
     middle = 2 * seconds.place + 1 - seconds.size
@@ -232,7 +235,7 @@ def _own_ids(label: Bool[np.ndarray, " E"], rng: np.random.Generator) -> tuple[n
 
 
 def _labelled(log: EventLog, label: Bool[np.ndarray, " E"]) -> EventLog:
-    """Puts one outcome in the place of every task and action; it becomes known when they do."""
+    """Replaces every task and action by one outcome, which becomes known when they do."""
     tasks, actions = (
         np.repeat(label.astype(np.float32)[:, None], x.shape[1], axis=1) for x in (log.labels, log.actions)
     )

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written while training goes on, and restored only if every bit is as it was written."""
+"""Checkpoints of a run: written in the background, and restored only if every bit is as it was written."""
 
 import concurrent.futures
 import json
@@ -25,30 +25,30 @@ from siren_rope_jax.train.processes import decided_by_first, greatest
 from siren_rope_jax.train.retention import CheckpointConfig, rank, retained
 from siren_rope_jax.train.step import TrainState
 
-# What orbax logs comes back from it as an exception too, of which the user is told in one sentence.
+# Silences orbax's logs: it also raises its errors, which are reported to the user in one sentence.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
 
-_INCOMPLETE = ".incomplete"  # ends the name of a step that is being written or removed
+_INCOMPLETE = ".incomplete"  # suffix of a step's folder while it is written or removed
 
 
 class Checkpoints:
-    """The checkpoints of one run, `checkpoints/<step>/` in its folder.
+    """Checkpoints of one run, `checkpoints/<step>/` in its folder.
 
     Each holds the state, written by orbax from all processes, and a manifest, written last by process 0, with the
-    hash of every file and `progress`: whatever else resuming needs, as JSON. A folder gets its name only when all of
-    that is on the disk, and only then are older ones removed. Who saves must hold the run's lock; restoring changes
-    nothing. Every process must call `save`, `restore`, `steps` and `wait` alike.
+    hash of every file and `progress`: all other data that resuming needs, as JSON. A folder gets its final name only
+    when all of that is on the disk, and only then are older ones removed. Saving requires the run's lock; restoring
+    changes nothing. All processes must make the same calls of `save`, `restore`, `steps` and `wait`.
     """
 
     def __init__(
         self, run: Path, config: CheckpointConfig | None = None, *, say: Callable[[str], None] = print
     ) -> None:
-        """Touches no file yet.
+        """Keeps the settings; accesses no file yet.
 
         Args:
-          run: the run's folder, which all processes see.
-          config: which checkpoints are kept.
-          say: takes one line to the user.
+          run: folder of the run, shared by all processes.
+          config: rules on which checkpoints to keep.
+          say: prints one line to the user.
         """
         self.run = run
         self._folder = run.absolute() / "checkpoints"
@@ -60,15 +60,15 @@ class Checkpoints:
         self._verified: dict[int, dict[str, Any]] = {}
 
     def save(self, state: TrainState, progress: dict[str, Any], *, judged: Judged | None) -> None:
-        """Copies the state and writes it in the background; a step that is there and verifies is left alone.
+        """Copies the state and writes it in the background; a step that exists and verifies is not written again.
 
         Args:
-          state: may be donated or changed as soon as this returns.
-          progress: what JSON can hold.
-          judged: what a validation at this step came to, if there was one; it makes a checkpoint the best.
+          state: the state, which may be donated or changed as soon as this returns.
+          progress: other data for resuming, as JSON.
+          judged: result of a validation at this step, if there was one, by which the best checkpoint is chosen.
 
         Raises:
-          InputError: if this checkpoint or the one before could not be written, as on a full disk.
+          InputError: if this checkpoint or the previous one could not be written, for example on a full disk.
         """
         self.wait()
         step = int(state.step)
@@ -80,30 +80,30 @@ class Checkpoints:
             if not decided_by_first(lambda: self._prepare(step)):
                 self._latest = step
                 return
-            orbax = ocp.StandardCheckpointer()  # one a save: after a failure it would fail for ever
+            orbax = ocp.StandardCheckpointer()  # one per save, since it cannot be used after a failure
             orbax.save(self._folder / f"{step}{_INCOMPLETE}" / "state", state)
         except InputError:
             raise
-        except Exception as error:  # orbax and tensorstore raise what they like
+        except Exception as error:  # orbax and tensorstore raise many types
             raise self._cannot_write(error) from error
         self._saving = self._background.submit(self._finish, orbax, step, content)
 
     def restore(
         self, like: TrainState, *, best: bool = False, step: int | None = None
     ) -> tuple[TrainState, dict[str, Any]] | None:
-        """Reads the newest checkpoint that verifies, and says which newer ones do not.
+        """Restores the newest checkpoint that verifies, and reports newer ones that do not.
 
         Args:
-          like: the state's arrays as `jax.ShapeDtypeStruct`, with the shardings that they shall have; these need not
-            be those of the saved state. A part that is None is not read.
-          best: the best by validation, or the newest if none was validated, instead of the newest.
-          step: the checkpoint of this step instead.
+          like: the state's arrays as `jax.ShapeDtypeStruct`, with the wanted shardings, which may differ from those of
+            the saved state. A part that is None is not read.
+          best: whether to restore the best by validation; the newest if none was validated.
+          step: restores the checkpoint of this step, if given.
 
         Returns:
           (state, progress), or None if no checkpoint was ever completed.
 
         Raises:
-          InputError: if there are checkpoints but none that will do, or it does not fit the model.
+          InputError: if there are checkpoints but none is usable, or the checkpoint does not fit the model.
         """
         self.wait()
         chosen = decided_by_first(lambda: self._choose(best, step))
@@ -124,13 +124,13 @@ class Checkpoints:
                 arguments = ocp.checkpoint_utils.construct_restore_args(parts)
                 read = ocp.args.PyTreeRestore(parts, restore_args=arguments, partial_restore=True)
                 state = like._replace(**orbax.restore(path / "state", read))
-        except Exception as error:  # orbax and tensorstore raise what they like
+        except Exception as error:  # orbax and tensorstore raise many types
             raise InputError(f"checkpoint {path} cannot be read: {_reason(error)}") from error
         self._latest = chosen["step"]
         return state, chosen["progress"]
 
     def steps(self) -> list[int]:
-        """The steps whose checkpoints verify, newest last; says which do not.
+        """Returns the steps whose checkpoints verify, newest last; reports those that do not.
 
         Raises:
           InputError: if there are checkpoints, but none verifies.
@@ -144,23 +144,23 @@ class Checkpoints:
         return decided_by_first(find)
 
     def wait(self) -> None:
-        """Returns once the last save is complete in all processes.
+        """Waits until the last save is complete in all processes.
 
         Raises:
-          InputError: if it could not be completed; earlier checkpoints are whole.
+          InputError: if it could not be completed; earlier checkpoints are intact.
         """
         failure = self._settle()
         (failed,) = greatest(int(failure is not None))
         if failure is not None:
             raise self._cannot_write(failure) from failure
         if failed:
-            raise self._cannot_write(RuntimeError("another process failed, and says why"))
+            raise self._cannot_write(RuntimeError("another process failed, and reports the reason"))
 
     def close(self) -> None:
-        """Completes what this process has to write, without a word from the others, and ends its threads.
+        """Completes this process's last save, without communication with the others, and ends its threads.
 
         Raises:
-          InputError: if it could not be written.
+          InputError: if the save failed.
         """
         failure = self._settle()
         self._background.shutdown()
@@ -168,11 +168,11 @@ class Checkpoints:
             raise self._cannot_write(failure) from failure
 
     def describe_latest(self) -> str:
-        """Names the newest checkpoint that this process has completed or read, for a message."""
+        """Returns the newest checkpoint that this process has completed or restored, for a message."""
         return "none was written yet" if self._latest is None else str(self.run / "checkpoints" / str(self._latest))
 
     def _prepare(self, step: int) -> bool:
-        """Makes place for the checkpoint of a step; False if it is there already."""
+        """Prepares the folder for a step's checkpoint; returns False if the checkpoint exists and verifies."""
         path = self._folder / str(step)
         self._folder.mkdir(parents=True, exist_ok=True)
         if path.exists():
@@ -191,10 +191,10 @@ class Checkpoints:
         damaged.mkdir(exist_ok=True)
         number = sum(other.name.startswith(f"{path.name}-") for other in damaged.iterdir())
         aside = path.rename(damaged / f"{path.name}-{number}")
-        self._say(f"checkpoint {path.name} is written anew, and the damaged one kept in {aside}: {error}")
+        self._say(f"checkpoint {path.name} is written again, and the damaged one kept in {aside}: {error}")
 
     def _finish(self, orbax: ocp.StandardCheckpointer, step: int, content: dict[str, Any]) -> None:
-        """Runs in the background."""
+        """Completes a save, in the background."""
         incomplete = self._folder / f"{step}{_INCOMPLETE}"
         try:
             orbax.close()  # when all processes have written their parts
@@ -207,12 +207,12 @@ class Checkpoints:
                 self._remove_old(step)
         except Exception:
             if jax.process_index() == 0:
-                _discard(incomplete)  # on a full disk, others need the space
+                _discard(incomplete)  # frees the space on a full disk
             raise
 
     def _remove_old(self, newest: int) -> None:
         sound = {}
-        # Later ones are of a run that was set back: it comes to them again.
+        # Later steps are left from before the run went back to an earlier checkpoint; they will be saved again.
         for step in (step for step in steps_in(self._folder) if step <= newest):
             path = self._folder / str(step)
             try:
@@ -225,7 +225,7 @@ class Checkpoints:
             sound[step] = cost_of(self._verified[step])
         for step in sound.keys() - retained(sound, latest=self._config.latest, every=self._config.every):
             path = self._folder / str(step)
-            path.rename(path.with_name(f"{step}{_INCOMPLETE}"))  # half a folder would look like a damaged one
+            path.rename(path.with_name(f"{step}{_INCOMPLETE}"))  # a partly removed folder would look damaged
         self._remove_leftovers()
 
     def _remove_leftovers(self) -> None:
@@ -243,10 +243,10 @@ class Checkpoints:
         try:
             return rank(step, cost_of(read_manifest(self._folder / str(step))))
         except DamagedError:
-            return (-1,)  # first, so that it is spoken of: it may have been the best
+            return (-1,)  # first, so that it is reported: it may have been the best
 
     def _sound(self, steps: list[int]) -> Iterator[dict[str, Any]]:
-        """The manifests of those that verify; says which do not, and raises if all are such."""
+        """Yields the manifests of the steps that verify; reports those that do not, and raises if none does."""
         problems = {}
         for step in steps:
             try:
@@ -257,25 +257,25 @@ class Checkpoints:
         if problems and len(problems) == len(steps):
             named = "; ".join(f"{step}: {problem}" for step, problem in problems.items())
             raise InputError(
-                f"no checkpoint in {self._folder} is left to restore ({named}): put the files back from a copy, or "
-                "move them away to start anew"
+                f"no checkpoint in {self._folder} is left to restore ({named}): restore the files from a copy, or move "
+                "them away to start again from the beginning"
             )
 
     def _settle(self) -> BaseException | None:
-        """Waits for what this process saves; returns what went wrong, once."""
+        """Waits for this process's save; returns its error, if any, only once."""
         failure = None if self._saving is None else self._saving.exception()
         self._saving = None
         return failure
 
     def _cannot_write(self, error: BaseException) -> InputError:
         return InputError(
-            f"no checkpoint can be written in {self._folder}: {_reason(error)}; put that right, and the same command "
-            f"goes on from the last one that was completed: {self.describe_latest()}"
+            f"no checkpoint can be written in {self._folder}: {_reason(error)}; fix this, and the same command "
+            f"resumes from the last one that was completed: {self.describe_latest()}"
         )
 
 
 def _discard(folder: Path) -> None:
-    """Removes what could not be completed, though orbax's threads may still be writing into it for a moment."""
+    """Removes an incomplete checkpoint; retries, since orbax's threads may still write into it for a moment."""
     for _ in range(100):
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():
@@ -289,7 +289,7 @@ def _arrays(state: PyTree) -> dict[str, str]:
 
 
 def _reason(error: BaseException) -> str:
-    """One short line: what the system said, if that is what is behind it."""
+    """Returns the reason of an error in one short line: the operating system's message, if it has one."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}, at {error.filename}" if error.filename else error.strerror
     text = str(error).strip() or type(error).__name__

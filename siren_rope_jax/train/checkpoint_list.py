@@ -1,4 +1,4 @@
-"""Which checkpoints a run holds, and whether they verify."""
+"""List of a run's checkpoints, and whether they verify."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,23 +12,23 @@ from siren_rope_jax.train.manifest import DamagedError, read_manifest, verify
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """What `list_checkpoints` says of one."""
+    """Description of one checkpoint."""
 
     step: int
     judged: Judged | None
-    """What the validation at this step came to, if there was one."""
+    """Result of the validation at this step, if there was one."""
     metrics: dict[str, Any]
-    """Of each task, from the same validation."""
+    """Metrics of each task, from the same validation."""
     bytes: int
     problem: str | None
-    """Why it will not be restored; None if it verifies."""
+    """Reason not to restore the checkpoint; None if it verifies."""
 
 
 def list_checkpoints(run: Path) -> list[Checkpoint]:
     """Verifies the checkpoints of a run, oldest first; changes nothing.
 
     Raises:
-      InputError: if the folder is not that of a run.
+      InputError: if the folder does not hold a run.
     """
     folder = run / "checkpoints"
     if not folder.is_dir():
@@ -48,7 +48,7 @@ def _describe(path: Path, step: int) -> Checkpoint:
 
 
 def cost_of(content: Mapping[str, Any]) -> float | None:
-    """Returns what the validation of a manifest's content cost; None without any."""
+    """Returns the cost of the validation in a manifest's content; None if there was no validation."""
     judged = _judged_in(content)
     return None if judged is None else judged.cost
 

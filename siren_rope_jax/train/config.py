@@ -1,4 +1,4 @@
-"""Everything that determines a run, given its log."""
+"""Configuration that, together with the log, determines a run."""
 
 import dataclasses
 
@@ -13,37 +13,37 @@ from siren_rope_jax.train.sharding import MeshConfig
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """A training run."""
+    """Settings of a training run."""
 
     seed: int = 0
-    """Initialisation, order of the batches and dropout all derive from it."""
+    """Seed of the initialisation, the order of the batches and dropout."""
     epochs: float | None = drifts(None)
-    """Passes over the training events; the size of the log decides if neither these nor steps are given."""
+    """Number of passes over the training events; by the size of the log if neither epochs nor steps are given."""
     steps: int | None = drifts(None)
-    """Steps to train for, instead of epochs."""
+    """Number of steps to train for, instead of epochs."""
     evaluations: int = drifts(20)
-    """Validations during training, evenly spread; the best is kept."""
+    """Number of validations during training, evenly spread; the best is kept."""
     best_by: str | None = None
-    """What makes a validation the best: a metric of a task, such as like.auc or dwell.rmse, in its own direction. By
-    default mean_ne over the binary tasks; without any, mean_relative_rmse over the others."""
+    """Criterion of the best validation: a metric of a task, such as like.auc or dwell.rmse, in its own direction. The
+    default is mean_ne over the binary tasks; without any, mean_relative_rmse over the others."""
     patience: int | None = drifts(5)
-    """Validations after the warmup, in a row, without a better one after which training stops; never, if None."""
+    """Number of validations in a row, after the warmup, without improvement before training stops; None never stops."""
     validation_events: int = drifts(20_000)
-    """Events that each of them takes, of users drawn from the validation period; evaluation takes all."""
+    """Number of events in each validation, of users drawn from the validation period; evaluation takes all."""
     task_weights: tuple[float, ...] = drifts(())
     """Weight of each task's loss, in the order of the log's tasks; all 1 if not given."""
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
-    """The recommender."""
+    """Settings of the recommender."""
     inputs: InputConfig = dataclasses.field(default_factory=InputConfig)
     """Encoding of ids, numbers and counters."""
     batches: BatchConfig = dataclasses.field(default_factory=BatchConfig)
     """Windows and packed rows."""
     optimizer: OptimizerConfig = drifts(default_factory=OptimizerConfig)
-    """AdamW and its schedule."""
+    """Settings of AdamW and its schedule."""
     mesh: MeshConfig = drifts(default_factory=MeshConfig, freely=True)
-    """Devices; the result does not depend on them."""
+    """Layout of the devices; the result does not depend on it."""
     checkpoints: CheckpointConfig = drifts(default_factory=CheckpointConfig, freely=True)
-    """When checkpoints are written, beside those of the validations, and which are kept."""
+    """Times of checkpoints, beside those of the validations, and rules on which to keep."""
 
     def __post_init__(self) -> None:
         check_settings(

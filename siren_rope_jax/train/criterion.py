@@ -1,4 +1,4 @@
-"""The one number by which the best checkpoint is chosen and training stops early."""
+"""Criterion for the best checkpoint and for early stopping."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ _MEAN = "mean_"
 
 
 class Judged(NamedTuple):
-    """What a validation came to."""
+    """Result of a validation by the criterion."""
 
     metric: str
     value: float
@@ -22,17 +22,17 @@ class Judged(NamedTuple):
 
     @property
     def cost(self) -> float:
-        """Less is better."""
+        """Value to minimise."""
         return -self.value if self.maximise else self.value
 
 
 @dataclasses.dataclass(frozen=True)
 class Criterion:
-    """A metric of one task, "like.auc", or the mean over all tasks of a kind, "mean_ne", and its direction.
+    """Metric of one task, "like.auc", or mean over all tasks of a kind, "mean_ne", and its direction.
 
     Attributes:
-      name: in settings and logs.
-      maximise: whether more is better, which the metric itself says.
+      name: name in settings and logs.
+      maximise: whether more is better, as the metric defines.
     """
 
     name: str
@@ -40,25 +40,25 @@ class Criterion:
 
     @property
     def title(self) -> str:
-        """Name for people."""
+        """Name for display."""
         return title_of(self.name)
 
     def judge(self, metrics: Mapping[str, Mapping[str, Any]]) -> Judged | None:
-        """Judges the metrics of a validation; None if they do not define it."""
+        """Applies the criterion to the metrics of a validation; returns None if they do not define it."""
         task, _, metric = self.name.partition(".")
         value = metrics[task][metric] if metric else mean_of(metrics, self.name.removeprefix(_MEAN))
         return None if value is None else Judged(self.name, value, self.maximise)
 
 
 def choose_criterion(best_by: str | None, tasks: Sequence[Task]) -> Criterion:
-    """Returns the criterion that a setting names: by default the mean NE, and without binary tasks that of numbers.
+    """Returns the configured criterion: by default the mean NE, or without binary tasks the mean relative RMSE.
 
     Args:
       best_by: the setting.
-      tasks: of the log.
+      tasks: tasks of the log.
 
     Raises:
-      InputError: if it names none of the metrics of these tasks.
+      InputError: if the setting is not a metric of these tasks.
     """
     known: dict[str, bool] = {}
     of_tasks: list[str] = []
@@ -80,7 +80,7 @@ def choose_criterion(best_by: str | None, tasks: Sequence[Task]) -> Criterion:
 
 
 def title_of(name: str) -> str:
-    """Returns the name of a criterion for people, such as "mean NE" or "like AUC"."""
+    """Returns the name of a criterion for display, such as "mean NE" or "like AUC"."""
     task, _, metric = name.rpartition(".")
     metric = metric if task else metric.removeprefix(_MEAN)
     titles = (kind.metrics[metric].title for kind in TASKS.values() if metric in kind.metrics)
@@ -88,7 +88,7 @@ def title_of(name: str) -> str:
 
 
 def mean_of(metrics: Mapping[str, Mapping[str, Any]], name: str) -> float | None:
-    """Averages a metric over the tasks for which it means something, if any has events enough; None if none has it."""
+    """Averages a metric over the tasks with enough events, or over all that define it; None if no task defines it."""
     defined = [values for values in metrics.values() if values.get(name) is not None]
     telling = [values for values in defined if kind_of(values).telling(values)]
     return float(np.mean([values[name] for values in telling or defined])) if defined else None

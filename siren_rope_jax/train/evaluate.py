@@ -1,4 +1,4 @@
-"""Evaluates a trained run on its log, and scores new events with it."""
+"""Evaluation of a trained run on its log, and scoring of new events."""
 
 import os
 from collections.abc import Callable
@@ -19,17 +19,17 @@ from siren_rope_jax.train.session import Session, load_session
 
 
 def evaluate(log: EventLog, run: str | os.PathLike[str]) -> dict[str, Any]:
-    """Evaluates the best checkpoint of a run anew, and rewrites its metrics and predictions.
+    """Evaluates the best checkpoint of a run again, and rewrites its metrics and predictions.
 
     Args:
-      log: as it was trained on.
-      run: the run's folder.
+      log: the log of the training.
+      run: folder of the run.
 
     Returns:
       Metrics of each task on validation and test.
 
     Raises:
-      InputError: if the folder is not a run with a checkpoint, or the log has changed since.
+      InputError: if the folder is not a run with a checkpoint, or the log has changed since the training.
     """
     run = Path(run)
     session, params = load_session(run)
@@ -39,7 +39,7 @@ def evaluate(log: EventLog, run: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def write_evaluation(session: Session, params: nnx.State, log: EventLog, encoded: Encoded, run: Path) -> dict[str, Any]:
-    """Predicts validation and test, and writes `predictions.parquet` and `metrics.json`, whose content it returns."""
+    """Predicts validation and test, writes `predictions.parquet` and `metrics.json`, and returns the metrics."""
     predictions = session.predict(params, encoded, np.isin(log.period, list(PERIODS.values())))
     metrics = {
         name: metrics_of(session.tasks, log, predictions, log.period == period) for name, period in PERIODS.items()
@@ -65,17 +65,17 @@ def score(
 
     Args:
       log: the history and the new events, `read_event_log(spec, new_events=...)`.
-      run: the run's folder.
-      as_history: new events are history to later ones, with their outcomes where they have them; else each is scored
+      run: folder of the run.
+      as_history: whether new events, with their outcomes if given, are history of later ones; otherwise each is scored
         as if it were the only one.
-      allow_changed: score from a log whose events have changed since training, too.
-      say: is told if the log has changed.
+      allow_changed: whether to score even if events of the log have changed since the training.
+      say: prints a note if the log has changed.
 
     Returns:
       Predictions of the tasks for each new event, probabilities or numbers, in the order of their rows in their file.
 
     Raises:
-      InputError: if the folder is not a run with a checkpoint, or events that it was trained on have changed.
+      InputError: if the folder is not a run with a checkpoint, or events of the training have changed.
     """
     run = Path(run)
     if changed := check_history(run, log, allow_changed=allow_changed):

@@ -1,4 +1,4 @@
-"""Takes models from their latest checkpoint to their last step."""
+"""Training loop: takes models from their latest checkpoint to their last step."""
 
 import contextlib
 import dataclasses
@@ -34,13 +34,13 @@ from siren_rope_jax.train.step import TrainState
 from siren_rope_jax.train.step_log import StepLog
 from siren_rope_jax.train.tasks import kind_of
 
-_IN_FLIGHT = 2  # steps that devices may have before them while the host looks at an older one
-_AGREE_EVERY = 8  # steps, where several processes must
+_IN_FLIGHT = 2  # dispatched steps that the devices may have left while the host handles an older one
+_AGREE_EVERY = 8  # steps between the decisions of several processes
 
 
 @dataclasses.dataclass
 class Training:
-    """The runs on their way from the latest checkpoint, if there is one, to their last step."""
+    """Training of one run, or of several as one, from the latest checkpoint, if there is one, to the last step."""
 
     log: EventLog
     encoded: Encoded
@@ -49,7 +49,7 @@ class Training:
     session: Session
     criterion: Criterion
     console: Console
-    rates: Float[np.ndarray, " steps"] | None  # learning rates; None where only the caller's optimizer knows them
+    rates: Float[np.ndarray, " steps"] | None  # learning rates; None if the caller passed the optimizer
     hooks: Sequence[Hook] = ()
 
     def fit(self) -> None:
@@ -84,8 +84,8 @@ class Training:
                 if not (due or (wishes if alone else step % _AGREE_EVERY == 0)):
                     log.finish(but=_IN_FLIGHT)
                     continue
-                log.finish()  # what is not finite is found before it is saved
-                # Every process must do the same, and clocks and signals are each process's own.
+                log.finish()  # so that a step that is not finite is found before it is saved
+                # All processes must decide the same, but clocks and signals differ between them.
                 signal, late, asked = greatest(request.received or 0, late, int(log.asked))
                 if due or signal or late or asked:
                     self._save(state, step, validate=step in evaluate_at or bool(asked))
@@ -101,7 +101,7 @@ class Training:
                         signal,
                     )
                 if asked:
-                    self.console.print(f"stopped at step {step:,} of {steps:,}: a hook asked for it")
+                    self.console.print(f"stopped at step {step:,} of {steps:,}: a hook asked to stop")
                     break
             self._wait()
         seconds, rate = self.members[0].progress["seconds"], log.meter.rate
@@ -112,15 +112,15 @@ class Training:
             decided_by_first(lambda path=member.run / "training.json", value=of_run: write_json(path, value))
 
     def _restored(self) -> tuple[TrainState, int]:
-        """The state of the newest step that every run has a whole checkpoint of, or the initial one."""
+        """Restores the newest step that every run has a checkpoint of; returns the initial state if there is none."""
         like, step = self.session.model.abstract_one, None
         if len(self.members) > 1:
             of_members = [set(member.checkpoints.steps()) for member in self.members]
             common = set.intersection(*of_members)
-            if not common and max(map(len, of_members)) > 1:  # else the job died while it saved for the first time
+            if not common and max(map(len, of_members)) > 1:  # otherwise the job died during its first save
                 raise InputError(
-                    f"the runs of {self.members[0].run.parent} have no checkpoint of the same step: put files back "
-                    "from a copy, or move all their checkpoints away to start anew"
+                    f"the runs of {self.members[0].run.parent} have no checkpoint of the same step: restore files from "
+                    "a copy, or move all their checkpoints away to start again from the beginning"
                 )
             if not common:
                 return self.session.model.initial_state(), 0
@@ -128,14 +128,14 @@ class Training:
         states = []
         for member in self.members:
             found = member.checkpoints.restore(like, step=step)
-            if found is None:  # of a single run alone: the step of several was looked up
+            if found is None:  # only for a single run, since for several the step is known to exist
                 return self.session.model.initial_state(), 0
             one, member.progress = found
             states.append(one)
         return self.session.model.stack(states), int(states[0].step)
 
     def _stream(self) -> Iterator[Batch]:
-        """This process's rows of each batch; with a leading axis for the seeds, if there are several."""
+        """Yields this process's rows of each batch; with a leading axis for the seeds if there are several."""
         config = self.session.config.batches
         streams = []
         for member in self.members:
@@ -147,7 +147,7 @@ class Training:
                 rows_here=self.session.layout.rows_here(config.rows),
                 first_example=member.progress["next_example"],
             )
-            # Without threads: the rows lie in memory, and threads only fight over Python's lock.
+            # Without threads: the rows are in memory, and threads would only compete for Python's lock.
             streams.append(iter(dataset.to_iter_dataset(grain.ReadOptions(0, 0))))
         for parts in zip(*streams, strict=True):
             yield parts[0] if self.session.layout.seeds is None else jax.tree.map(lambda *x: np.stack(x), *parts)
@@ -171,13 +171,13 @@ class Training:
 
     def _say_stop(self, step: int) -> None:
         self.console.print(
-            f"stopped at step {step:,} of {self.steps:,}: the last {self.session.config.patience} validations brought "
-            f"no better {self.criterion.title} (--patience)"
+            f"stopped at step {step:,} of {self.steps:,}: the last {self.session.config.patience} validations did not "
+            f"improve the {self.criterion.title} (--patience)"
         )
 
     def _say_finished(self, step: int) -> None:
-        early = f" of {self.steps:,}, early: give a larger --patience to go on" if step < self.steps else ""
-        self.console.print(f"{self.members[0].run} has been trained to its end before, step {step:,}{early}")
+        early = f" of {self.steps:,}, early: give a larger --patience to continue" if step < self.steps else ""
+        self.console.print(f"{self.members[0].run} is already trained to its end, step {step:,}{early}")
 
     def _wait(self) -> None:
         for member in self.members:
@@ -195,7 +195,8 @@ class Training:
         for member in self.members if step else ():
             self.console.print(f"resuming {member.run} at step {step} of {self.steps}")
         if not step:
-            rows, models = self.members[0].rows, "" if len(self.members) == 1 else f"{len(self.members)} models of "
+            rows = self.members[0].rows
+            models = "" if len(self.members) == 1 else f"{len(self.members)} models of "
             self.console.print(
                 f"{(self.log.period == TRAIN).sum():,} training events in {len(rows.row_index):,} rows, "
                 f"{rows.fill:.1%} full; {models}{self._parameters:,} parameters"
@@ -203,30 +204,31 @@ class Training:
             self.console.print(self._plan(len(rows.row_index)))
 
     def _plan(self, rows: int) -> str:
-        """What was chosen for the log, and the flags that choose otherwise."""
+        """Returns a summary of the settings chosen for the log, and the flags that override them."""
         config = self.session.config
-        every = "never early" if config.patience is None else f"{config.patience} without a better one stop it"
+        every = "no early stopping"
+        if config.patience is not None:
+            every = f"early stopping after {config.patience} without improvement"
         validated = int(self._validated.sum())
         decay = config.optimizer.average_decay
-        averaged = f"an average of the parameters that decays by {decay:g} a step" if decay else "the latest parameters"
+        averaged = f"the parameters' average with decay {decay:g}" if decay else "the latest parameters"
         model, rate = config.model, config.optimizer.context_rate
-        of_context = f", of the context {rate:g} (--optimizer.context-rate)" if model.context_skip else ""
+        of_context = f", {rate:g} for the context (--optimizer.context-rate)" if model.context_skip else ""
         if model.context_skip and model.context_widths:
-            of_context += f", whose dropout is {model.context_dropout or 0:g} (--model.context-dropout)"
+            of_context += f" with dropout {model.context_dropout or 0:g} (--model.context-dropout)"
         optimizer = f"learning rate {config.optimizer.peak:g} (--optimizer.learning-rate){of_context}"
         if self.rates is None:
             optimizer = "the caller's optimizer"
         return (
             f"{self.steps:,} steps (--steps) of {config.batches.rows} rows (--batches.batch-size), "
             f"{self.steps * config.batches.rows / rows:.3g} epochs; {optimizer}; {config.evaluations} validations "
-            f"(--evaluations) on {validated:,} events (--validation-events), of which the best is that of the "
-            f"{'greatest' if self.criterion.maximise else 'least'} {self.criterion.title} (--best-by), "
-            f"{every} (--patience); evaluated is "
-            f"{averaged} (--optimizer.average-decay)"
+            f"(--evaluations) on {validated:,} events (--validation-events); the best has the "
+            f"{'highest' if self.criterion.maximise else 'lowest'} {self.criterion.title} (--best-by); "
+            f"{every} (--patience); evaluation uses {averaged} (--optimizer.average-decay)"
         )
 
     def _validate(self, member: Member, state: TrainState, step: int) -> tuple[dict[str, Any], Judged | None]:
-        """Evaluates on validation, tells the progress, and returns the metrics and what they come to."""
+        """Evaluates on validation, reports the metrics, and returns them with the result by the criterion."""
         predictions = self.session.predict(state.evaluated, self.encoded, self._validated)
         if not np.isfinite(predictions[self._validated]).all():
             raise member.not_finite(f"step {step}: predictions on validation are NaN or infinite")
@@ -239,7 +241,7 @@ class Training:
 
 
 def headlines(metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    """The two leading metrics of each task, in a line."""
+    """Returns the two headline metrics of each task in one line."""
     said: dict[str, list[str]] = {}
     for task, values in metrics.items():
         kind = kind_of(values)
@@ -249,5 +251,5 @@ def headlines(metrics: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def four_decimals(value: float | None) -> str:
-    """Four decimals, or a dash for a metric that is not defined."""
+    """Formats a metric with four decimals, or as a dash if it is not defined."""
     return "-" if value is None else f"{value:.4f}"

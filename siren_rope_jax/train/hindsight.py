@@ -1,8 +1,9 @@
-"""Columns that may have been computed with hindsight, and the shape of a log in which the order of rows matters.
+"""Search for columns that may have been computed with hindsight, and statistics of events that share a second.
 
-That a column holds the future cannot be proved from the log. But what an item's whole log became, such as its final
-click rate or its price of today, tells its future beyond what its past tells; honest columns rarely do so by much. And
-a column that is computed from the outcome predicts it alone. Either is a reason to look where the column comes from.
+The log alone cannot prove that a column contains the future. But a value computed from an item's whole history, such as
+its final click rate or its price today, predicts the item's future better than its past does; honest columns rarely do
+so by much. And a column computed from the outcome predicts it on its own. Both are reasons to check the column's
+origin.
 """
 
 import dataclasses
@@ -17,24 +18,24 @@ from siren_rope_jax.data.event_log import TEST, TRAIN, EventLog
 from siren_rope_jax.train.probes import Finding
 
 _BINS = 20
-_FEW = 100  # items, users or outcomes: a correlation of .4 is four standard errors then
+_FEW = 100  # least number of items, users or outcomes, for which a correlation of .4 is four standard errors
 _STRONG = 0.4  # correlation with the future, given the past
 _TELLING = 0.4  # distance of an AUC from .5
 _SMOOTHING = 10.0
-_OBSERVED = 3  # later events from which there is a rate
+_OBSERVED = 3  # least number of later events for a rate
 
 
 class _Future(NamedTuple):
-    """What became of items, or of users, after the middle of a log, beyond what had been seen of them before."""
+    """Future of items, or of users, after the middle of a log, beyond the part that their past predicts."""
 
     name: str
-    event: Int64[np.ndarray, " N"]  # the last of each before the middle
-    known: tuple[Float[np.ndarray, " N"], ...]  # what had been seen
-    left: Float[np.ndarray, " N"]  # NaN where the future was hardly observed
+    event: Int64[np.ndarray, " N"]  # last event of each before the middle
+    known: tuple[Float[np.ndarray, " N"], ...]  # statistics of the past
+    left: Float[np.ndarray, " N"]  # residual of the future; NaN if hardly observed
 
 
 def look_at_columns(log: EventLog) -> list[Finding]:
-    """Asks of each feature column what it alone tells of the outcomes, and of the future of its item and user."""
+    """Measures how well each feature column alone predicts the outcomes, and the future of its item and user."""
     log = _with_0_1_labels(log)
     futures = [*_futures(log, "item", log.item), *_futures(log, "user", log.user)]
     numbers = [(name, _binned(values), values) for name, values in zip(log.dense_names, log.dense.T, strict=True)]
@@ -46,7 +47,7 @@ def look_at_columns(log: EventLog) -> list[Finding]:
 
 
 def shape_of_ties(log: EventLog, window: int) -> list[Finding]:
-    """Tells how much of the log lies in shared seconds, and how much history does not fit a window."""
+    """Reports the share of events in shared seconds, and the share whose history does not fit a window."""
     order = np.lexsort((log.time_ms, log.user))
     user, second = log.user[order], (log.time_ms // 1000)[order]
     first = np.flatnonzero(np.r_[True, (np.diff(user) != 0) | (np.diff(second) != 0)])
@@ -73,7 +74,7 @@ def shape_of_ties(log: EventLog, window: int) -> list[Finding]:
 
 
 def _with_0_1_labels(log: EventLog) -> EventLog:
-    """Takes for a number whether it is above its median."""
+    """Replaces each number by whether it is above its median."""
     labels = np.empty_like(log.labels)
     for column, task in enumerate(log.spec.tasks):
         labels[:, column] = task.positive(log.labels[:, column])
@@ -96,7 +97,7 @@ def _look_at(
         associations[future.name] = max((x for x in of_future if x is not None), default=None)
     associations = {name: strength for name, strength in associations.items() if strength is not None}
     if not aucs and not associations:
-        return Finding("hindsight", f"column {name}", "too few events of which to tell", "says nothing")
+        return Finding("hindsight", f"column {name}", "too few events", "inconclusive")
     said, verdict = [], "ok"
     if aucs:
         train, test = max(aucs, key=lambda auc: abs(auc[1] - 0.5))
@@ -132,7 +133,7 @@ def _futures(log: EventLog, kind: str, key: Integer[np.ndarray, " E"]) -> list[_
 
 
 def _beyond(values: Float[np.ndarray, " N"], *known: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
-    """What is left of values after their means over bins of what is known, one after the other."""
+    """Returns the residuals of values after subtracting their means over bins of each known statistic in turn."""
     left = np.asarray(values, float).copy()
     present = ~np.isnan(left)
     for one in known:
@@ -142,7 +143,7 @@ def _beyond(values: Float[np.ndarray, " N"], *known: Float[np.ndarray, " N"]) ->
 
 
 def _binned(values: Float[np.ndarray, " E"] | Float32[np.ndarray, " E"]) -> Int64[np.ndarray, " E"]:
-    """Bins of equal mass, as far as equal values allow; 0 is for missing ones."""
+    """Returns the bin of each value, of equal mass as far as ties allow; 0 if missing."""
     present = ~np.isnan(values)
     bins = np.zeros(len(values), np.int64)
     if present.any():
@@ -152,7 +153,7 @@ def _binned(values: Float[np.ndarray, " E"] | Float32[np.ndarray, " E"]) -> Int6
 
 
 def _association(codes: Int64[np.ndarray, " N"], future: _Future) -> float | None:
-    """Correlation of the future with its mean over others of the same code, each half seen from the other."""
+    """Correlates the future with its mean for the same code, which is estimated on the other half."""
     present = np.flatnonzero(~np.isnan(future.left))
     if len(present) < _FEW:
         return None
@@ -165,7 +166,7 @@ def _association(codes: Int64[np.ndarray, " N"], future: _Future) -> float | Non
 
 
 def _partial_correlation(values: Float32[np.ndarray, " N"], future: _Future) -> float | None:
-    """Correlation of the future with the rank of a number, both beyond what was known."""
+    """Correlates the future with the rank of a number, given the known statistics."""
     present = np.flatnonzero(~np.isnan(future.left) & ~np.isnan(values))
     if len(present) < _FEW:
         return None
@@ -181,7 +182,7 @@ def _correlation(first: Float[np.ndarray, " N"], second: Float[np.ndarray, " N"]
 def _auc_alone(
     codes: Int64[np.ndarray, " E"], label: Float32[np.ndarray, " E"], period: np.ndarray
 ) -> tuple[float, float] | None:
-    """AUC of the rate that each code has in training, there and in the test."""
+    """Returns the AUC of each code's rate in training, on training and on test."""
     observed = ~np.isnan(label)
     train, test = observed & (period == TRAIN), observed & (period == TEST)
     if min(min(np.sum(label[part] == value) for value in (0, 1)) for part in (train, test)) < _FEW:

@@ -1,4 +1,4 @@
-"""Trains models on one log, each into a run folder of its own, and resumes them exactly."""
+"""Training of models on one log, each in its own run folder, with exact resumption."""
 
 import contextlib
 import dataclasses
@@ -44,17 +44,18 @@ def train(
     optimizer: optax.GradientTransformation | None = None,
     hooks: Sequence[Hook] = (),
 ) -> dict[str, Any]:
-    """Trains, or goes on training, and evaluates the best checkpoint; in a job of several processes, in each of them.
+    """Trains or resumes a run, and evaluates its best checkpoint; a job of several processes calls it in each of them.
 
     Args:
       log: events with their split.
-      config: the run.
-      run: its folder, seen by all processes; the same call on the folder of an interrupted run resumes it exactly.
-      console: where progress is shown; standard output if not given.
-      allow_drift: go on though the configuration is not that of the folder.
-      optimizer: takes the place of `config.optimizer`, of which `average_decay` alone is read then; with a schedule
-        over the steps, give these in the configuration. Whoever resumes the run gives it again.
-      hooks: each is called with the report of each step, in order, and may ask for an end by returning True.
+      config: settings of the run.
+      run: folder of the run, shared by all processes; the same call on the folder of an interrupted run resumes it
+        exactly.
+      console: shows the progress; standard output if not given.
+      allow_drift: whether settings of the training may differ from those in the folder.
+      optimizer: replaces `config.optimizer`, of which only `average_decay` is read then. If it has a schedule over the
+        steps, set these in the configuration. It must be given again to resume the run.
+      hooks: called in order with the report of each step; a hook returns True to stop the training.
 
     Returns:
       The content of `metrics.json`: metrics of each task on validation and test.
@@ -63,7 +64,7 @@ def train(
       InputError: if the folder holds something else, a run that differs, or one that is being trained.
       Interrupted: after Ctrl-C or SIGTERM, once the checkpoint is written.
       NonFiniteError: if loss or gradient is not finite; no checkpoint is written after that step.
-      ProcessLostError: if another process of the job is gone.
+      ProcessLostError: if another process of the job was lost.
     """
     (metrics,) = _train(log, config, {Path(run): config.seed}, None, console, allow_drift, optimizer, hooks)
     return metrics
@@ -80,26 +81,26 @@ def train_seeds(
     optimizer: optax.GradientTransformation | None = None,
     hooks: Sequence[Hook] = (),
 ) -> list[dict[str, Any]]:
-    """Trains several seeds as one job, each to what `train` with that seed comes to, up to rounding.
+    """Trains several seeds as one job, each to the result of `train` with that seed, up to rounding.
 
     Args:
       log: events with their split.
-      config: the run of the first seed; the others count on.
+      config: settings of the first seed's run; the other seeds follow by 1.
       run: folder of the runs `seed-0`, `seed-1`, ..., each as `train` writes it.
-      seeds: how many.
-      console: where progress is shown; standard output if not given.
-      allow_drift: go on though the configuration is not that of the folder.
-      optimizer: as that of `train`.
-      hooks: as those of `train`; metrics have a leading axis for the seeds.
+      seeds: number of seeds.
+      console: shows the progress; standard output if not given.
+      allow_drift: whether settings of the training may differ from those in the folder.
+      optimizer: as for `train`.
+      hooks: as for `train`; metrics have a leading axis for the seeds.
 
     Returns:
-      What `train` returns, for each seed.
+      The result of `train` for each seed.
 
     Raises:
       As `train`.
     """
     if config.checkpoints.latest < 2:
-        # Runs are saved one after the other: should the job die in between, the one before is common to all.
+        # Runs are saved one after the other: if the job dies in between, only the checkpoint before is common to all.
         raise InputError(f"checkpoints.latest must be at least 2 with seeds, but is {config.checkpoints.latest}")
     runs = {Path(run) / f"seed-{seed}": seed for seed in range(config.seed, config.seed + seeds)}
     return _train(log, config, runs, seeds, console, allow_drift, optimizer, hooks)
@@ -131,7 +132,7 @@ def _train(
             except ValueError as error:
                 raise InputError(str(error)) from error
             rows = make_rows(encoded, in_training, config.batches, seed=seed)
-            # Of every seed alike: it chooses among windows of one length.
+            # The same for every seed, since the seed only chooses among windows of the same length.
             of_seed = fit_to_log(of_seed, rows, shares=shares)
             members.append(Member(run, rows, of_seed, Checkpoints(run, config.checkpoints, say=console.print)))
         config = members[0].config
@@ -160,7 +161,7 @@ def _train(
 
 @contextlib.contextmanager
 def _naming_lost_processes(members: list[Member]) -> Iterator[None]:
-    """What the runtime says when another process dies names a socket; the user wants to know what to do."""
+    """Replaces the runtime's error about a dead process, which names a socket, by one that tells what to do."""
     try:
         yield
     except (jax.errors.JaxRuntimeError, InputError) as error:
@@ -169,14 +170,14 @@ def _naming_lost_processes(members: list[Member]) -> Iterator[None]:
         if jax.process_count() == 1 or not lost:
             raise
         raise ProcessLostError(
-            f"another process of this job is gone ({str(cause).splitlines()[0][:200]}); last good checkpoint: "
-            f"{latest(members) or 'not looked for yet'}; start all again with the same command to go on from it"
+            f"another process of this job was lost ({str(cause).splitlines()[0][:200]}); last good checkpoint: "
+            f"{latest(members) or 'not read yet'}; start all again with the same command to resume from it"
         ) from error
 
 
 def _closing(checkpoints: Checkpoints) -> Callable[..., None]:
     def close(kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not ProcessLostError:  # completing a checkpoint would wait for the process that is gone
+        if kind is not ProcessLostError:  # completing a checkpoint would wait for the lost process
             checkpoints.close()
 
     return close

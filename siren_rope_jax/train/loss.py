@@ -1,4 +1,4 @@
-"""The loss of several tasks over the labels that were observed."""
+"""Loss of several tasks over their observed labels."""
 
 from collections.abc import Callable
 
@@ -14,16 +14,16 @@ def multitask_loss(
     weights: Float[Array, " K"],
     losses_of: Callable[[jax.Array, jax.Array], jax.Array] = optax.sigmoid_binary_cross_entropy,
 ) -> tuple[Float32[Array, ""], Float32[Array, " K"]]:
-    """Averages each task over its observed labels, and adds the tasks by weight.
+    """Averages the loss of each task over its observed labels, and sums the tasks by weight.
 
     Args:
-      outputs: of the model, such as logits.
-      targets: what they are compared with, such as 0 or 1 or a probability between them; NaN where unobserved.
+      outputs: outputs of the model, such as logits.
+      targets: targets of the outputs, such as 0, 1 or a probability; NaN where unobserved.
       weights: weight of each task.
-      losses_of: loss of each output and target, such as that of `train.tasks`; cross-entropy if not given.
+      losses_of: loss of each output and target, such as `train.tasks.losses_of`; cross-entropy if not given.
 
     Returns:
-      (loss, loss of each task); a task without any observed label counts 0.
+      (loss, loss of each task); the loss of a task without any observed label is 0.
     """
     observed = ~jnp.isnan(targets)
     losses = losses_of(outputs, jnp.where(observed, targets, 0))

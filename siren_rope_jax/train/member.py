@@ -1,4 +1,4 @@
-"""One run among those that are trained as one: its rows, settings, checkpoints and progress."""
+"""One of the runs that are trained as one: its rows, settings, checkpoints and progress."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,28 +15,28 @@ from siren_rope_jax.train.run_log import RunLog
 
 @dataclasses.dataclass
 class Member:
-    """One run among those that are trained as one."""
+    """One of the runs that are trained as one."""
 
     run: Path
     rows: PackedRows
     config: TrainConfig
     checkpoints: Checkpoints
     describe: Callable[[], str | None] = lambda: None
-    """Writes the settings that it goes on with, and says what is new in them."""
+    """Function that writes the settings to resume with, and returns a note on changes in them."""
     log: RunLog = dataclasses.field(init=False)
     progress: dict[str, Any] = dataclasses.field(
         default_factory=lambda: {"next_example": 0, "seconds": 0.0, "least_cost": None, "since_best": 0}
     )
 
     def count(self, judged: Judged, *, patiently: bool) -> None:
-        """Notes what a validation came to; `patiently`, one in vain does not count."""
+        """Counts a validation without improvement, unless `patiently`, and keeps the least cost."""
         least = self.progress["least_cost"]
         better = least is None or judged.cost < least
         since = 0 if better or patiently else self.progress["since_best"] + 1
         self.progress = self.progress | {"least_cost": judged.cost if better else least, "since_best": since}
 
     def not_finite(self, what: str) -> NonFiniteError:
-        """Returns the error that says what is not finite, and which checkpoint is good."""
+        """Returns an error that names the value that is not finite and the last good checkpoint."""
         self.checkpoints.wait()
         return NonFiniteError(
             f"{what}, which must be finite; last good checkpoint: {self.checkpoints.describe_latest()}"
@@ -44,10 +44,10 @@ class Member:
 
     @property
     def exhausted(self) -> bool:
-        """Has it been validated in vain so often that no later step can become its best?"""
+        """Whether the patience is exhausted, so that no later step can become the best."""
         return self.config.patience is not None and self.progress["since_best"] >= self.config.patience
 
 
 def latest(members: list[Member]) -> str:
-    """Names the newest checkpoint of each."""
+    """Returns the newest checkpoint of each run, for a message."""
     return ", ".join(member.checkpoints.describe_latest() for member in members)

@@ -10,7 +10,7 @@ from scipy.stats import rankdata
 
 _CLIP = 1e-7
 _ECE_BINS = 15
-# Weights drawn at a time by the bootstrap: bounds its memory, whatever the number of users.
+# Weights that the bootstrap draws at a time, to bound its memory for any number of users.
 _DRAWS_AT_ONCE = 4_000_000
 
 
@@ -19,7 +19,7 @@ def task_metrics(
     probabilities: Float[np.ndarray, " E"],
     user: Shaped[np.ndarray, " E"],
 ) -> dict[str, float | int | None]:
-    """All metrics of one task over its observed labels.
+    """Computes all metrics of a binary task over its observed labels.
 
     Args:
       labels: 0 or 1, NaN where the outcome was not observed. A label p between 0 and 1 counts as p of a positive and
@@ -63,12 +63,12 @@ def task_metrics(
 def regression_metrics(
     labels: Float[np.ndarray, " E"], predictions: Float[np.ndarray, " E"], *, training_mean: float
 ) -> dict[str, float | int | None]:
-    """All metrics of a task that is a number, over its observed labels.
+    """Computes all metrics of a continuous task over its observed labels.
 
     Args:
-      labels: NaN where the outcome was not observed.
-      predictions: for every event, on the scale of the labels.
-      training_mean: what a baseline without any input predicts.
+      labels: outcomes; NaN where not observed.
+      predictions: prediction for every event, on the scale of the labels.
+      training_mean: prediction of a baseline without any input.
 
     Returns:
       `rmse`, `mae`, `r2` (1 - squared errors / those of the evaluated events' own mean), `spearman`; `base_rmse` and
@@ -101,7 +101,7 @@ def regression_metrics(
 
 
 def expected_ne(oracle_probability: Float[np.ndarray, " E"], probability: Float[np.ndarray, " E"]) -> float:
-    """Normalised entropy expected under known probabilities: free of the noise of drawn labels.
+    """Computes the expected normalised entropy under known probabilities, without the noise of drawn labels.
 
     Args:
       oracle_probability: true (or Bayes-oracle) probability of each event.
@@ -126,7 +126,7 @@ def expected_ne(oracle_probability: Float[np.ndarray, " E"], probability: Float[
 def cross_entropy(
     target: Float[np.ndarray, " *shape"], probability: Float[np.ndarray, " *shape"]
 ) -> Float[np.ndarray, " *shape"]:
-    """Cross-entropy of each prediction in nats, in float64; only here are probabilities kept off 0 and 1.
+    """Computes the cross-entropy of each prediction in nats, in float64; the only place that clips probabilities.
 
     Args:
       target: label, or true probability, of each event; NaN gives NaN.
@@ -148,17 +148,17 @@ def paired_bootstrap(
     samples: int = 1000,
     seed: int = 0,
 ) -> tuple[float, float, float]:
-    """Value and 95 % interval of a function of totals, with users resampled together with all their events.
+    """Computes value and 95 % interval of a function of totals, by resampling users with all their events.
 
-    Every column is resampled with the same users, so a difference or ratio between systems is paired. Put one
-    summand per event into each column: the cross-entropies of two systems, a count, a label.
+    Every column is resampled with the same users, so that a difference or ratio between systems is paired. Each column
+    holds one summand per event, such as the cross-entropy of one system, a count or a label.
 
     Args:
       user: user of each event, as a code or an id.
-      columns: what to sum, one row per event.
-      statistic: maps totals, the last axis being the columns, to one value for each set of totals.
+      columns: summands, one row per event.
+      statistic: maps totals, with the columns on the last axis, to one value for each set of totals.
       samples: number of resamples.
-      seed: of the resampling.
+      seed: seed of the resampling.
 
     Returns:
       The statistic of the actual totals, and the 2.5 % and 97.5 % quantiles over the resamples (NaN if it is
@@ -197,7 +197,7 @@ def paired_bootstrap(
 
 
 def _grouped_auc(label: np.ndarray, probability: np.ndarray, user: np.ndarray) -> float | None:
-    """Mean over users, weighted by their events, of the share of pairs in order: (positive, negative), ties half."""
+    """Averages over users, weighted by events, the share of (positive, negative) pairs in order; ties count half."""
     positives, negatives = pl.col("positives"), pl.col("negatives")
     lower = negatives.cum_sum().over("user") - negatives
     per_user = (
@@ -217,8 +217,8 @@ def _grouped_auc(label: np.ndarray, probability: np.ndarray, user: np.ndarray) -
 
 
 def _expected_calibration_error(label: np.ndarray, probability: np.ndarray) -> float:
-    # Events with one probability share their mean residual, so a bin that cuts through a tie does not
-    # make the result depend on the order of the rows.
+    # Events with the same probability share their mean residual, so that the result does not depend on the order of the
+    # rows if the edge of a bin cuts through a tie.
     _, tie, size = np.unique(probability, return_inverse=True, return_counts=True)
     residual = (np.bincount(tie, weights=label - probability) / size)[tie]
     in_order = residual[np.argsort(probability, kind="stable")]

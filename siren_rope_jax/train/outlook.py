@@ -1,4 +1,4 @@
-"""What a log lets one expect of a training, said before it starts."""
+"""Warnings, before a training starts, about a log that limits what the training can learn."""
 
 from collections.abc import Sequence
 
@@ -14,12 +14,12 @@ _MOSTLY = 0.5
 
 
 def outlook(log: EventLog, tasks: Sequence[Task], encoder: Encoder, encoded: Encoded, *, steps: int) -> list[str]:
-    """Returns what may disappoint, one sentence each.
+    """Returns the warnings, one sentence each.
 
     Args:
       log: the whole log.
       tasks: its tasks.
-      encoder: fitted on it.
+      encoder: encoder fitted to the log.
       encoded: the log, encoded.
       steps: optimizer steps of the training.
     """
@@ -36,7 +36,7 @@ def outlook(log: EventLog, tasks: Sequence[Task], encoder: Encoder, encoded: Enc
             unknown = float(np.mean(encoded.columns["ids"][in_period, 0] == 0))
             if unknown > _MOSTLY:
                 said.append(
-                    f"{unknown:.0%} of the {name} events are of items that training has fewer than "
-                    f"{encoder.config.min_count} times: there the item's id says nothing"
+                    f"{unknown:.0%} of the {name} events are of items with fewer than {encoder.config.min_count} "
+                    "training events: the item's id is not used there"
                 )
     return said

@@ -1,4 +1,4 @@
-"""Predictions of chosen events, and their metrics and table."""
+"""Predictions of chosen events, their metrics, and the file of predictions."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ from siren_rope_jax.train.sharding import Layout
 from siren_rope_jax.train.tasks import Task
 
 PERIODS = {"validation": VALIDATION, "test": TEST}
-_EVENTS_AT_ONCE = 100_000  # each may need a window of its own: bounds the memory
+_EVENTS_AT_ONCE = 100_000  # bounds the memory, since each event may need its own window
 Predict = Callable[[nnx.State, Batch], jax.Array]
 
 
@@ -34,12 +34,12 @@ def predict_events(
     """Predicts the targets of the wanted events, each from as much of its user's true history as fits a window.
 
     Args:
-      predict: compiled (`compile_model`).
-      params: of the model.
-      encoded: whole users.
+      predict: compiled function of `compile_model`.
+      params: parameters of the model.
+      encoded: events of whole users.
       wanted: events to score, in the order of the log that was encoded.
       config: windows and batches.
-      layout: of batches on the mesh.
+      layout: layout of batches on the mesh.
 
     Returns:
       Predictions of the tasks' targets in the order of that log; NaN for events that are not wanted.
@@ -62,11 +62,11 @@ def predict_events(
 
 
 def steering_events(log: EventLog, wanted: int) -> Bool[np.ndarray, " E"]:
-    """Chooses the validation events that steer a training: of as many users, drawn by a hash, as it takes.
+    """Chooses the events for the validations during training, of whole users drawn by a hash.
 
     Args:
       log: the whole log.
-      wanted: so many events at least, or all of the period.
+      wanted: least number of events; all of the period if it has fewer.
     """
     chosen = log.period == VALIDATION
     by_user = np.bincount(log.user[chosen], minlength=len(log.user_ids))
@@ -79,7 +79,7 @@ def steering_events(log: EventLog, wanted: int) -> Bool[np.ndarray, " E"]:
 def metrics_of(
     tasks: Sequence[Task], log: EventLog, predictions: Float32[np.ndarray, "E K"], chosen: Bool[np.ndarray, " E"]
 ) -> dict[str, dict[str, Any]]:
-    """Metrics of each task over the chosen events, from predictions on the scale of the log."""
+    """Computes the metrics of each task over the chosen events, from predictions on the scale of the log."""
     return {
         task.name: task.measure(log.labels[chosen, k], predictions[chosen, k], log.user[chosen])
         for k, task in enumerate(tasks)

@@ -1,5 +1,4 @@
-"""What an audit asks of a model: that it learns nothing where there is nothing to learn, and that nothing moves a
-prediction but what was known before it."""
+"""Probes of an audit: a model must not learn planted noise, and a prediction must depend only on its known past."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -25,8 +24,8 @@ from siren_rope_jax.train.cheats import (
     without_repeats,
 )
 
-Verdict = Literal["ok", "LEAK", "look at it", "says nothing", "for information"]
-TOLERANCE = 1e-6  # sums in another order
+Verdict = Literal["ok", "LEAK", "look at it", "inconclusive", "for information"]
+TOLERANCE = 1e-6  # for sums in another order
 _STANDARD_ERRORS = 4
 _WANTED = 400
 _FEW = 100  # test events of the rarer outcome
@@ -44,13 +43,13 @@ class Predict(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Audited:
-    """The parts that are put to the test."""
+    """Functions under test."""
 
     predict: Predict
     learn: Callable[[EventLog], Predict]
-    """Trains a small model anew."""
+    """Function that trains a new small model."""
     fit_inputs: Callable[[EventLog], tuple[Encoder, Encoded]]
-    """All that training reads of a log."""
+    """Function that returns everything that training reads of a log."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,18 +63,18 @@ class Finding:
 
 
 def find_planted(audited: Audited, log: EventLog) -> Iterator[Finding]:
-    """Trains on planted outcomes that nothing honest can predict, and measures what is found of them in the test."""
+    """Trains on planted outcomes that no honest model can predict, and measures how well the test is predicted."""
     for seed, plant in enumerate(CHEATS):
         yield find_one(audited, log, plant, seed)
 
 
 def find_one(audited: Audited, log: EventLog, plant: Callable[[EventLog, int], Cheat], seed: int = 0) -> Finding:
-    """Trains on one planted outcome, and looks at the task of each kind that finds most of it."""
+    """Trains on one planted outcome, and measures the task, one of each kind, that predicts it best."""
     cheat = plant(log, seed)
     labels = cheat.log.labels[cheat.scored, 0]
     positives, events = int(labels.sum()), len(labels)
     said = (plant.__doc__ or "").partition("\n")[0].rstrip(".")
-    finding = Finding("planted", said, "", "says nothing")
+    finding = Finding("planted", said, "", "inconclusive")
     if min(positives, events - positives) < _FEW:
         return dataclasses.replace(finding, moved=f"only {events:,} test events, {positives:,} of them clicked")
     predicted = audited.learn(cheat.log)(cheat.log, cheat.scored)[cheat.scored]
@@ -95,7 +94,7 @@ def _auc(labels: Float32[np.ndarray, " N"], predicted: Float32[np.ndarray, " N"]
 
 
 def change_the_future(audited: Audited, log: EventLog) -> Iterator[Finding]:
-    """Flips all that is not known yet at two moments, then removes all later events."""
+    """Flips all outcomes that are not known yet at two moments, then removes all later events."""
     log = gathered(log)
     second, known = log.time_ms // 1000, -(-log.action_known // 1000)
     flips, removals, predictions = [], [], []
@@ -114,9 +113,9 @@ def change_the_future(audited: Audited, log: EventLog) -> Iterator[Finding]:
 
 
 def change_what_training_must_not_see(audited: Audited, log: EventLog) -> Iterator[Finding]:
-    """Flips every outcome after the training period: not a bit of what training reads may change.
+    """Flips every outcome after the training period, after which no bit that training reads may change.
 
-    The log is split by time for it: with users apart, others' outcomes in between are known history.
+    The log is split by time here: in a split by users, other users' outcomes are legitimate history.
     """
     second = log.time_ms // 1000
     later = second >= second[int(0.7 * len(second))]
@@ -133,14 +132,14 @@ def change_what_training_must_not_see(audited: Audited, log: EventLog) -> Iterat
 
 
 def permute_ties(audited: Audited, log: EventLog) -> Iterator[Finding]:
-    """Puts the rows of each second in another order, then draws the time within each second anew."""
+    """Permutes the rows of each second, then draws new times within each second."""
     log = gathered(log)
     yield _in_other_rows(audited, log, moved_within_seconds(log, seed=1), "the rows of each second are permuted", 0)
-    # Of one item shown twice in a second, the time draws which of the two a window keeps: by a hash, not by its order.
+    # Removes items shown twice in a second: a hash of the time decides legitimately which of the two a window keeps.
     log = without_repeats(log, log.time_ms)
     log = dataclasses.replace(log, row=np.arange(len(log.time_ms)))
     drawn = with_milliseconds(log, np.random.default_rng(2).integers(0, 1000, len(log.time_ms)))
-    yield _in_other_rows(audited, log, drawn, "the milliseconds of each event are drawn anew", TOLERANCE)
+    yield _in_other_rows(audited, log, drawn, "the milliseconds of each event are drawn again", TOLERANCE)
 
 
 def _in_other_rows(audited: Audited, log: EventLog, moved: EventLog, tried: str, tolerance: float) -> Finding:
@@ -152,7 +151,7 @@ def _in_other_rows(audited: Audited, log: EventLog, moved: EventLog, tried: str,
 
 
 def score_as_evaluated(audited: Audited, log: EventLog) -> Iterator[Finding]:
-    """Moves the last events into a file of new events; then scores copies of them as candidates."""
+    """Moves the last events to a file of new events; then scores copies of them as candidates."""
     last = _last(np.ones(len(log.time_ms), bool))
     evaluated = audited.predict(log, last)
     scored = audited.predict(as_new(log, last), last, as_history=True)
@@ -167,7 +166,7 @@ def score_as_evaluated(audited: Audited, log: EventLog) -> Iterator[Finding]:
 
 
 def score_candidates_apart(audited: Audited, log: EventLog) -> Iterator[Finding]:
-    """Scores candidates in one file, some of them twice, and then some in files of their own."""
+    """Scores candidates in one file, some of them twice, and then some of them in separate files."""
     drawn = np.random.default_rng(3).integers(0, len(log.time_ms), _WANTED // 2)
     beside, copied = with_new(log, np.concatenate([drawn, drawn[:20]]))
     together = audited.predict(beside, beside.new)[beside.new]
@@ -189,7 +188,7 @@ PROBES: tuple[Callable[[Audited, EventLog], Iterator[Finding]], ...] = (
 
 
 def _last(chosen: Bool[np.ndarray, " E"]) -> Bool[np.ndarray, " E"]:
-    """Keeps the last of the chosen events, by time."""
+    """Returns the last of the chosen events, by time."""
     return chosen & (np.cumsum(chosen[::-1])[::-1] <= _WANTED)
 
 
@@ -203,9 +202,9 @@ def _moved(
 ) -> Finding:
     most = float(np.abs(np.concatenate(differences)).max())
     spread = float(np.concatenate(predictions).std(axis=0).min())
-    verdict: Verdict = "ok" if most <= tolerance else "LEAK"  # NaN is neither
+    verdict: Verdict = "ok" if most <= tolerance else "LEAK"  # also if NaN
     if verdict == "ok" and spread < _SPREAD:
-        verdict = "says nothing"  # a constant does not move
+        verdict = "inconclusive"  # a constant never moves
     count = sum(map(len, differences))
     limit = f"at most {tolerance:g}" if tolerance else "no bit"
     return Finding(probe, tried, f"{count:,} predictions by {most:.2g} ({limit}); they spread by {spread:.2g}", verdict)

@@ -1,4 +1,4 @@
-"""What a run writes for TensorBoard."""
+"""Log of a run for TensorBoard."""
 
 import contextlib
 import time
@@ -19,27 +19,27 @@ _FLUSH_SECONDS = 10
 
 
 class RunLog:
-    """A file in the `tensorboard/` folder of a run, written by process 0 alone.
+    """Event file in the `tensorboard/` folder of a run, written by process 0 alone.
 
-    tensorboardX's own `SummaryWriter` writes in a thread: on a full disk that dies unseen, and training then waits for
-    it for ever; and nobody knows what of it is on the disk when a checkpoint is.
+    It replaces tensorboardX's `SummaryWriter`, which writes in a thread: on a full disk the thread dies silently and
+    training waits for it forever; and it is not known which events are on the disk when a checkpoint is.
     """
 
     def __init__(self, run: Path, *, first_step: int):
-        """Opens a new file; what an interrupted run logged from `first_step` on will not be shown."""
+        """Opens a new file; TensorBoard then hides what an interrupted run logged from `first_step` on."""
         self._folder = run / "tensorboard"
         self._flushed = time.monotonic()
         self._file: EventsWriter | None = None
         if jax.process_index() == 0:
             with self._naming_errors():
                 self._folder.mkdir(exist_ok=True)
-                number = len(list(self._folder.iterdir()))  # two files of one second would be one
+                number = len(list(self._folder.iterdir()))  # files of the same second would otherwise share a name
                 self._file = EventsWriter(str(self._folder / "events"), f".{number}")
                 self._file.write_event(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
                 self._file.flush()
 
     def add_step(self, metrics: Mapping[str, Any], task_names: Sequence[str], step: int, **scalars: float) -> None:
-        """Writes the metrics of a training step, of one model, and further scalars of it."""
+        """Writes the metrics of a training step of one model, and further scalars."""
         shown = {"loss": metrics["loss"], "gradient_norm": metrics["gradient_norm"], **scalars}
         shown |= {f"loss_{name}": loss for name, loss in zip(task_names, metrics["task_losses"], strict=True)}
         shown = {f"train/{name}": value for name, value in shown.items()}
@@ -51,13 +51,13 @@ class RunLog:
             self.flush()
 
     def add_validation(self, metrics: Mapping[str, Mapping[str, Any]], judged: Judged | None, step: int) -> None:
-        """Writes the metrics of a validation, as far as they are defined, and what it came to."""
+        """Writes the metrics of a validation that are defined, and its result by the criterion."""
         shown = {f"{task}/{name}": value for task, values in metrics.items() for name, value in values.items()}
         shown |= {} if judged is None else {judged.metric: judged.value}
         self._add({f"validation/{name}": value for name, value in shown.items() if value is not None}, step)
 
     def flush(self) -> None:
-        """Returns once all that was added can be read from the file."""
+        """Flushes the file, so that everything added can be read from it."""
         self._flushed = time.monotonic()
         if self._file is not None:
             with self._naming_errors():
@@ -81,6 +81,6 @@ class RunLog:
             yield
         except OSError as error:
             raise InputError(
-                f"{self._folder} cannot be written: {error.strerror or error}; put that right, and the same command "
-                "goes on from the latest checkpoint"
+                f"{self._folder} cannot be written: {error.strerror or error}; fix this, and the same command resumes "
+                "from the latest checkpoint"
             ) from error

@@ -1,4 +1,4 @@
-"""The file of scores of new events."""
+"""File of the scores of new events."""
 
 from pathlib import Path
 
@@ -12,10 +12,10 @@ from siren_rope_jax.errors import InputError
 
 
 def check_scores_file(path: Path, spec: EventLogSpec) -> None:
-    """Checks that a file is new or holds earlier scores, which alone may be written over.
+    """Checks that a file is new or holds earlier scores, which may be overwritten.
 
     Raises:
-      InputError: if it is anything else.
+      InputError: if the file holds anything else.
     """
     header = ",".join(task.name for task in spec.tasks)
     if not path.exists():
@@ -31,9 +31,9 @@ def write_scores(path: Path, log: EventLog, predictions: Float32[np.ndarray, "N 
     """Writes one row per new event, in the order of their file, with one prediction per task, as CSV.
 
     Args:
-      path: where to.
-      log: with the new events.
-      predictions: of the new events in the order of their rows.
+      path: the file to write.
+      log: the log with the new events.
+      predictions: predictions of the new events in the order of their rows.
     """
     table = pl.DataFrame({task: predictions[:, k] for k, task in enumerate(log.task_names)})
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The compiled model of a run: made anew, or read back with its best parameters."""
+"""Compiled model of a run, new or restored with its best parameters."""
 
 import dataclasses
 import math
@@ -31,7 +31,7 @@ from siren_rope_jax.train.tasks import Task, make_tasks, restored
 
 @dataclasses.dataclass(frozen=True)
 class Session:
-    """A configuration, what its inputs are encoded by, and the model compiled for both."""
+    """A configuration, the encoder of its inputs, and the model compiled for both."""
 
     config: TrainConfig
     encoder: Encoder
@@ -43,14 +43,14 @@ class Session:
     def predict(
         self, params: nnx.State, encoded: Encoded, wanted: Bool[np.ndarray, " E"]
     ) -> Float32[np.ndarray, "E K"]:
-        """Computes the predictions of the wanted events on the scale of the log; NaN for the others."""
+        """Predicts the wanted events on the scale of the log; NaN for the others."""
         return restored(self.tasks, self.predict_targets(params, encoded, wanted))
 
     def predict_targets(
         self, params: nnx.State, encoded: Encoded, wanted: Bool[np.ndarray, " E"]
     ) -> Float32[np.ndarray, "E K"]:
-        """Computes the predictions of the wanted events as they are trained, numbers standardised."""
-        # Windows are no longer than in training, so that only times can leave the trained range.
+        """Predicts the targets of the wanted events, with numbers standardised; NaN for the others."""
+        # Windows are never longer than in training, so that only times can leave the trained range.
         self.trained_range.check_times(encoded.columns["elapsed_seconds"][wanted[encoded.log_index]])
         one = dataclasses.replace(self.layout, seeds=None)
         return predict_events(self.model.predict, params, encoded, wanted, self.config.batches, one)
@@ -61,7 +61,7 @@ class Session:
         Raises:
           InputError: if there is no checkpoint yet.
         """
-        # Without the state of the optimizer, which may be one that only the caller of the training knows.
+        # Omits the state of the optimizer, which the caller of the training may have passed.
         like = self.model.abstract_one._replace(optimizer=None)
         if like.average is not None:
             like = like._replace(params=None)
@@ -85,12 +85,13 @@ def make_session(
     """Compiles the model of a run.
 
     Args:
-      encoder: fitted on the log.
-      config: the run.
-      steps: length of the learning-rate schedule, which matters for training alone.
-      seeds: models to train as one, of the seeds from the configuration's on; None for one without an axis for seeds.
-      devices: of the mesh; all that JAX sees if not given.
-      optimizer: of the training; that of the configuration if not given.
+      encoder: encoder fitted to the log.
+      config: settings of the run.
+      steps: length of the learning-rate schedule, which only training uses.
+      seeds: number of models to train as one, with seeds from the configuration's on; None for one model without an
+        axis for seeds.
+      devices: devices of the mesh; all that JAX finds if not given.
+      optimizer: optimizer of the training; that of the configuration if not given.
 
     Raises:
       InputError: if the configuration does not fit the log or the devices.
@@ -104,7 +105,7 @@ def make_session(
 
 
 def input_spec(encoder: Encoder, config: TrainConfig) -> InputSpec:
-    """What a run's model must know of its inputs."""
+    """Returns the description of the inputs that a run's model is built for."""
     return InputSpec(
         id_names=encoder.id_names,
         id_buckets=encoder.id_buckets,
@@ -128,16 +129,17 @@ def compile_run(
     devices: Sequence[Any] | None = None,
     optimizer: optax.GradientTransformation | None = None,
 ) -> tuple[Layout, CompiledModel]:
-    """Lays out the mesh of a run and prepares its functions; nothing is compiled before it is called.
+    """Makes the mesh of a run and prepares its functions; each is compiled on its first call.
 
     Args:
-      config: the run.
+      config: settings of the run.
       spec: inputs of the model.
-      tasks: what is predicted.
+      tasks: tasks to predict.
       steps: length of the learning-rate schedule.
-      seeds: models to train as one; None for one without an axis for seeds.
-      devices: of the mesh, such as those of a topology to compile ahead of time for; all that JAX sees if not given.
-      optimizer: of the parameters; that of the configuration if not given.
+      seeds: number of models to train as one; None for one model without an axis for seeds.
+      devices: devices of the mesh, such as those of a topology to compile ahead of time for; all that JAX finds if not
+        given.
+      optimizer: optimizer of the parameters; that of the configuration if not given.
 
     Raises:
       ValueError: if the configuration does not fit the inputs or the devices.
@@ -162,16 +164,16 @@ def compile_run(
 
 
 def load_session(run: Path) -> tuple[Session, nnx.State]:
-    """Reads a run back: its model and the parameters of its best checkpoint.
+    """Restores a run: its model and the parameters of its best checkpoint.
 
     Args:
-      run: folder that training wrote; not being trained at the moment.
+      run: folder that training wrote; it must not be in training.
 
     Raises:
       InputError: if the folder is not a run or holds no checkpoint yet.
     """
     _, config, encoder = read_run(run)
-    # Whoever evaluates need not have the devices that trained.
+    # Evaluation may run on other devices than the training.
     config = dataclasses.replace(config, mesh=MeshConfig())
     devices = jax.local_devices()
     session = make_session(encoder, config, devices=devices[: math.gcd(len(devices), config.batches.rows)])
@@ -183,7 +185,7 @@ def load_session(run: Path) -> tuple[Session, nnx.State]:
 
 
 def load(run: str | os.PathLike[str]) -> GenerativeRecommender:
-    """Reads the recommender of a run's best checkpoint, a Flax module.
+    """Restores the recommender of a run's best checkpoint, a Flax module.
 
     Args:
       run: folder that training wrote.

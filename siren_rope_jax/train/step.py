@@ -1,4 +1,4 @@
-"""One training step and one prediction, compiled; the model as a pure function of its parameters."""
+"""Compiled training step and prediction, with the model as a pure function of its parameters."""
 
 import dataclasses
 import functools
@@ -22,17 +22,17 @@ from siren_rope_jax.train.tasks import Task, linked, losses_of
 
 
 class TrainState(NamedTuple):
-    """All that changes while training."""
+    """State that changes during training."""
 
     params: nnx.State
     optimizer: PyTree
     step: Int32[Array, "*seeds"]
-    key: UInt32[Array, "*seeds 2"]  # of dropout, with the step's number
-    average: nnx.State | None = None  # of the parameters
+    key: UInt32[Array, "*seeds 2"]  # key of dropout, folded with the step's number
+    average: nnx.State | None = None  # moving average of the parameters
 
     @property
     def evaluated(self) -> nnx.State:
-        """The parameters to predict with: their moving average, if one is kept."""
+        """Parameters for predictions: the moving average, if one is kept."""
         return self.params if self.average is None else self.average
 
 
@@ -41,12 +41,12 @@ class CompiledModel(NamedTuple):
 
     initial_state: Callable[[], TrainState]
     train_step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]  # donates the state
-    split: Callable[[TrainState], tuple[TrainState, ...]]  # one state a seed
-    stack: Callable[[Sequence[TrainState]], TrainState]  # and back
-    predict: Callable[[nnx.State, Batch], Float32[Array, "B S K"]]  # of the targets, by one of them
+    split: Callable[[TrainState], tuple[TrainState, ...]]  # one state per seed
+    stack: Callable[[Sequence[TrainState]], TrainState]  # inverse of `split`
+    predict: Callable[[nnx.State, Batch], Float32[Array, "B S K"]]  # targets, by one of the models
     merge: Callable[[nnx.State], GenerativeRecommender]
-    abstract_state: TrainState  # shapes and shardings of what `initial_state` makes
-    abstract_one: TrainState  # the same of one seed
+    abstract_state: TrainState  # shapes and shardings of the state
+    abstract_one: TrainState  # shapes and shardings of one seed's state
 
 
 def compile_model(
@@ -63,15 +63,15 @@ def compile_model(
     """Prepares initialisation, training step and prediction.
 
     Args:
-      config: the recommender.
-      spec: its inputs.
-      tasks: what is predicted.
-      optimizer: of the parameters.
-      layout: of parameters and batches on the mesh, and how many models are trained as one. The mesh is in context
-        while tracing, so that attention knows what it is compiled for and a kernel can be divided.
+      config: settings of the recommender.
+      spec: inputs of the recommender.
+      tasks: tasks to predict.
+      optimizer: optimizer of the parameters.
+      layout: layout of parameters and batches on the mesh, and the number of models trained as one. The mesh is in
+        context while tracing, so that attention knows its device and a kernel can be partitioned.
       task_weights: weight of each task's loss.
-      average_decay: of the moving average of the parameters, which predictions are made with; 0 keeps none.
-      seed: of the parameters and, with the step's number, of dropout; of the first model, the others count on.
+      average_decay: decay of the moving average of the parameters, which predictions use; 0 keeps none.
+      seed: seed of parameters and dropout of the first model; the seeds of the other models follow by 1.
 
     Raises:
       ValueError: if the number of weights is not that of the tasks.

@@ -1,6 +1,6 @@
-"""Kinds of tasks: where a prediction starts, its loss, what it means, how it is measured, and its column.
+"""Kinds of tasks: initial output, loss, link, metrics and prediction column of each.
 
-A new kind is a class here with a line in `TASKS`, beside the one in `data.signals` that says how its labels are read.
+A new kind is a class here with a line in `TASKS`, beside a class in `data.signals` that reads its labels.
 """
 
 import abc
@@ -20,12 +20,12 @@ from siren_rope_jax.data.outcome_scale import OutcomeScale
 from siren_rope_jax.data.signals import task_scales
 from siren_rope_jax.train.metrics import regression_metrics, task_metrics
 
-FEW = 20  # positives or negatives, or numbers, with which a metric is mostly chance
-_RAREST = 1e-4  # base rate that a prediction starts from
+FEW = 20  # with fewer positives, negatives or numbers, a metric is mostly chance
+_RAREST = 1e-4  # least base rate that a prediction starts from
 
 
 class Metric(NamedTuple):
-    """A metric's title in tables, and whether more of it is better; None where it says nothing of a model."""
+    """A metric's title in tables, and whether more is better; None if the metric does not depend on the model."""
 
     title: str
     maximise: bool | None = False
@@ -36,13 +36,13 @@ class Task(abc.ABC):
     """One column of predictions.
 
     Attributes:
-      outcome: its name, and how its labels were standardised.
-      prefix: of the name of its column among predictions.
-      metrics: what `measure` finds, counts of events aside.
-      headline: the two of them that are shown where there is little room.
-      of_seeds: those that are shown as means over seeds.
-      shown: columns of the table of metrics, counts of events among them.
-      compared: the one that is comparable between tasks: less is better, and 1 is what the base rate or mean has.
+      outcome: name, and scale of the labels.
+      prefix: prefix of the prediction column's name.
+      metrics: metrics that `measure` returns, except counts of events.
+      headline: two metrics to show in little space.
+      of_seeds: metrics to show as means over seeds.
+      shown: columns of the table of metrics, including counts of events.
+      compared: metric that is comparable between tasks: less is better, and predicting the base rate or mean has 1.
     """
 
     outcome: OutcomeScale
@@ -60,18 +60,18 @@ class Task(abc.ABC):
 
     @property
     def column(self) -> str:
-        """Name of its column among predictions."""
+        """Name of the prediction column."""
         return f"{self.prefix}_{self.name}"
 
     @classmethod
     def title(cls, name: str) -> str:
-        """Title of a metric, or of a count."""
+        """Returns the title of a metric, or of a count."""
         return cls.metrics[name].title if name in cls.metrics else name
 
     @property
     @abc.abstractmethod
     def start(self) -> float:
-        """Output that a model starts with for every event."""
+        """Initial output of a model for every event."""
 
     @staticmethod
     @abc.abstractmethod
@@ -81,27 +81,27 @@ class Task(abc.ABC):
     @staticmethod
     @abc.abstractmethod
     def link(outputs: Float32[Array, "*batch K"]) -> Float32[Array, "*batch K"]:
-        """Turns outputs into predictions of the targets."""
+        """Converts outputs to predictions of the targets."""
 
     @abc.abstractmethod
     def measure(
         self, labels: Float32[np.ndarray, " E"], predictions: Float32[np.ndarray, " E"], user: Shaped[np.ndarray, " E"]
     ) -> dict[str, Any]:
-        """Measures predictions against labels, both on the scale of the log; None for what is not defined."""
+        """Computes the metrics, with labels and predictions on the scale of the log; undefined ones are None."""
 
     @staticmethod
     @abc.abstractmethod
     def telling(metrics: Mapping[str, Any]) -> bool:
-        """Tells whether metrics come from events enough not to be mostly chance."""
+        """Returns whether metrics are of enough events not to be mostly chance."""
 
     @abc.abstractmethod
     def doubt(self, labels: Float32[np.ndarray, " E"]) -> str | None:
-        """Says, after the name of a period, what its labels cannot tell; None if they tell enough."""
+        """Returns a warning, to follow the name of a period, if its labels are too few for metrics; else None."""
 
 
 @dataclasses.dataclass(frozen=True)
 class BinaryTask(Task):
-    """The probability of a 0/1 outcome, by cross-entropy; it starts at the base rate."""
+    """Probability of a 0/1 outcome, learned by cross-entropy from the base rate on."""
 
     prefix = "probability"
     metrics: ClassVar[Mapping[str, Metric]] = {
@@ -152,11 +152,11 @@ class BinaryTask(Task):
 
 @dataclasses.dataclass(frozen=True)
 class ContinuousTask(Task):
-    """A number, by the Huber loss on its standardised transform: beyond one standard deviation, errors count linearly.
+    """Number, learned by the Huber loss on its standardised transform: errors above one standard deviation are linear.
 
-    A prediction is put back on the scale of the log. Without a transform it is like the mean, a little robust; with
-    "log1p", expm1 of the predicted mean logarithm is like the median, which lies below the mean. All metrics are on the
-    scale of the log but relative_rmse, which is on the transformed one, as the loss is.
+    Predictions are on the scale of the log. Without a transform they are close to the mean, but more robust; with
+    "log1p", expm1 of the predicted mean logarithm is close to the median, which is below the mean. All metrics are on
+    the scale of the log except relative_rmse, which is on the transformed scale, as the loss is.
     """
 
     prefix = "predicted"
@@ -216,24 +216,24 @@ def make_tasks(outcomes: Sequence[OutcomeScale]) -> tuple[Task, ...]:
 
 
 def tasks_of(log: EventLog) -> tuple[Task, ...]:
-    """Makes the tasks of a log, as an encoder that is fitted on it knows them."""
+    """Makes the tasks of a log, as an encoder fitted to it would have them."""
     return make_tasks(task_scales(log.spec.tasks, log.labels[log.period == TRAIN]))
 
 
 def losses_of(
     tasks: Sequence[Task], outputs: Float32[Array, "*batch K"], targets: Float32[Array, "*batch K"]
 ) -> Float32[Array, "*batch K"]:
-    """Computes the loss of each output by that of its task."""
+    """Computes the loss of each output with its task's function."""
     return _by_kind(tasks, lambda kind: kind.losses(outputs, targets))
 
 
 def linked(tasks: Sequence[Task], outputs: Float32[Array, "*batch K"]) -> Float32[Array, "*batch K"]:
-    """Turns each output into a prediction of its task's target."""
+    """Converts each output to a prediction of its task's target."""
     return _by_kind(tasks, lambda kind: kind.link(outputs))
 
 
 def restored(tasks: Sequence[Task], predictions: Float32[np.ndarray, "E K"]) -> Float32[np.ndarray, "E K"]:
-    """Puts predictions of targets back on the scale of the log."""
+    """Converts predictions of targets back to the scale of the log."""
     columns = zip(tasks, predictions.T, strict=True)
     return np.stack([task.outcome.restore(column) for task, column in columns], axis=1)
 
@@ -244,7 +244,7 @@ def kind_of(metrics: Mapping[str, Any]) -> type[Task]:
 
 
 def _by_kind(tasks: Sequence[Task], of_kind: Callable[[type[Task]], jax.Array]) -> jax.Array:
-    """Computes all columns as each kind does, once a kind, and takes each column from its own."""
+    """Computes all columns once for each kind, and takes each column from its own kind."""
     first, *others = dict.fromkeys(type(task) for task in tasks)
     result = of_kind(first)
     for kind in others:

@@ -91,7 +91,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_refused_until_one_is_put_bac
         said = trainer.run_warm(*command, "--out", run, code=2)
         for step in sound_steps(stopped):
             assert f"{step}: " in said
-        assert "put the files back" in said
+        assert "restore the files" in said
         step = sound_steps(stopped)[0]
         shutil.rmtree(run / "checkpoints" / str(step))
         shutil.copytree(stopped / "checkpoints" / str(step), run / "checkpoints" / str(step))

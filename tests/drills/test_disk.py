@@ -64,7 +64,7 @@ def test_a_full_disk_ends_the_run_which_goes_on_from_what_was_saved_once_there_i
             time.sleep(0.05)
         assert job.finish() == [2]
         assert "No space left on device" in job.said() or "File too large" in job.said()
-        assert "the same command goes on from" in job.said()
+        assert "the same command resumes from" in job.said()
         assert "Traceback" not in job.said()
         left = list_checkpoints(run)
         assert [checkpoint.problem for checkpoint in left] == [None] * len(left)
