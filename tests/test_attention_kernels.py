@@ -128,13 +128,13 @@ def test_a_row_whose_times_do_not_ascend_is_nan_rather_than_wrong():
 @pytest.mark.parametrize(
     ("implementation", "changes", "parts"),
     [
-        ("cudnn", {"bias": True}, ("cudnn takes no bias", "['bias']")),
-        ("splash", {"relative": True}, ("splash takes no bias", "['relative']")),
+        ("cudnn", {"bias": True}, ("cudnn must get no bias", "['bias']")),
+        ("splash", {"relative": True}, ("splash must get no bias", "['relative']")),
         ("cudnn", {}, ("cudnn", "16-bit", "float32")),
-        ("cudnn", {"dtype": jnp.bfloat16}, ("cudnn", "heads of one width", "(4, 3)")),
+        ("cudnn", {"dtype": jnp.bfloat16}, ("cudnn", "heads must have one width", "(4, 3)")),
         ("cudnn", {"dtype": jnp.bfloat16, "widths": (12, 12)}, ("multiple of 8", "(12, 12)")),
         ("splash", {"dtype": jnp.float16}, ("splash", "float32", "float16")),
-        ("splash", {}, ("splash needs times_ascend",)),
+        ("splash", {}, ("times_ascend must be True for implementation splash",)),
     ],
 )
 def test_what_a_kernel_cannot_serve_is_refused_in_one_sentence(implementation, changes, parts):

@@ -180,8 +180,8 @@ def test_an_empty_log_has_no_counters_but_all_names():
     [
         ({"actions": np.full((3, 1), 0.5, np.float32)}, "actions must be 0, 1 or NaN"),
         ({"action_pending": np.ones(1, np.float32)}, "action_pending must be 0 or NaN"),
-        ({"smoothing": 0.0}, "smoothing must be a positive number of events, got 0.0"),
-        ({"action_names": ["like", "share"]}, "action_names must have 1 entries, got 2"),
+        ({"smoothing": 0.0}, "smoothing must be a positive number of events, but is 0.0"),
+        ({"action_names": ["like", "share"]}, "action_names must have 1 entries, but have 2"),
     ],
 )
 def test_wrong_input_is_named(change, message):

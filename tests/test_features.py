@@ -92,5 +92,5 @@ def test_names_without_sizes_are_refused():
 
 
 def test_an_event_without_any_input_is_refused():
-    with pytest.raises(ValueError, match="at least one id or dense column"):
+    with pytest.raises(ValueError, match="id_names and dense_names must hold at least one column"):
         InputSpec()

@@ -183,7 +183,7 @@ def test_bootstrap_repeats_itself_for_one_seed_in_any_row_order():
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -0.1, 1.1])
 def test_an_impossible_probability_is_named_with_its_event(wrong):
     probabilities = np.array([0.5, wrong])
-    with pytest.raises(ValueError, match=r"probabilities must lie within \[0, 1\], got .* at event 1"):
+    with pytest.raises(ValueError, match=r"probabilities must lie within \[0, 1\], but is .* at event 1"):
         task_metrics(np.array([0.0, 1.0]), probabilities, np.array([0, 1]))
 
 
@@ -194,7 +194,7 @@ def test_a_label_that_is_no_probability_is_refused(label):
 
 
 def test_a_base_rate_without_entropy_is_refused():
-    with pytest.raises(ValueError, match=r"strictly between 0 and 1, got 0\.0"):
+    with pytest.raises(ValueError, match=r"strictly between 0 and 1, but has 0\.0"):
         expected_ne(np.zeros(3), np.full(3, 0.5))
 
 

@@ -58,7 +58,7 @@ def test_a_period_of_items_that_training_does_not_know_is_named():
         LOG, item=np.where(known, LOG.item, item), item_ids=pl.concat([LOG.item_ids, LOG.item_ids + "x"])
     )
     (sentence,) = said(log)
-    assert sentence.startswith("90% of the test events are of items that training has fewer than 2 times")
+    assert sentence.startswith("90% of the test events are of items with fewer than 2 training events")
 
 
 def test_a_fraction_of_a_positive_is_one_where_none_is_certain():

@@ -83,7 +83,7 @@ def test_by_default_an_event_with_contradicting_rows_has_the_mean_of_their_label
     assert (len(log.time_ms), log.duplicates, log.contradictions) == (20, 1, 1)
     assert log.labels[event(log, 0), 0] == 0.5
     assert set(np.delete(log.labels[:, 0], event(log, 0))) == {0, 1}
-    assert any("events whose rows contradict one another on outcomes: 1; the mean" in note for note in log.notes)
+    assert any("events whose rows contradict each other on outcomes: 1; the mean" in note for note in log.notes)
 
 
 def test_first_keeps_the_first_row(tmp_path):

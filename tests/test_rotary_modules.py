@@ -406,12 +406,12 @@ def test_settings_that_do_not_fit_the_heads_are_refused_in_one_sentence(config, 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"time_inputs": ()}, "the angle network needs time_inputs, metadata or both, but has none"),
+        ({"time_inputs": ()}, "time_inputs and metadata must name at least one input, but are empty"),
         ({"metadata": ("tab", "tab")}, "metadata must each be given once, but are ('tab', 'tab')"),
         ({"time_inputs": ("day", "day")}, "time_inputs must each be given once, but are ('day', 'day')"),
         (
             {"time_inputs": ("day",), "span_factor": 2.0},
-            "span_factor extends the input span, which time_inputs ('day',) lack",
+            "time_inputs must hold \"span\" if span_factor is not 1, but are ('day',)",
         ),
     ],
 )
@@ -463,7 +463,7 @@ def test_a_kind_reads_the_settings_of_its_name_and_those_that_its_class_says(kin
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"factor": 2.0}, "rope_type must name a method for factor to be of use, but is default"),
+        ({"factor": 2.0}, "rope_type must name a method if factor is given, but is default"),
         ({"rope_type": "dynamic", "factor": 2.0}, "seq_len must be given with rope_type dynamic, but is None"),
         (
             {"rope_type": "linear", "factor": 2.0, "seq_len": 9.0},

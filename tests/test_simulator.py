@@ -152,7 +152,7 @@ def test_a_folder_with_a_different_log_is_refused_and_left_as_it_was(
 
 def test_a_file_in_place_of_the_folder_is_refused(small: SimulatedFeed, tmp_path: Path) -> None:
     (tmp_path / "feed").write_bytes(b"somebody's work")
-    with pytest.raises(FileExistsError, match="must be a folder, and is a file"):
+    with pytest.raises(FileExistsError, match="must be a folder, but is a file"):
         write_simulated_log(small, tmp_path / "feed")
     assert contents(tmp_path) == {"feed": b"somebody's work"}
 
@@ -172,11 +172,11 @@ def test_a_write_that_fails_midway_leaves_nothing_behind(
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"users": 0}, ValueError, r"users must be between 1 and \d+, got 0\.$"),
+        ({"users": 0}, ValueError, r"users must be between 1 and \d+, but is 0$"),
         ({"users": 2.5}, TypeError, "users"),  # the words are the type checker's where it is on
-        ({"users": True}, TypeError, r"users must be an integer, got True\.$"),
-        ({"seed": -1}, ValueError, r"seed must be between 0 and \d+, got -1\.$"),
-        ({"days": 6}, ValueError, r"days must be between 7 and 366, got 6\.$"),
+        ({"users": True}, TypeError, r"users must be an integer, but is True$"),
+        ({"seed": -1}, ValueError, r"seed must be between 0 and \d+, but is -1$"),
+        ({"days": 6}, ValueError, r"days must be between 7 and 366, but is 6$"),
     ],
 )
 def test_a_bad_config_is_refused_in_one_sentence(arguments: dict, error: type[Exception], message: str) -> None:

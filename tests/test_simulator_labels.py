@@ -174,9 +174,9 @@ def test_logistic_regression_on_the_true_kernel_comes_close_to_the_oracle(feed: 
         (lambda e: e.clear(), "at least one row"),
         (lambda e: e.reverse(), "sorted by user_id, then strictly increasing time"),
         (lambda e: pl.concat([e.head(1), e]), "sorted by user_id, then strictly increasing time"),
-        (lambda e: e.with_columns(like=pl.lit(2)), "like must lie between 0 and 1, got 2"),
-        (lambda e: e.with_columns(topic=pl.lit(-1)), "topic must lie between 0 and 7, got -1"),
-        (lambda e: e.with_columns(like=pl.lit(0.5)), "like must hold an integer in every row, got Float64"),
+        (lambda e: e.with_columns(like=pl.lit(2)), "like must lie between 0 and 1, but is 2"),
+        (lambda e: e.with_columns(topic=pl.lit(-1)), "topic must lie between 0 and 7, but is -1"),
+        (lambda e: e.with_columns(like=pl.lit(0.5)), "like must hold an integer in every row, but has Float64"),
         (lambda e: e.with_columns(quality=pl.lit(math.nan)), "quality must hold a finite float"),
         (
             lambda e: e.with_columns(user_id=pl.lit(1), time=MONDAY + pl.int_range(pl.len())),

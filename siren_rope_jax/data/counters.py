@@ -1,8 +1,8 @@
-"""History counters: what is known of a user, an item, both and other codes strictly before each event, without leakage.
+"""History counters of users, items, pairs of both and other codes, from events strictly before each event.
 
-Every event changes a running count at two moments: when it has happened, and when its outcome becomes known.
-A counter seen from time t is the sum of the changes whose moment has come, so one primitive serves all of
-them: sort by (key, time), drop each change before the first row that may see it, and take cumulative sums.
+Every event changes a running count at two times: when it happens, and when its outcome becomes known. A counter seen
+from time t is the sum of all changes up to then, so that one primitive serves all counters: sort by (key, time), put
+each change before the first row that may see it, and take cumulative sums.
 """
 
 import dataclasses
@@ -16,9 +16,9 @@ from jaxtyping import Bool, Float32, Int32, Int64, Integer
 from siren_rope_jax.data.runs import run_starts
 from siren_rope_jax.data.stable_order import stable_order
 
-# The running base rate starts at 1/20 and is soon carried by the data.
+# The running base rate starts at 1/20 and soon depends on the data alone.
 _BASE_POSITIVES, _BASE_EVENTS = 1.0, 20.0
-_UNIT = 2.0**-20  # of the sums of numbers: whole, so that they do not depend on the order of events of one time
+_UNIT = 2.0**-20  # numbers are summed as multiples of it, so that sums do not depend on the order of events
 
 
 def history_counters(
@@ -35,37 +35,37 @@ def history_counters(
     counted: Bool[np.ndarray, " E"] | None = None,
     others: Mapping[str, Integer[np.ndarray, " E"]] | None = None,
 ) -> tuple[Float32[np.ndarray, "E C"], tuple[str, ...]]:
-    """Counts and smoothed action rates of each event's user, item, and user with item, from the known past.
+    """Computes counts and smoothed action rates of each event's user, item, and pair of both, from the known past.
 
-    Of an action that is a number, a smoothed mean stands in the place of the rate.
+    An action that is a number has a smoothed mean instead of a rate.
 
     Seen from an event at time t, an earlier event (time < t) counts for an action with its value if
-    `action_known` <= t, otherwise with `action_pending`; NaN counts as nothing, 0 as an observed negative.
-    Events at the same time do not see each other, so their order does not matter.
+    `action_known` <= t, otherwise with `action_pending`; NaN does not count, and 0 counts as an observed negative.
+    Events at the same time do not see each other, so that their order does not matter.
 
     Args:
       time: integer time of each event, in any order and any unit shared with `action_known`.
       user: code of the event's user, from 0 to 2^31 - 1.
-      item: code of the event's item, likewise.
-      actions: outcome of each action, 0 or 1 or a standardised number, NaN where it was never observed.
-      action_known: time from which the outcome may be seen; earlier than `time` means at the event itself.
-      action_pending: what later events see of an action until then: 0 ("none yet") or NaN ("unobserved").
-      action_names: used in the returned names; by default the actions are numbered.
-      numbers: whether each action is a number; none is if not given.
+      item: code of the event's item, from 0 to 2^31 - 1.
+      actions: outcome of each action, 0 or 1 or a standardised number, NaN where never observed.
+      action_known: time from which the outcome may be seen; if earlier than `time`, the time of the event.
+      action_pending: value that later events see until then: 0 ("none yet") or NaN ("unobserved").
+      action_names: names of the actions in the returned names; by default their indices.
+      numbers: whether each action is a number; no action is if not given.
       smoothing: weight, in events, of the running base rate in the rate of a user, an item or a pair.
-      counted: whether later events count each event; all do if not given. The others read counters all the same, such
-        as candidates that are to be scored and may never happen.
-      others: further codes by name, such as the item's author, each counted as the item is.
+      counted: whether later events count each event; all if not given. Events that are not counted, such as candidates
+        that may never happen, still get counters.
+      others: further codes by name, such as the item's author, counted like the item.
 
     Returns:
       The counters and their names: for the user, the item, the pair of both, then the others, log(1 + events) and the
       logit of each action's rate, (positives + smoothing * base rate) / (observed + smoothing), or its mean, (sum +
-      smoothing * base mean) / (observed + smoothing). The running base rate, or mean, carries drift into every other;
-      it is no counter itself, being a clock that a model would overfit to.
+      smoothing * base mean) / (observed + smoothing). All of these contain the drift of the running base rate, or mean,
+      which is not a counter itself, since a model would overfit to it as a clock.
 
     Raises:
       ValueError: if shapes do not match, a time or code is not an integer, a code is out of range, an outcome is
-        not 0, 1 or NaN, or no number below 1,000, a pending value is not 0 or NaN, or `smoothing` is not positive.
+        not 0, 1 or NaN, a number is 1,000 or more, a pending value is not 0 or NaN, or `smoothing` is not positive.
     """
     counted = np.ones(len(time), bool) if counted is None else counted
     others = others or {}
@@ -86,7 +86,7 @@ def history_counters(
     if action_names is None:
         action_names = [str(index) for index in range(number_of_actions)]
     elif len(action_names) != number_of_actions:
-        raise ValueError(f"action_names must have {number_of_actions} entries, got {len(action_names)}")
+        raise ValueError(f"action_names must have {number_of_actions} entries, but have {len(action_names)}")
 
     counters = np.empty((len(time), (3 + len(others)) * (1 + number_of_actions)), np.float32)
     names: list[str] = []
@@ -118,7 +118,7 @@ def history_counters(
         add(f"{kind}_events", timeline.order, np.log1p(timeline.events(counted)))
         for name, outcome, base_rate in zip(action_names, outcomes, base_rates, strict=True):
             positives, observed = timeline.totals(outcome)
-            rate = base_rate[timeline.order]  # and then in place, for the sake of memory
+            rate = base_rate[timeline.order]  # a copy, changed in place to save memory
             rate *= smoothing
             rate += positives
             rate /= observed + smoothing
@@ -128,14 +128,14 @@ def history_counters(
 
 
 class _Average(NamedTuple):
-    """How the outcomes of an action are added up and told.
+    """Kind of average of an action's outcomes.
 
     Attributes:
-      name: of the average.
-      prior: sum of the events that the running base starts with.
-      amounts: what is summed of each outcome, whole.
-      unit: of the amounts.
-      counter: what is told of the average.
+      name: name of the average.
+      prior: sum over the events that the running base starts with.
+      amounts: function from outcomes to integers (or booleans) to sum.
+      unit: value of one amount; None for 1.
+      counter: function from averages to counters.
     """
 
     name: str
@@ -161,14 +161,14 @@ _MEAN = _Average(
 
 @dataclasses.dataclass(frozen=True)
 class _Outcome:
-    """One action of every event, and what is shown of it before it is known."""
+    """Outcomes of one action, and their values before they are known."""
 
     average: _Average
     amount: Bool[np.ndarray, " E"] | Int64[np.ndarray, " E"]
     observed: Bool[np.ndarray, " E"]
-    pending_observed: bool  # until known, a negative; otherwise nothing
-    late: Int64[np.ndarray, " L"]  # events whose outcome is known after the event
-    first_rank: Int64[np.ndarray, " L"]  # of the times from which it is
+    pending_observed: bool  # whether an outcome counts as a negative until it is known; otherwise as unobserved
+    late: Int64[np.ndarray, " L"]  # events whose outcome is known only later
+    first_rank: Int64[np.ndarray, " L"]  # rank of the first time at which it is known
 
     @classmethod
     def of(
@@ -188,22 +188,22 @@ class _Outcome:
 
 
 class _Timeline:
-    """The events of each key in time order, and running sums over what each of them may see."""
+    """Events of each key in time order, and running sums over those that each event may see."""
 
     def __init__(self, order: Int64[np.ndarray, " E"], keys: tuple[np.ndarray, ...], time_rank: np.ndarray) -> None:
         self.order = order
         self._time_rank = time_rank
         new_key = _changes(order, *keys)
         self._start = run_starts(new_key)
-        # Where the events at the same time as an event begin: it sees what stands before.
+        # Place of the first event with the same key and time: an event sees only events before it.
         self._now = run_starts(new_key | _changes(order, time_rank))
 
     def events(self, counted: np.ndarray) -> Int32[np.ndarray, " E"]:
-        """Number of the key's strictly earlier events that are counted, in the order of the timeline."""
+        """Returns the number of the key's strictly earlier, counted events, in the order of the timeline."""
         return self._running(counted[self.order], False, None)
 
     def totals(self, outcome: _Outcome) -> tuple[np.ndarray, Int32[np.ndarray, " E"]]:
-        """Sum and number of the observed outcomes among the key's earlier events, as each event may see them."""
+        """Returns sum and number of the observed outcomes of the key's earlier events, as each event may see them."""
         late = (self._place[outcome.late], self._first_that_sees(outcome)) if len(outcome.late) else None
         amounts = self._running(outcome.amount[self.order], False, late)
         return (
@@ -214,27 +214,27 @@ class _Timeline:
     def _running(
         self, shown: np.ndarray, pending: bool, late: tuple[np.ndarray, np.ndarray] | None
     ) -> Int32[np.ndarray, " E"] | Int64[np.ndarray, " E"]:
-        """Sum of what is shown of the key's earlier events; `pending` of the late ones, until they are known."""
+        """Returns the sum of `shown` over the key's earlier events; late events count `pending` until known."""
         total = np.zeros(len(shown) + 1, np.int32 if shown.dtype == bool else np.int64)
         change = total[1:]
         change[:] = shown
         if late is not None:
             place, first = late
             change[place] = pending
-            # An event counts what stands before it, so this reaches the first that knows, and no other key.
+            # An event sums the changes before its place, so the change goes to the place before the first that knows.
             np.add.at(change, first - 1, shown[place].astype(total.dtype) - pending)
         np.cumsum(change, out=change)
         return total[self._now] - total[self._start]
 
     def _first_that_sees(self, outcome: _Outcome) -> np.ndarray:
-        """Place of the key's first event that knows each late outcome, or of the next key's first event."""
+        """Returns the place of the key's first event that knows each late outcome, or of the next key's first event."""
         ranks = len(self.order) + 1
         position = self._start * np.int64(ranks) + self._time_rank[self.order]
         return np.searchsorted(position, self._start[self._place[outcome.late]] * np.int64(ranks) + outcome.first_rank)
 
     @functools.cached_property
     def _place(self) -> np.ndarray:
-        """Where each event stands in the timeline."""
+        """Place of each event in the timeline."""
         place = np.empty(len(self.order), np.int32)
         place[self.order] = np.arange(len(self.order), dtype=np.int32)
         return place
@@ -243,7 +243,7 @@ class _Timeline:
 def _timelines(
     by_time: np.ndarray, user: np.ndarray, item: np.ndarray, others: Mapping[str, np.ndarray], time_rank: np.ndarray
 ) -> Iterator[tuple[str, _Timeline]]:
-    """One after the other, since together they take more memory than all counters."""
+    """Yields the timelines one by one, since together they take more memory than all counters."""
     yield "user", _Timeline(by_time[stable_order(user[by_time])], (user,), time_rank)
     by_item = by_time[stable_order(item[by_time])]
     yield "item", _Timeline(by_item, (item,), time_rank)
@@ -283,7 +283,7 @@ def _check(
     others: Mapping[str, np.ndarray],
 ) -> None:
     if actions.ndim != 2:
-        raise ValueError(f"actions must have two axes, events and actions, got shape {actions.shape}")
+        raise ValueError(f"actions must have two axes, events and actions, but have shape {actions.shape}")
     events, number_of_actions = actions.shape
     for name, array, shape in (
         ("time", time, (events,)),
@@ -296,16 +296,16 @@ def _check(
         ("numbers", numbers, (number_of_actions,)),
     ):
         if array.shape != shape:
-            raise ValueError(f"{name} must have shape {shape} to match actions, got {array.shape}")
+            raise ValueError(f"{name} must have shape {shape} to match actions, but has {array.shape}")
     for name, array in {"time": time, "user": user, "item": item, "action_known": action_known, **others}.items():
         if not np.issubdtype(array.dtype, np.integer):
-            raise ValueError(f"{name} must hold integers, got dtype {array.dtype}")
+            raise ValueError(f"{name} must hold integers, but has dtype {array.dtype}")
     plain, measured = actions[:, ~numbers], actions[:, numbers]
     if not np.all(np.isnan(plain) | (plain == 0) | (plain == 1)):
-        raise ValueError("actions must be 0, 1 or NaN, got other values")
+        raise ValueError("actions must be 0, 1 or NaN, but have other values")
     if not np.all(np.isnan(measured) | (np.abs(measured) < 1_000)):
-        raise ValueError("actions that are numbers must be standardised, got numbers beyond 1,000")
+        raise ValueError("actions that are numbers must be standardised, but have numbers beyond 1,000")
     if not np.all(np.isnan(action_pending) | (action_pending == 0)):
-        raise ValueError(f"action_pending must be 0 or NaN for each action, got {action_pending.tolist()}")
+        raise ValueError(f"action_pending must be 0 or NaN for each action, but is {action_pending.tolist()}")
     if not (np.isfinite(smoothing) and smoothing > 0):
-        raise ValueError(f"smoothing must be a positive number of events, got {smoothing}")
+        raise ValueError(f"smoothing must be a positive number of events, but is {smoothing}")

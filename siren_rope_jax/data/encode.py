@@ -1,4 +1,4 @@
-"""What training data teaches about the inputs (known ids, means, spans), and events encoded by it as arrays."""
+"""Encoder of events as arrays, fitted to the training period: known ids, means and spans."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -21,18 +21,18 @@ from siren_rope_jax.settings import check_settings
 
 @dataclasses.dataclass(frozen=True)
 class InputConfig:
-    """How ids and numbers become inputs."""
+    """Settings of the encoding of ids and numbers."""
 
     item_buckets: int = 16_384
-    """Rows of the hashed item table; the first is for unknown items. 1 leaves item identity out."""
+    """Number of rows in the hashed item table; the first is for unknown items. 1 leaves item identity out."""
     categorical_buckets: int = 1_024
-    """Rows of the hashed table of each categorical column; the first is for unknown values."""
+    """Number of rows in the hashed table of each categorical column; the first is for unknown values."""
     min_count: int = 5
-    """An id seen less often than this in training is unknown."""
+    """Least number of training events of a known id; rarer ids are unknown."""
     counter_smoothing: float = 10.0
     """Weight, in events, of the running base rate in a user's or an item's rates."""
     counters_above: int = 16
-    """A categorical column with more known values than this has counters, as the item has."""
+    """Largest number of known values of a categorical column without counters; others have counters like the item."""
 
     def __post_init__(self) -> None:
         check_settings(
@@ -46,47 +46,47 @@ class InputConfig:
 
 
 class LateActions(NamedTuple):
-    """Actions that are known only after their event, for events that may be followed before."""
+    """Actions that become known only after their event, and perhaps after later events."""
 
-    known: Int32[np.ndarray, "E A"]  # elapsed_seconds from which each is
-    pending: Float32[np.ndarray, " A2"]  # what is seen of each event's "actions" until then
+    known: Int32[np.ndarray, "E A"]  # elapsed_seconds from which each action is known
+    pending: Float32[np.ndarray, " A2"]  # value of each event's "actions" until then
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """Events of whole users in the order of `event_order`; the arrays that batches are cut from."""
+    """Encoded events of whole users, in the order of `event_order`; batches are cut from these arrays."""
 
-    log_index: np.ndarray  # of the log that was encoded
+    log_index: np.ndarray  # index of each event in the encoded log
     user: np.ndarray  # non-decreasing
-    alone: Bool[np.ndarray, " E"]  # seen by no other event; behind those of their user that are
-    columns: dict[str, np.ndarray]  # the fields of batch.Events but segment and position, and "labels"
+    alone: Bool[np.ndarray, " E"]  # seen by no other event; after the other events of their user
+    columns: dict[str, np.ndarray]  # the fields of batch.Events except segment and position, and "labels"
     late: LateActions | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Encoder:
-    """Encodes any log of the same columns as the training log was encoded."""
+    """Encoder of the training log, and of any log with the same columns."""
 
     config: InputConfig
     id_names: tuple[str, ...]  # the item first
     known_ids: tuple[UInt64[np.ndarray, " _"], ...]  # sorted hashes
-    dense_names: tuple[str, ...]  # of the log
-    missing: tuple[int, ...]  # dense columns that get an indicator of missing values too
+    dense_names: tuple[str, ...]  # dense columns of the log
+    missing: tuple[int, ...]  # dense columns with an additional indicator of missing values
     dense_mean: Float32[np.ndarray, " F"]
     dense_std: Float32[np.ndarray, " F"]
     context_names: tuple[str, ...]
     context_mean: Float32[np.ndarray, " E"]
     context_std: Float32[np.ndarray, " E"]
-    context_transform: Float64[np.ndarray, "G 6"]  # of nn.column_transform; without rows until a training fits it
+    context_transform: Float64[np.ndarray, "G 6"]  # table of nn.column_transform; no rows until a training fits it
     actions: tuple[OutcomeScale, ...]
     tasks: tuple[OutcomeScale, ...]
     start_day: int
     span_days: int
-    start_second: int  # Unix
+    start_second: int  # Unix time
 
     @classmethod
     def fit(cls, log: EventLog, config: InputConfig) -> "Encoder":
-        """Learns from the training period alone.
+        """Fits an encoder to the training period alone.
 
         Args:
           log: the whole log.
@@ -96,17 +96,17 @@ class Encoder:
 
     @classmethod
     def fit_encode(cls, log: EventLog, config: InputConfig) -> tuple["Encoder", Encoded]:
-        """Fits on a log and encodes it; `fit`, then `encode`, would count its history twice."""
+        """Fits an encoder to a log and encodes the log; `fit`, then `encode`, would count its history twice."""
         encoder, prepared = cls._fit(log, config)
         return encoder, encoder._encode(log, prepared)
 
     def encode(self, log: EventLog, *, as_history: bool = False) -> Encoded:
-        """Turns the log into arrays, user after user.
+        """Encodes a log as arrays, user by user.
 
         Args:
-          log: with the columns that the encoder was fitted on.
-          as_history: new events are history to each other, and count; else each is alone with the log, as if it had
-            been the only one. A new event that the log, or the file of new events, already holds is alone anyway.
+          log: a log with the columns that the encoder was fitted to.
+          as_history: whether new events are history of each other, and counted; otherwise each is encoded as if it were
+            the only new one, as is always a repetition of an event in the log or in the file of new events.
 
         Raises:
           InputError: if the columns differ, or an event lies more than 68 years from the start of training.
@@ -200,12 +200,12 @@ class Encoder:
 
     @property
     def action_features(self) -> int:
-        """Columns of the encoded "actions": value and observed flag of each action; one of zeros without any."""
+        """Number of columns of the encoded "actions": value and observed flag of each; one column of zeros if none."""
         return max(1, 2 * len(self.actions))
 
     @property
     def id_buckets(self) -> tuple[int, ...]:
-        """Rows of each id table; a categorical column that is not counted has one for each known value, if they fit."""
+        """Rows of each id table; categorical columns without counters have one for each known value, if they fit."""
         rows, counted = self.config.categorical_buckets, self.counted
         of_categorical = (
             rows if k in counted else min(rows, 1 + len(known)) for k, known in enumerate(self.known_ids[1:])
@@ -219,18 +219,18 @@ class Encoder:
         known = self.known_ids[column]
         if not len(known):
             return np.zeros(len(hashes), np.int32)
-        # Several times faster than np.isin, which sorts all the hashes.
+        # Searches the sorted ids, several times faster than np.isin, which sorts all hashes.
         place = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
         bucket = 1 + (place if len(known) == rows - 1 else hashes % np.uint64(rows - 1))
         return np.where(known[place] == hashes, bucket, 0).astype(np.int32)
 
 
 class _Prepared(NamedTuple):
-    """What both fitting and encoding need of a log; encoding standardises `context` in its place."""
+    """Intermediate arrays for both fitting and encoding; encoding standardises `context` in place."""
 
     alone: Bool[np.ndarray, " E"]  # in the order of the log
     order: Int64[np.ndarray, " E"]
-    actions: Float32[np.ndarray, "E A"]  # numbers standardised, as far as later events see them; in the log's order
+    actions: Float32[np.ndarray, "E A"]  # as later events see them, numbers standardised; in the log's order
     context: Float32[np.ndarray, "E C"]  # in `order`
     context_names: tuple[str, ...]
     item_hashes: UInt64[np.ndarray, " I"]
@@ -261,7 +261,7 @@ def _prepare(
 
 
 def _first_of_kind(log: EventLog, order: Int64[np.ndarray, " E"]) -> Bool[np.ndarray, " E"]:
-    """Whether each event is the first, in the given order, of its user, item and time."""
+    """Returns whether each event is the first, in the given order, of its user, item and time."""
     kinds = pl.DataFrame({"user": log.user[order], "item": log.item[order], "time": log.time_ms[order]})
     first = np.empty(len(order), bool)
     first[order] = kinds.select(pl.struct(pl.all()).is_first_distinct()).to_series().to_numpy()
@@ -269,8 +269,8 @@ def _first_of_kind(log: EventLog, order: Int64[np.ndarray, " E"]) -> Bool[np.nda
 
 
 def _actions(actions: Float32[np.ndarray, "E A"], order: np.ndarray) -> Float32[np.ndarray, "E A2"]:
-    """Value and observed flag of each action, once it is known."""
-    if not actions.shape[1]:  # an array without columns is nothing that orbax can save a layer for
+    """Returns value and observed flag of each action, as of when it is known."""
+    if not actions.shape[1]:  # orbax cannot save a layer without inputs
         return np.zeros((len(order), 1), np.float32)
     return _with_flags(actions[order])
 

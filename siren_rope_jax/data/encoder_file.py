@@ -1,4 +1,4 @@
-"""The file that keeps an encoder, and whether what it holds is what a log teaches."""
+"""File of an encoder, and the comparison of a stored encoder with a new one."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ _ARRAYS = ("dense_mean", "dense_std", "context_mean", "context_std", "context_tr
 
 
 def encoder_parts(encoder: Encoder) -> dict[str, Any]:
-    """Returns the fields of an encoder by name, the known ids of each column apart."""
+    """Returns the fields of an encoder by name, with the known ids of each column as separate entries."""
     fields = {field.name: getattr(encoder, field.name) for field in dataclasses.fields(encoder)}
     known = fields.pop("known_ids")
     return fields | {f"known_ids_{column}": ids for column, ids in enumerate(known)}
@@ -31,7 +31,7 @@ def save_encoder(encoder: Encoder, path: Path) -> None:
 
 
 def load_encoder(path: Path) -> Encoder:
-    """Reads what `save_encoder` wrote.
+    """Reads an encoder that `save_encoder` wrote.
 
     Raises:
       OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile: if the file is missing, damaged or of
@@ -51,7 +51,7 @@ def load_encoder(path: Path) -> Encoder:
 
 
 def encode_alike(mine: Encoder, theirs: Encoder) -> bool:
-    """Tells whether both encode alike, but for what another version of NumPy rounds in another way."""
+    """Returns whether both encode alike, up to differences of rounding between versions of NumPy."""
     names = [field.name for field in dataclasses.fields(mine)]
     return all(_alike(getattr(mine, name), getattr(theirs, name)) for name in names)
 

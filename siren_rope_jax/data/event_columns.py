@@ -1,4 +1,4 @@
-"""What to read from an event file, and what must hold in it: polars expressions that follow from the spec."""
+"""Columns and rules of an event file, as polars expressions that follow from the spec."""
 
 from collections.abc import Callable
 
@@ -10,13 +10,13 @@ from siren_rope_jax.data.schema import UTC_OFFSETS, EventLogSpec
 from siren_rope_jax.data.signals import ReadTime, Signal
 
 _FIRST_SECOND, _END_SECOND = 315_532_800, 4_102_444_800  # the years 1980 to 2099
-_WHOLE_FLOATS = 2.0**53  # every whole number up to here is a float64
+_WHOLE_FLOATS = 2.0**53  # float64 represents every whole number up to here
 _MILLISECONDS = {"s": 1000.0, "ms": 1.0}
 _UNIT_NAMES = {"s": "seconds", "ms": "milliseconds"}
 
 
 def outcomes(spec: EventLogSpec) -> tuple[Signal, ...]:
-    """Returns every task and action once: without a section [actions] they are the same."""
+    """Returns every task and action once, since without a section [actions] they are the same."""
     return tuple(dict.fromkeys((*spec.tasks, *spec.actions)))
 
 
@@ -25,15 +25,15 @@ def event_columns(table: Table, spec: EventLogSpec, *, are_new: bool) -> tuple[d
 
     Args:
       table: the open file.
-      spec: which column is what.
-      are_new: whether the events are to be scored. Then the columns of tasks and actions need not exist; an
+      spec: description of the columns.
+      are_new: whether the events are new ones to score. Then the columns of tasks and actions may be absent; an
         outcome without all of its columns is unobserved.
 
     Returns:
       (columns, rules). The columns are user, item (text; null = missing, unless the spec refuses that), time_ms
-      (int64, ms), utc_offset (int32, s; where the spec has such a column), "outcome i" (float32, null =
-      unobserved) for each of `outcomes`, "known i" (int64, ms) for those with their own time, "categorical i"
-      (text) and "dense i" (float32).
+      (int64, ms), utc_offset (int32, s; if the spec has such a column), "outcome i" (float32, null = unobserved) for
+      each of `outcomes`, "known i" (int64, ms) for outcomes with their own time, "categorical i" (text) and "dense i"
+      (float32).
 
     Raises:
       InputError: if a column is missing or of a type that cannot be read.
@@ -84,17 +84,17 @@ def key_column(
     Args:
       table: the open file.
       column: the column of ids.
-      key: where the user named it.
-      noun: whose ids they are: "user" or "item".
-      missing_ids: "refuse" makes a rule that no id is missing.
-      remedy: words that the error then adds.
+      key: setting that names the column, for errors.
+      noun: kind of the ids: "user" or "item".
+      missing_ids: "refuse" adds a rule that no id is missing.
+      remedy: addition to the error of that rule.
     """
     kind = table.types[table.require(column, key)]
     refuse_float32(table, column, key, "ids")
     text = table.text(column)
     rules = id_rules(table, column, f"the id of the {noun}")
     if kind == pl.Float64:
-        # Whole numbers of a column that had gaps; `whole_numbers` reads the text 7.0 as 7.
+        # A column of whole numbers with gaps is read as floats; `whole_numbers` later reads the text 7.0 as 7.
         number = pl.col(column).fill_nan(None)
         whole = (number == number.round()) & (number.abs() <= _WHOLE_FLOATS)
         rules.append(Rule(column, whole.fill_null(True), f"a whole number as the id of the {noun}"))
@@ -104,7 +104,7 @@ def key_column(
 
 
 class _Builder:
-    """Collects columns to read and the rules on them."""
+    """Collector of the columns to read and the rules on them."""
 
     def __init__(self, table: Table, unit: str) -> None:
         self.table, self.unit = table, unit
@@ -130,7 +130,7 @@ class _Builder:
         self.columns["utc_offset"] = (number * 3600).round().cast(pl.Int32, strict=False)
 
     def times_of(self, key: str) -> ReadTime:
-        """Returns how a signal's own times are read, where the user named it."""
+        """Returns a function that reads a signal's own times; `key` names the signal in errors."""
         return lambda column, name: self.time(column, f"{key} {name}", required=False)
 
 

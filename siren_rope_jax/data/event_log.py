@@ -28,34 +28,34 @@ PathLike = str | os.PathLike[str]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EventLog:
-    """Events in the order of their time; at the same time, in the order of the input.
+    """Events in the order of time; events of the same time are in the order of the input.
 
     Attributes:
-      spec: the description that the log was read by.
+      spec: description of the log.
       time_ms: Unix milliseconds.
       day: local calendar day, counted from 1970-01-01.
       second: second of that day.
-      row: row over all input files, counted from 0; of a new event, its row in the file of new events.
+      row: row over all input files, counted from 0; for a new event, the row in the file of new events.
       user: index into `user_ids`.
       item: index into `item_ids`.
-      user_ids: distinct users, sorted as text. Indices differ between logs: keep ids or hashes instead.
-      item_ids: distinct items, likewise.
-      labels: outcome of each task: 0 or 1, between them where rows of the event contradict one another, or a number as
-        it stands in the log; NaN where unobserved.
-      actions: outcome of each action that later events may see, 0 or 1 or a number, NaN where unobserved.
-      action_known: Unix milliseconds from which later events may see it, not before `time_ms`.
-      action_pending: what they see of each action until then: 0 ("none yet") or NaN ("unobserved").
-      categorical: stable hash of (feature name, value); a missing value has its own.
+      user_ids: distinct users, sorted as text. Indices differ between logs: store ids or hashes instead.
+      item_ids: distinct items, sorted as text.
+      labels: outcome of each task: 0 or 1, a value between them if rows of the event contradict each other, or a number
+        as in the log; NaN where unobserved.
+      actions: outcome of each action that later events may see, 0 or 1 or a number; NaN where unobserved.
+      action_known: Unix milliseconds from which later events may see the action, not before `time_ms`.
+      action_pending: value that later events see until then: 0 ("none yet") or NaN ("unobserved").
+      categorical: stable hash of (feature name, value); a missing value has its own hash.
       dense: numbers, NaN where missing.
       task_names: names of the tasks.
       action_names: names of the actions.
       categorical_names: columns of the log, then of the side tables, prefixed by the file if names clash.
-      dense_names: likewise.
-      period: 0 training, 1 validation, 2 test, 3 a new event, to be scored.
-      duplicates: rows that were dropped because an earlier row is the same in every column that is read.
-      unmatched: for each side table, the number of events whose item or user it does not have.
-      contradictions: events whose rows contradicted one another on outcomes, which were settled as the spec says.
-      notes: what was noticed while reading, one sentence each, for the user to be told.
+      dense_names: names of the dense columns, in the same order and form.
+      period: 0 for training, 1 for validation, 2 for test, 3 for a new event to score.
+      duplicates: number of rows dropped as equal to an earlier one in every column that is read.
+      unmatched: for each side table, the number of events whose item or user it lacks.
+      contradictions: number of events whose rows contradicted each other on outcomes, resolved as the spec defines.
+      notes: notes for the user, one sentence each.
     """
 
     spec: EventLogSpec
@@ -92,29 +92,29 @@ class EventLog:
 def read_event_log(
     spec: EventLogSpec | PathLike, *, new_events: PathLike | None = None, allow_unmatched: bool = False
 ) -> EventLog:
-    """Reads every file of a log, and the new events that are to be scored with it.
+    """Reads every file of a log, and new events to score with it.
 
     Args:
-      spec: which files and columns, or the TOML file that says so.
-      new_events: a table with the columns of the log, save that those of outcomes may be absent: such
-        an outcome is unobserved. Its rows are never merged or dropped, not for a missing id either, which
-        makes an unknown user or item where the spec does not refuse it.
-      allow_unmatched: whether the log and its side tables may know none of the new events' users, items or values.
+      spec: description of files and columns, or the TOML file with it.
+      new_events: a table with the columns of the log, except that those of outcomes may be absent, and the outcomes
+        then unobserved. Its rows are never merged or dropped; a missing id, unless the spec refuses it, becomes an
+        unknown user or item.
+      allow_unmatched: whether new events may have only unknown users, items or values.
 
     Returns:
-      The log. Rows in any order are sorted; exact duplicates are dropped, and contradictions settled, and both counted.
+      The log, sorted by time. Exact duplicates are dropped and contradictions resolved; both are counted.
 
     Raises:
-      InputError: in one sentence, at the first thing that is wrong with a file, or if the log cannot serve
-        for training: a single user, a period without events, a task without both outcomes in training, a side table
-        that matches nothing; or if nothing of the new events matches the log.
+      InputError: at the first fault of a file; if the log is not fit for training: a single user, a period without
+        events, a task without both outcomes in training, a side table that matches nothing; or if no user, item or
+        value of the new events is known.
     """
     if not isinstance(spec, EventLogSpec):
         spec = EventLogSpec.from_toml(spec)
     new_events = None if new_events is None else Path(new_events)
     categorical_names, dense_names = _feature_names(spec, "categorical"), _feature_names(spec, "dense")
     notes: list[str] = []
-    # Reassigned at every step, because two copies of a long log would not fit.
+    # Reassigned at every step, since two copies of a long log might not fit into memory.
     events, styles, duplicates, contradictions = read_event_rows(
         spec, categorical_names, new_events, notes, allow_unmatched=allow_unmatched
     )
@@ -250,7 +250,7 @@ def _match_notes(
 
 
 def _utc_offset(events: pl.DataFrame, spec: EventLogSpec) -> Int32[np.ndarray, "..."]:
-    """Seconds to add for local time: one for each event, or one for all."""
+    """Returns the seconds to add for local time: one number per event, or one for all."""
     if spec.utc_offset_column is not None:
         return events["utc_offset"].to_numpy()
     return np.array(round((spec.utc_offset_hours or 0.0) * 3600), np.int32)
@@ -262,7 +262,7 @@ def _periods(
     period = np.full(len(time), TRAIN, np.int8)
     for start in (spec.split.validation_from, spec.split.test_from):
         if spec.split.by == "user":
-            # A threshold on the hash, not a rank: a user keeps their period when the log grows.
+            # A threshold on the hash, not a rank, so that users keep their period when the log grows.
             period += (stable_hash(user_ids, "split") >= float(start) * 2.0**64)[user]
         else:
             period += time >= _split_time(spec, start, time[~new])
@@ -271,7 +271,7 @@ def _periods(
 
 
 def _split_time(spec: EventLogSpec, start: float | str, time: np.ndarray) -> int:
-    """Returns the time at which a period starts, a whole second: events that do not see each other never part."""
+    """Returns the start of a period, a whole second, so that no second is split between periods."""
     return spec.split_time(start) if isinstance(start, str) else int(time[int(start * len(time))]) // 1000 * 1000
 
 

@@ -1,4 +1,4 @@
-"""History counters of a log, in whole seconds: milliseconds would tell apart events that do not see each other."""
+"""History counters of a log in whole seconds, since events of the same second do not see each other."""
 
 from collections.abc import Sequence
 
@@ -17,14 +17,14 @@ def log_counters(
     columns: Sequence[int] = (),
     counted: Bool[np.ndarray, " E"] | None = None,
 ) -> tuple[Float32[np.ndarray, "E C"], tuple[str, ...]]:
-    """Counts with `history_counters`.
+    """Computes the `history_counters` of a log.
 
     Args:
       log: any log.
-      actions: its outcomes, numbers standardised.
+      actions: outcomes of the log's actions, numbers standardised.
       smoothing: weight, in events, of the running base rate.
-      columns: categorical columns whose values are counted as items are.
-      counted: events that later ones count; all if not given.
+      columns: categorical columns whose values get counters like items.
+      counted: whether later events count each event; all if not given.
 
     Returns:
       The counters of each event, in the order of the log, and their names.
@@ -49,9 +49,9 @@ def _codes(hashes: UInt64[np.ndarray, " E"]) -> Int32[np.ndarray, " E"]:
 
 
 def known_seconds(log: EventLog) -> Int64[np.ndarray, "E A"]:
-    """First whole second from which each action may be seen; that of the event itself if known at once."""
+    """Returns the first whole second from which each action may be seen; the event's own if known at once."""
     second = (log.time_ms // 1000)[:, None]
     late = log.action_known > log.time_ms[:, None]
     if not np.any(late):
-        return np.broadcast_to(second, log.actions.shape)  # of a long log, a quarter of its memory
+        return np.broadcast_to(second, log.actions.shape)  # saves a quarter of the memory of a long log
     return np.where(late, -(-log.action_known // 1000), second)

@@ -1,4 +1,4 @@
-"""Outcomes as a model is trained on them: numbers are transformed, then standardised by the training period."""
+"""Scale of outcomes for training: numbers are transformed, then standardised by the training period."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,9 +12,9 @@ class Transform(NamedTuple):
     """A monotonic function of an outcome, and its inverse.
 
     Attributes:
-      forward: of float64 numbers.
-      inverse: of what `forward` returns, or of predictions of it.
-      least: the smallest number that it takes.
+      forward: function of float64 numbers.
+      inverse: inverse of `forward`, also for predictions of its values.
+      least: smallest number that `forward` accepts.
     """
 
     forward: Callable[[Float64[np.ndarray, " E"]], Float64[np.ndarray, " E"]]
@@ -27,8 +27,8 @@ def _same(values: np.ndarray) -> np.ndarray:
 
 
 def _expm1(values: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):  # what diverges becomes infinite, and is refused where predictions are checked
-        return np.maximum(np.expm1(values), 0.0)  # no prediction may lie below all that could be observed
+    with np.errstate(over="ignore"):  # a diverging prediction becomes infinite, which a later check refuses
+        return np.maximum(np.expm1(values), 0.0)  # no prediction below the least possible outcome
 
 
 TRANSFORMS = {"none": Transform(_same, _same, -np.inf), "log1p": Transform(np.log1p, _expm1, 0.0)}
@@ -36,15 +36,15 @@ TRANSFORMS = {"none": Transform(_same, _same, -np.inf), "log1p": Transform(np.lo
 
 @dataclasses.dataclass(frozen=True)
 class OutcomeScale:
-    """What the training period teaches of one outcome.
+    """Scale of one outcome, fitted to the training period.
 
     Attributes:
-      name: of the task or action.
-      kind: of the signal, a key of `data.signals.SIGNALS`.
-      transform: a key of `TRANSFORMS`.
-      mean: of the observed outcomes; of a 0/1 outcome, the base rate.
-      centre: mean of the transformed outcomes; 0 where they are not standardised.
-      std: their standard deviation; 1 of a constant, and where they are not standardised.
+      name: name of the task or action.
+      kind: kind of the signal, a key of `data.signals.SIGNALS`.
+      transform: key of `TRANSFORMS`.
+      mean: mean of the observed outcomes; the base rate of a 0/1 outcome.
+      centre: mean of the transformed outcomes; 0 if they are not standardised.
+      std: standard deviation of the transformed outcomes; 1 for a constant, or if they are not standardised.
     """
 
     name: str
@@ -56,18 +56,18 @@ class OutcomeScale:
 
     @property
     def is_plain(self) -> bool:
-        """Whether outcomes are trained on as they are."""
+        """Whether outcomes are trained on without change."""
         return (self.transform, self.centre, self.std) == ("none", 0.0, 1.0)
 
     def standardise(self, values: Float32[np.ndarray, " E"]) -> Float32[np.ndarray, " E"]:
-        """Returns outcomes as they are trained on; NaN, which is unobserved, stays."""
+        """Returns transformed and standardised outcomes; NaN (unobserved) stays NaN."""
         transformed = TRANSFORMS[self.transform].forward(values.astype(np.float64))
         return ((transformed - self.centre) / self.std).astype(np.float32)
 
     def restore(self, values: Float[np.ndarray, " E"]) -> Float32[np.ndarray, " E"]:
-        """Returns standardised predictions on the scale of the log.
+        """Converts standardised predictions to the scale of the log.
 
-        The predicted mean of a logarithm becomes a number like the median of the outcome, below its mean.
+        The predicted mean of a logarithm becomes a number close to the outcome's median, which is below its mean.
         """
         with np.errstate(over="ignore"):
             scaled = values.astype(np.float64) * self.std + self.centre
@@ -81,8 +81,8 @@ def standardised(
 
     Args:
       values: outcomes; NaN where unobserved.
-      scales: one a column.
-      most: standard deviations that no number is further from its mean.
+      scales: one scale per column.
+      most: bound, in standard deviations, to which numbers are clipped.
     """
     if all(scale.is_plain for scale in scales):
         return values
@@ -96,9 +96,9 @@ def fit_scale(name: str, kind: str, transform: str, values: Float32[np.ndarray, 
     """Fits the scale of a number.
 
     Args:
-      name: of the outcome.
-      kind: of its signal.
-      transform: a key of `TRANSFORMS`.
+      name: name of the outcome.
+      kind: kind of its signal.
+      transform: key of `TRANSFORMS`.
       values: outcomes of the training period; NaN where unobserved.
     """
     seen = values[~np.isnan(values)].astype(np.float64)

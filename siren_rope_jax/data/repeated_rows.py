@@ -1,4 +1,4 @@
-"""Rows of a log that describe one event: exact duplicates, and rows that contradict one another on its outcomes."""
+"""Repeated rows of one event: exact duplicates, and rows that contradict each other on its outcomes."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,13 +14,13 @@ _SETTLED = {"first": "the first row of each counts", "mean": "the mean of each o
 
 
 class OneRowPerEvent(NamedTuple):
-    """Rows of which no two describe one event.
+    """Rows with one row per event.
 
     Attributes:
-      rows: the rows, in their order; of several of one event, the first.
-      duplicates: how many were dropped because an earlier one is the same in every column that is read.
-      contradictions: how many events had rows that differed in nothing but outcomes, or in when these were known.
-      notes: what to tell the user.
+      rows: the rows, in their order; the first row of each event.
+      duplicates: number of rows dropped as equal to an earlier one in every column that is read.
+      contradictions: number of events whose rows differed only in outcomes, or in the times these became known.
+      notes: notes for the user.
     """
 
     rows: pl.DataFrame
@@ -30,23 +30,23 @@ class OneRowPerEvent(NamedTuple):
 
 
 def one_row_per_event(rows: pl.DataFrame, spec: EventLogSpec) -> OneRowPerEvent:
-    """Drops duplicates, then settles contradictions as `spec.contradictions` says.
+    """Drops duplicates, then resolves contradictions according to `spec.contradictions`.
 
-    Two events of one user, item and time that differ in a feature are two events.
+    Rows of one user, item and time that differ in a feature are separate events.
 
     Args:
       rows: columns as `event_columns` names them, and "row".
-      spec: whose rows they are.
+      spec: description of the log.
 
     Returns:
-      The rows that are left. After "mean" an outcome is the mean of those that were observed. One of 0 and 1 is above 0
-      if it was positive in any row, and known from when the first of the rows with its highest value knew it; a number
-      is known from when all of them are.
+      The remaining rows. With "mean" an outcome is the mean of its observed values. A 0/1 outcome is then above 0 if it
+      was positive in any row, and known from the earliest time of the rows with the highest value; a number is known
+      from the latest time of its observed values.
 
     Raises:
       InputError: if there are contradictions and `spec.contradictions` is "refuse".
     """
-    # Equal where user, item and time are equal, and hardly anywhere else: what is compared in full is little.
+    # Hashes find candidates: rows with equal user, item and time, and few others, which are then compared in full.
     repeated = rows.select("user", "item", "time_ms").hash_rows().is_duplicated()
     if not repeated.any():
         return OneRowPerEvent(rows, 0, 0, ())
@@ -69,12 +69,12 @@ def one_row_per_event(rows: pl.DataFrame, spec: EventLogSpec) -> OneRowPerEvent:
         notes.append(f"duplicate rows dropped: {duplicates:,}")
     if contradicting.height:
         settled = f'{_SETTLED[spec.contradictions]} ([log] contradictions = "{spec.contradictions}")'
-        notes.append(f"events whose rows contradict one another on outcomes: {contradicting.height:,}; {settled}")
+        notes.append(f"events whose rows contradict each other on outcomes: {contradicting.height:,}; {settled}")
     return OneRowPerEvent(rows.filter(kept), duplicates, contradicting.height, tuple(notes))
 
 
 def _mean(column: str, signals: Sequence[Signal]) -> pl.Expr:
-    """Mean of an outcome over the rows of an event, or from when it is known."""
+    """Aggregates the rows of an event: the mean of an outcome, or the time from which it is known."""
     kind, index = column.split()
     if kind == "outcome":
         return pl.col(column).mean().cast(pl.Float32)
@@ -93,7 +93,7 @@ def _refusal(
     values = " and ".join("unobserved" if value is None else f"{value:.15g}" for value in rows[column])
     files, places = ", ".join(map(str, spec.files)), " and ".join(map(str, rows["row"]))
     return (
-        f"{files}: expected one outcome for each event, found rows that contradict one another for "
+        f"{files}: expected one outcome for each event, found rows that contradict each other for "
         f'{contradicting.height:,}, such as {what} {values} for user "{rows["user"][0]}" and item "{rows["item"][0]}" '
         f'(rows {places}, counted from 0); or set [log] contradictions = "mean" or "first"'
     )

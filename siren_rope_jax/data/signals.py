@@ -1,4 +1,4 @@
-"""Outcomes of an event as a log description names them: tasks to predict, actions that later events may see."""
+"""Outcomes of an event in a log description: tasks to predict, and actions that later events may see."""
 
 import abc
 import dataclasses
@@ -16,21 +16,21 @@ from siren_rope_jax.data.toml_section import Section
 from siren_rope_jax.errors import InputError
 
 ReadTime = Callable[[str, str], pl.Expr]
-"""Reads the named column as Unix milliseconds, null where the cell is empty, for a key of the signal."""
+"""Reads a column as Unix milliseconds, null where the cell is empty; takes the column and the signal's key for it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Signal(abc.ABC):
-    """An outcome of an event: a task to predict, or an action that later events may see.
+    """Outcome of an event: a task to predict, or an action that later events may see.
 
-    A kind of outcome is a subclass and a line in `SIGNALS`; its further fields are the keys that its description takes.
+    Each kind of outcome is a subclass and a line in `SIGNALS`; its fields are the keys of its description.
 
     Attributes:
       name: name in metrics and scores.
-      column: the column it is read from.
-      observed: 0/1 column; where it is 0 the outcome is unobserved.
+      column: column of the outcome.
+      observed: 0/1 column; the outcome is unobserved where it is 0.
       known_at: column with the time, in the log's unit, from which the outcome is known; until then later events see
-        "unobserved". For outcomes that are measured at a time, such as dwell.
+        "unobserved". For outcomes that are measured at a certain time, such as dwell.
     """
 
     name: str
@@ -39,29 +39,29 @@ class Signal(abc.ABC):
     known_at: str | None = None
     kind: ClassVar[str]
     is_number: ClassVar[bool] = False
-    """Whether the past is told as the mean of a number, rather than as the rate of a 0/1 outcome."""
+    """Whether history counters are means of a number, rather than rates of a 0/1 outcome."""
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Every column that the signal is read from."""
+        """All columns that the signal is read from."""
         return tuple(column for column in (self.column, self.observed, self.known_at) if column is not None)
 
     @property
     def pending(self) -> float:
-        """What later events see of the outcome until it is known; NaN is "unobserved"."""
+        """Value that later events see until the outcome is known; NaN is "unobserved"."""
         return np.nan
 
     @classmethod
     @abc.abstractmethod
     def from_section(cls, name: str, section: Section) -> "Signal":
-        """Reads the keys of a description, which the class may have."""
+        """Builds the signal from the keys of its description."""
 
     def read(self, table: Table, key: str) -> tuple[pl.Expr, list[Rule]]:
-        """Returns the outcome, null where it is unobserved, and the rules on the columns that it is read from.
+        """Returns the outcome, null where it is unobserved, and the rules on its columns.
 
         Args:
           table: the open file.
-          key: where the user named the signal.
+          key: key of the signal in the description, for errors.
         """
         outcome, rules = self._read(table, key)
         if self.observed is None:
@@ -71,39 +71,39 @@ class Signal(abc.ABC):
 
     @abc.abstractmethod
     def _read(self, table: Table, key: str) -> tuple[pl.Expr, list[Rule]]:
-        """Reads the outcome where it is observed."""
+        """Reads the outcome, regardless of `observed`."""
 
     def known(self, time: pl.Expr, outcome: pl.Expr, read_time: ReadTime) -> pl.Expr | None:
-        """Returns from when later events may see the outcome; None: at once."""
+        """Returns the time from which later events may see the outcome; None if at once."""
         return None if self.known_at is None else pl.max_horizontal(time, read_time(self.known_at, "known_at"))
 
     @abc.abstractmethod
     def known_of_mean(self, outcome: pl.Expr, known: pl.Expr) -> pl.Expr:
-        """Aggregates from when the mean outcome of contradicting rows is known."""
+        """Returns the time from which the mean outcome of contradicting rows is known."""
 
     @abc.abstractmethod
     def action_of_mean(self, values: Float32[np.ndarray, " E"]) -> Float32[np.ndarray, " E"]:
-        """Returns what later events see of outcomes that may be means of contradicting rows."""
+        """Converts outcomes, which may be means of contradicting rows, to the values that later events see."""
 
     @abc.abstractmethod
     def lacking(self, labels: Float32[np.ndarray, " E"]) -> str | None:
-        """Names what training events lack for the outcome to be learned from them."""
+        """Describes the labels that training events lack for learning the outcome; None if they suffice."""
 
     @abc.abstractmethod
     def scale(self, values: Float32[np.ndarray, " E"]) -> OutcomeScale:
-        """Fits how the outcome is trained on, to those of the training period."""
+        """Fits the scale of the outcome to the training period."""
 
     def action_scale(self, values: Float32[np.ndarray, " E"]) -> OutcomeScale:
-        """Fits how later events see the outcome, which must be 0, 1 or a standardised number."""
+        """Fits the scale on which later events see the outcome, as 0, 1 or a standardised number."""
         return self.scale(values)
 
     @abc.abstractmethod
     def positive(self, values: Float32[np.ndarray, " E"]) -> Float32[np.ndarray, " E"]:
-        """Returns 1 for high outcomes and 0 for low ones, for an audit that asks what tells them apart."""
+        """Returns 1 for high outcomes and 0 for low ones, for the audit's AUCs."""
 
     @abc.abstractmethod
     def other(self, values: Float32[np.ndarray, " E"]) -> Float32[np.ndarray, " E"]:
-        """Returns a possible outcome that differs from each, and one of the unobserved, for an audit."""
+        """Returns a valid outcome that differs from each given one, also for unobserved ones, for an audit."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,11 +111,11 @@ class BinarySignal(Signal):
     """A 0/1 outcome.
 
     Attributes:
-      column: 0/1, unless `at_least` is given.
+      column: 0/1 column, or any numbers if `at_least` is given.
       any_of: 0/1 columns; the outcome is 1 if any of them is. Exactly one of `column` and `any_of` is given.
-      at_least: the outcome is 1 where `column` has at least this value.
-      happened_at: column with the time at which a positive was made; until then later events see 0, "none
-        yet", as they would have. For actions that users take after the event, such as a late like.
+      at_least: least value of `column` for which the outcome is 1.
+      happened_at: column with the time of the positive outcome; until then later events see 0, "none yet", as they
+        would have. For actions that users take after the event, such as a late like.
     """
 
     any_of: tuple[str, ...] = ()
@@ -169,7 +169,7 @@ class BinarySignal(Signal):
         return known.filter(outcome == outcome.max()).min().fill_null(known.min())
 
     def action_of_mean(self, values: Float32[np.ndarray, " E"]) -> Float32[np.ndarray, " E"]:
-        return np.ceil(values)  # it was made if any of an event's rows has it, though their mean is the label
+        return np.ceil(values)  # the action happened if any row of the event has it, though the label is the mean
 
     def lacking(self, labels: Float32[np.ndarray, " E"]) -> str | None:
         found = [name for name, some in (("negatives", labels < 1), ("positives", labels > 0)) if not np.any(some)]
@@ -195,7 +195,7 @@ class ContinuousSignal(Signal):
     """A number, such as dwell seconds or the watched share.
 
     Attributes:
-      transform: "log1p" for what is never negative and has a long tail, such as seconds; "none".
+      transform: "none", or "log1p" for nonnegative numbers with a long tail, such as seconds.
     """
 
     transform: str = "none"
@@ -256,12 +256,12 @@ def _flag(table: Table, column: str, key: str) -> tuple[pl.Expr, Rule]:
 
 
 def task_scales(tasks: Sequence[Signal], labels: Float32[np.ndarray, "E K"]) -> tuple[OutcomeScale, ...]:
-    """Fits how each task is trained on, to the labels of the training period."""
+    """Fits the scale of each task to the labels of the training period."""
     return tuple(task.scale(column) for task, column in zip(tasks, labels.T, strict=True))
 
 
 def action_scales(actions: Sequence[Signal], values: Float32[np.ndarray, "E A"]) -> tuple[OutcomeScale, ...]:
-    """Fits how later events see each action, to those of the training period."""
+    """Fits the scale on which later events see each action, to the actions of the training period."""
     return tuple(action.action_scale(column) for action, column in zip(actions, values.T, strict=True))
 
 
@@ -269,12 +269,12 @@ def read_signals(source: str, where: str, table: object) -> tuple[Signal, ...]:
     """Checks the outcomes of a log description.
 
     Args:
-      source: what error messages call the description.
+      source: name of the description in error messages.
       where: the section, such as "[tasks]".
-      table: its content: for each name a column or a table of keys.
+      table: content of the section: a column or a table of keys for each name.
 
     Raises:
-      InputError: on a bad name, an unknown key or a value of the wrong kind, in one sentence.
+      InputError: if a name is invalid, a key is unknown, or a value is of the wrong kind.
     """
     if not isinstance(table, Mapping):
         raise InputError(f"{source}: {where} must be a table of names and columns, found {table!r}")
@@ -283,11 +283,11 @@ def read_signals(source: str, where: str, table: object) -> tuple[Signal, ...]:
 
 def _signal(source: str, where: str, name: str, value: object) -> Signal:
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-        # The name becomes part of metric names, where a dot separates.
+        # The name becomes part of metric names, which contain a dot as a separator.
         raise InputError(f'{source}: {where} "{name}": expected a name of letters, digits, "_" and "-"')
     keys = {"column": value} if isinstance(value, str) else value
     given = keys.get("kind", "binary") if isinstance(keys, Mapping) else "binary"
-    # Of an unknown kind, the kind is to be named and not its keys.
+    # If the kind is unknown, all keys are accepted, so that the error is about the kind.
     kinds = [SIGNALS[given]] if given in list(SIGNALS) else list(SIGNALS.values())
     known = dict.fromkeys(key for kind in kinds for key in _keys(kind))
     section = Section(source, f"{where} {name}", keys, ["kind", *known])
@@ -299,7 +299,7 @@ def _keys(kind: type[Signal]) -> list[str]:
 
 
 def signal_to_dict(signal: Signal) -> dict[str, Any]:
-    """Returns the keys that the user gave: an absent `any_of` is not an empty one."""
+    """Returns the keys that differ from their defaults, since an empty `any_of` is not the same as an absent one."""
     fields = [field for field in dataclasses.fields(signal) if field.name != "name"]
     given = {
         field.name: getattr(signal, field.name) for field in fields if getattr(signal, field.name) != field.default

@@ -1,8 +1,8 @@
-"""A simulated news feed whose true and best possible (Bayes) probabilities are known.
+"""Simulated news feed with known true and best possible (Bayes) probabilities.
 
-Users open the feed in sessions that follow a daily and weekly rhythm; simulator_labels.py says how their
-labels depend on the past. Since the best possible prediction of every label is known, a model can be scored
-by the share of the gain from a baseline to that oracle that it captures.
+Users open the feed in sessions with a daily and weekly rhythm; simulator_labels.py defines how their labels depend on
+the past. Since the best possible prediction of every label is known, a model can be scored by the share of the gain
+from a baseline to that oracle that it captures.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ START = 1_704_067_200  # Monday 2024-01-01 00:00:00 UTC
 _HOUR, _DAY = 3_600, 86_400
 _ITEMS = 4_000
 _FORMAT_SHARES = (0.40, 0.35, 0.25)
-_CONCENTRATION = 3.5  # of the daily peaks
+_CONCENTRATION = 3.5  # concentration of the daily peaks
 
 _DWELL = 'dwell = { column = "dwell_seconds", kind = "continuous", transform = "log1p" }'
 _LOG_TOML = """\
@@ -61,18 +61,18 @@ test_from = 0.9
 
 @dataclasses.dataclass(frozen=True)
 class SimulatorConfig:
-    """What a simulated feed may vary; everything else is fixed so that results compare.
+    """Settings of a simulated feed; everything else is fixed, so that results are comparable.
 
     Args:
       users: number of users, about 52 events each.
-      seed: draws the users and their events; the item catalogue is the same for every seed, so that a model
-        can be scored on users of a fresh seed.
-      days: length of the feed; more days spread the same number of sessions more thinly.
-      dwell_seconds: whether events have seconds of dwell, long where long_dwell is 1, which the description then names
-        as a task in its place. Nothing else changes.
+      seed: seed of the users and their events; the item catalogue is the same for every seed, so that a model can be
+        scored on users of another seed.
+      days: length of the feed; more days spread the same number of sessions over a longer time.
+      dwell_seconds: whether events have seconds of dwell, over a minute if long_dwell is 1. The description then has
+        the task dwell in place of long_dwell. Nothing else changes.
 
     Raises:
-      TypeError: if another value is not an integer.
+      TypeError: if a number is not an integer.
       ValueError: if a value is out of range.
     """
 
@@ -85,17 +85,17 @@ class SimulatorConfig:
         for name, low, high in (("users", 1, 10_000_000), ("seed", 0, 2**63 - 1), ("days", 7, 366)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"SimulatorConfig.{name} must be an integer, got {value!r}.")
+                raise TypeError(f"SimulatorConfig.{name} must be an integer, but is {value!r}")
             if not low <= value <= high:
-                raise ValueError(f"SimulatorConfig.{name} must be between {low} and {high}, got {value}.")
+                raise ValueError(f"SimulatorConfig.{name} must be between {low} and {high}, but is {value}")
 
 
 @dataclasses.dataclass(frozen=True)
 class SimulatedFeed:
-    """A simulated log and, row for row, the probabilities behind its labels.
+    """A simulated log and the probabilities of its labels, row for row.
 
     Args:
-      events: what a model may read, sorted by user, then time: user_id, item_id, time (Unix seconds, strictly
+      events: data that a model may read, sorted by user, then time: user_id, item_id, time (Unix seconds, strictly
         increasing within a user), topic, format, quality, like, contribution, long_dwell (0 or 1), and dwell_seconds
         if the config asks for them.
       truth: user_id, time, p_full_<task> (the probability that the label was drawn from) and p_bayes_<task>
@@ -116,7 +116,7 @@ def simulate(config: SimulatorConfig) -> SimulatedFeed:
     Returns:
       Events and truth, rows aligned. The same config gives the same values.
 
-    Source: our own generative model; its constants are chosen so that ordinal distance is a poor clock.
+    Source: our own generative model; its constants are chosen so that ordinal distance is a poor measure of time.
     """
     catalogue = _item_catalogue()
     chunks = [_simulate_users(config, first, catalogue) for first in range(0, config.users, CHUNK_USERS)]
@@ -125,21 +125,21 @@ def simulate(config: SimulatorConfig) -> SimulatedFeed:
 
 
 def write_simulated_log(feed: SimulatedFeed, folder: Path | str) -> Path:
-    """Writes events.parquet, truth.parquet and log.toml, each complete or not at all, log.toml last.
+    """Writes events.parquet, truth.parquet and log.toml, each atomically, log.toml last.
 
     Args:
-      feed: what `simulate` returned.
-      folder: where to; created if absent. Writing the same feed to it again changes nothing.
+      feed: feed that `simulate` returned.
+      folder: target folder; created if absent. Writing the same feed again changes nothing.
 
     Returns:
-      Path of log.toml, which names events.parquet alone.
+      Path of log.toml, which refers only to events.parquet.
 
     Raises:
       FileExistsError: if `folder` is a file or already holds a different log; nothing is changed then.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"Cannot write the simulated log: {folder} must be a folder, and is a file.")
+        raise FileExistsError(f"Cannot write the simulated log: {folder} must be a folder, but is a file")
     folder.mkdir(parents=True, exist_ok=True)
     names = ("events.parquet", "truth.parquet", "log.toml")
     with tempfile.TemporaryDirectory(prefix=".simulated-", dir=folder) as scratch_name:
@@ -154,7 +154,7 @@ def write_simulated_log(feed: SimulatedFeed, folder: Path | str) -> Path:
             if (folder / name).exists() and not filecmp.cmp(folder / name, scratch / name, shallow=False):
                 raise FileExistsError(
                     f"Cannot write the simulated log: {folder / name} already holds a different log; "
-                    "choose an empty folder or remove it first."
+                    "choose an empty folder or remove it first"
                 )
         for name in names:
             os.replace(scratch / name, folder / name)
@@ -193,7 +193,7 @@ def _simulate_users(config: SimulatorConfig, first: int, catalogue: pl.DataFrame
 
 
 def _item_catalogue() -> pl.DataFrame:
-    """Format and quality of each item; every topic has exactly the stated shares and normal quantiles."""
+    """Makes format and quality of each item; every topic has exactly the given shares and normal quantiles."""
     rng = np.random.Generator(np.random.PCG64(20_240_101))
     per_topic = _ITEMS // TOPICS
     formats = np.repeat(np.arange(3, dtype=np.int8), [round(share * per_topic) for share in _FORMAT_SHARES])
@@ -207,7 +207,7 @@ def _item_catalogue() -> pl.DataFrame:
 
 
 def _draw_times(rng: np.random.Generator, users: int, days: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Unix seconds [users, 64] of each user's first events, strictly increasing, and which are real."""
+    """Draws Unix seconds [users, 64] of each user's first events, strictly increasing, and whether each is real."""
     sessions = np.clip(rng.poisson(26, users), 8, 48)
     starts = _draw_session_starts(rng, users, days)
     sizes = np.minimum(14, 1 + np.floor(1.2 * rng.pareto(1.6, starts.shape)))
@@ -224,12 +224,12 @@ def _draw_times(rng: np.random.Generator, users: int, days: int) -> tuple[NDArra
 
 
 def _draw_session_starts(rng: np.random.Generator, users: int, days: int) -> NDArray[np.float64]:
-    """Seconds since the start [users, 48], unsorted, by inverse CDF of the hourly intensity."""
+    """Draws seconds since the start [users, 48], unsorted, by inverse CDF of the hourly intensity."""
     cumulative = np.pad(_hourly_intensity(rng, users, days).cumsum(1), ((0, 0), (1, 0)))
     cumulative /= cumulative[:, -1:]
     row = np.arange(users)[:, None]
     drawn = rng.random((users, 48))
-    # Rows shifted by their index form one ascending array, so that one search serves every user.
+    # Rows shifted by their index form one ascending array, so that one search serves all users.
     hour = np.searchsorted((cumulative + row).ravel(), (drawn + row).ravel(), side="right").reshape(users, 48)
     hour = np.clip(hour - 1 - row * cumulative.shape[1], 0, days * 24 - 1)
     low, high = cumulative[row, hour], cumulative[row, hour + 1]
@@ -237,7 +237,7 @@ def _draw_session_starts(rng: np.random.Generator, users: int, days: int) -> NDA
 
 
 def _hourly_intensity(rng: np.random.Generator, users: int, days: int) -> NDArray[np.float64]:
-    """Rate of sessions [users, 24 days]: a daily rhythm, another at weekends, times spells of being away."""
+    """Draws the rate of sessions [users, 24 days]: a daily rhythm, another at weekends, and periods of absence."""
     centres = rng.normal([8.0, 20.5, 13.0], [1.2, 1.5, 1.0], (users, 3))
     weights = rng.dirichlet([1.2, 1.2, 0.6], users)
     weekday = _daily_rhythm(centres, weights)
@@ -255,7 +255,7 @@ def _hourly_intensity(rng: np.random.Generator, users: int, days: int) -> NDArra
 
 
 def _daily_rhythm(centres: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Intensity per hour [users, 24]: a mixture of von Mises densities over a small constant."""
+    """Returns the intensity per hour [users, 24]: a mixture of von Mises densities plus a small constant."""
     phase = 2 * np.pi * (np.arange(24) + 0.5 - centres[..., None]) / 24
     density = np.exp(_CONCENTRATION * np.cos(phase)) / (24 * i0(_CONCENTRATION))
     return (weights[..., None] * density).sum(1) + 0.01

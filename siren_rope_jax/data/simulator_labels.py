@@ -1,9 +1,9 @@
-"""How the simulated feed's labels depend on the past, and the best prediction that the past allows.
+"""Labels of the simulated feed as a function of the past, and the best prediction from the past.
 
     logit p_k = logit(base_k) + offset_k + format_k + quality_k q + load_k a[user, topic] + beta_k z_k
 
 where z_k averages the user's strictly earlier labels on the same topic, weighted by elapsed time, hour of day
-and kind of day, and the affinity a ~ N(0, .4^2) is the only thing that no model can observe.
+and kind of day, and the affinity a ~ N(0, .4^2) is the only part that no model can observe.
 """
 
 from collections.abc import Iterator
@@ -28,12 +28,12 @@ _BASE = np.array([0.12, 0.05, 0.30])
 _OFFSET = np.array([-0.43, -0.60, -0.15])
 _TAU_DAYS = np.array([3.0, 3.0, 8.0])
 _KAPPA = np.array([2.5, 2.5, 1.0])
-_OTHER_DAY_KIND = np.array([0.3, 0.2, 0.6])  # weight of a weekday's event on a weekend day, and the reverse
+_OTHER_DAY_KIND = np.array([0.3, 0.2, 0.6])  # weight of a weekday's event at the weekend, and the reverse
 _BETA = np.array([3.6, 3.6, 2.8])
 _QUALITY = np.array([0.5, 0.5, 0.4])
 _LOAD = np.array([1.0, 0.8, 0.6])
 _SIGMA = np.array([[1.2, 0.8, 0.4], [0.8, 1.4, 0.3], [0.2, 0.2, 1.4]])  # [task, task of the past label]
-_LONG_DWELL, _DWELL_SPREAD = 60.0, 0.7  # seconds; standard deviations of log dwell for one of the logit
+_LONG_DWELL, _DWELL_SPREAD = 60.0, 0.7  # seconds; factor from the logit to log dwell
 _FORMAT = np.array([[0.0, 0.1, -0.3], [0.1, 0.0, 0.0], [-0.1, -0.1, 0.3]])  # [format, task]
 
 
@@ -48,27 +48,27 @@ class Histories(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """Labels (0 or 1) and what is known of them, each [user, event, task of `TASKS`]."""
+    """Labels (0 or 1) and their probabilities, each [user, event, task of `TASKS`]."""
 
     labels: NDArray[np.float64]
     full: NDArray[np.float64]
-    """Probabilities that they were drawn from."""
+    """Probabilities that the labels were drawn from."""
     bayes: NDArray[np.float64]
     """Best predictions from the past."""
     uniform: NDArray[np.float64]
-    """Draws below which a probability makes a label 1."""
+    """Uniform draws; a label is 1 if its draw is below its probability."""
 
 
 def dwell_seconds(
     drawn: Drawn,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Seconds of dwell whose being over a minute is the label long_dwell, and their true medians.
+    """Computes seconds of dwell, over a minute exactly if the label long_dwell is 1, and their true medians.
 
     log(dwell / 60 s) = .7 (logit p - logit u), where p is the probability of a long dwell and u its uniform draw: a
     logistic distribution about .7 logit p.
 
     Args:
-      drawn: what `draw_labels` returned.
+      drawn: result of `draw_labels`.
 
     Returns:
       (dwell, median), each [user, event].
@@ -79,18 +79,18 @@ def dwell_seconds(
 
 
 def kernel_features(events: pl.DataFrame) -> NDArray[np.float64]:
-    """Weighted averages z of a user's strictly earlier labels on the same topic.
+    """Computes weighted averages z of a user's strictly earlier labels on the same topic.
 
-    With them, the item and the affinity given, a label does not depend on the rest of the past.
+    Given these, the item and the affinity, a label does not depend on the rest of the past.
 
     Args:
       events: columns of `SimulatedFeed.events`, sorted by user, then strictly by time.
 
     Returns:
-      One row per event and one column per task of `TASKS`; 0 where there is no earlier event on the topic.
+      One row per event and one column per task of `TASKS`; 0 if there is no earlier event on the topic.
 
     Raises:
-      ValueError: if a column is missing, a value or the order is wrong, or a user has over 64 events.
+      ValueError: if a column is missing, a value or the order is invalid, or a user has over 64 events.
     """
     _check_events(events)
     parts = [
@@ -101,7 +101,7 @@ def kernel_features(events: pl.DataFrame) -> NDArray[np.float64]:
 
 
 def bayes_probabilities(events: pl.DataFrame) -> NDArray[np.float64]:
-    """The best possible predictions: P(label | its item, the user's strictly earlier events).
+    """Computes the best possible predictions: P(label | its item, the user's strictly earlier events).
 
     The affinity a ~ N(0, .4^2) of a user and topic is integrated out by 15-node Gauss-Hermite quadrature, its
     posterior updated event by event with the labels of all three tasks.
@@ -124,14 +124,14 @@ def bayes_probabilities(events: pl.DataFrame) -> NDArray[np.float64]:
 
 
 def draw_labels(rng: np.random.Generator, histories: Histories) -> Drawn:
-    """Draws affinities and then, event by event, labels.
+    """Draws affinities, then labels event by event.
 
     Args:
       rng: source of the affinities and labels.
       histories: events of some users, without labels.
 
     Returns:
-      Labels, their probabilities, those of Bayes and the draws.
+      Labels, their true and Bayes probabilities, and the uniform draws.
     """
     affinity = rng.normal(0.0, _AFFINITY_STD, (len(histories.topic), TOPICS))
     weights = _kernel_weights(histories)
@@ -150,7 +150,7 @@ def draw_labels(rng: np.random.Generator, histories: Histories) -> Drawn:
 
 
 def _kernel_weights(histories: Histories) -> NDArray[np.float64]:
-    """Weight [task, user, event, earlier event] of each strictly earlier event of the same topic."""
+    """Returns the weight [task, user, event, earlier event] of each strictly earlier event of the same topic."""
     time, topic, valid = histories.time, histories.topic, histories.valid
     elapsed = (time[:, :, None] - time[:, None, :]) / _DAY
     rhythm = np.cos(2 * np.pi * elapsed) - 1
@@ -168,18 +168,18 @@ def _kernel_weights(histories: Histories) -> NDArray[np.float64]:
 
 
 def _signals(labels: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What each past event's labels [..., task] say to each task."""
+    """Returns the contribution of each past event's labels [..., task] to each task."""
     return (labels - _BASE) @ _SIGMA.T
 
 
 def _kernel_average(weights: NDArray[np.float64], labels: NDArray[np.float64]) -> NDArray[np.float64]:
-    """z [user, event, task]."""
+    """Returns z [user, event, task]."""
     total = np.einsum("kuij,ujk->uik", weights, _signals(labels))
     return total / (_KERNEL_PRIOR + weights.sum(-1).transpose(1, 2, 0))
 
 
 def _observed_logits(histories: Histories, kernel: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Logits [..., task] but for the affinity."""
+    """Returns the logits [..., task] without the affinity."""
     item = _FORMAT[histories.format] + _QUALITY * histories.quality[..., None]
     return logit(_BASE) + _OFFSET + item + _BETA * kernel
 
@@ -187,7 +187,7 @@ def _observed_logits(histories: Histories, kernel: NDArray[np.float64]) -> NDArr
 def _integrate_affinity(
     topic: NDArray[np.int64], labels: NDArray[np.float64], observed: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Posterior mean probabilities [user, event, task], updated after each event by its three labels."""
+    """Returns posterior mean probabilities [user, event, task], updated after each event by its three labels."""
     nodes, prior = np.polynomial.hermite_e.hermegauss(15)
     shift = _LOAD[:, None] * _AFFINITY_STD * nodes
     posterior = np.broadcast_to(prior / prior.sum(), (len(topic), TOPICS, len(nodes))).copy()
@@ -206,30 +206,30 @@ def _check_events(events: pl.DataFrame) -> None:
     needed = ("user_id", "time", "topic", "format", "quality", *TASKS)
     missing = [name for name in needed if name not in events.columns]
     if missing:
-        raise ValueError(f"Simulated events need the columns {', '.join(needed)}; missing: {', '.join(missing)}.")
+        raise ValueError(f"events must have the columns {', '.join(needed)}, but are missing: {', '.join(missing)}")
     if events.is_empty():
-        raise ValueError("Simulated events must have at least one row, got none.")
+        raise ValueError("events must have at least one row, but have none")
     ranges = {"topic": TOPICS - 1, "format": len(_FORMAT) - 1} | dict.fromkeys(TASKS, 1)
     for name in ("user_id", "time", *ranges):
         if not events[name].dtype.is_integer() or events[name].null_count():
-            raise ValueError(f"Column {name} must hold an integer in every row, got {events[name].dtype} or gaps.")
+            raise ValueError(f"{name} must hold an integer in every row, but has {events[name].dtype} or gaps")
     for name, high in ranges.items():
         wrong = events[name].filter(~events[name].is_between(0, high))
         if not wrong.is_empty():
-            raise ValueError(f"Column {name} must lie between 0 and {high}, got {wrong[0]}.")
+            raise ValueError(f"{name} must lie between 0 and {high}, but is {wrong[0]}")
     if not events["quality"].dtype.is_float() or not events["quality"].is_finite().fill_null(False).all():
-        raise ValueError("Column quality must hold a finite float in every row, and does not.")
+        raise ValueError("quality must hold a finite float in every row, but does not")
     user, time = events["user_id"].to_numpy(), events["time"].to_numpy()
     same = user[1:] == user[:-1]
     if (user[1:] < user[:-1]).any() or (same & (time[1:] <= time[:-1])).any():
-        raise ValueError("Simulated events must be sorted by user_id, then strictly increasing time, and are not.")
+        raise ValueError("events must be sorted by user_id, then strictly increasing time, but are not")
     longest = int(np.unique(user, return_counts=True)[1].max())
     if longest > MAX_EVENTS:
-        raise ValueError(f"A user of the simulated feed has at most {MAX_EVENTS} events, got {longest}.")
+        raise ValueError(f"a simulated user must have at most {MAX_EVENTS} events, but has {longest}")
 
 
 def _histories_of(events: pl.DataFrame) -> Iterator[tuple[Histories, NDArray[np.float64]]]:
-    """Chunks of users as padded histories with labels [user, event, task]; rows keep their order."""
+    """Yields chunks of users as padded histories with labels [user, event, task]; rows keep their order."""
     counts = np.unique(events["user_id"].to_numpy(), return_counts=True)[1]
     columns = {name: events[name].to_numpy() for name in ("time", "topic", "format", "quality")}
     labels = events.select(TASKS).to_numpy()

@@ -1,4 +1,4 @@
-"""Numbers in standard deviations from their mean; one absurd duration must not drown the rest."""
+"""Standardisation of numbers, clipped so that one outlier does not dominate."""
 
 import numpy as np
 from jaxtyping import Bool, Float32
@@ -9,7 +9,10 @@ CLIP = 5.0  # standard deviations
 def mean_and_scale(
     values: Float32[np.ndarray, "E F"], chosen: Bool[np.ndarray, " E"]
 ) -> tuple[Float32[np.ndarray, " F"], Float32[np.ndarray, " F"]]:
-    """Mean and standard deviation of the chosen rows, missing values aside; 0 without any, 1 for a constant column."""
+    """Computes mean and standard deviation of the chosen rows without missing values.
+
+    The mean of a column without values is 0; the deviation of such a column, or of a constant one, is 1.
+    """
     mean = np.zeros(values.shape[1], np.float32)
     scale = np.ones_like(mean)
     for index, column in enumerate(values.T):
@@ -22,7 +25,7 @@ def mean_and_scale(
 
 
 def standardise(values: Float32[np.ndarray, "E F"], mean: np.ndarray, std: np.ndarray) -> None:
-    """Standardises in place, within 5 standard deviations; missing values become the mean."""
+    """Standardises in place and clips to 5 standard deviations; missing values become 0, the mean."""
     values -= mean
     values /= std
     np.copyto(values, 0, where=np.isnan(values))

@@ -97,8 +97,8 @@ class ModelConfig:
         apart = self.rotary.source.turns_actions_apart(self.rotary.own)
         if self.action_fusion == "interleaved" and (not self.layers or apart):
             raise ValueError(
-                "action_fusion interleaved has no attention but that of the layers: layers must be at least 1 and "
-                f"separate_action_network off, but are {self.layers} and {apart}"
+                "layers must be at least 1 and separate_action_network off with action_fusion interleaved, whose only "
+                f"attention is that of the layers, but are {self.layers} and {apart}"
             )
         if len(set(self.encodings)) != len(self.encodings):
             raise ValueError(f"encodings must each be given once, but are {self.encodings}")

@@ -33,7 +33,7 @@ class InputSpec:
         if min(self.id_buckets, default=1) < 1:
             raise ValueError(f"id_buckets must each be at least 1, but are {self.id_buckets}")
         if not self.id_names and not self.dense_names:
-            raise ValueError("an event needs at least one id or dense column, but has none")
+            raise ValueError("id_names and dense_names must hold at least one column, but are empty")
 
     @property
     def narrow(self) -> tuple[int, ...]:

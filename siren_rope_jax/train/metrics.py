@@ -38,7 +38,7 @@ def task_metrics(
     for name, array in (("probabilities", probabilities), ("user", user)):
         _check_shape(name, array, labels.shape)
     if not np.all(np.isnan(labels) | ((labels >= 0) & (labels <= 1))):
-        raise ValueError("labels must be within [0, 1] or NaN, got other values")
+        raise ValueError("labels must be within [0, 1] or NaN, but have other values")
     _check_probabilities("probabilities", probabilities)
 
     observed = ~np.isnan(labels)
@@ -119,7 +119,7 @@ def expected_ne(oracle_probability: Float[np.ndarray, " E"], probability: Float[
     _check_probabilities("probability", probability)
     base_rate = float(oracle_probability.mean(dtype=np.float64)) if oracle_probability.size else 0.0
     if not 0 < base_rate < 1:
-        raise ValueError(f"oracle_probability must have a mean strictly between 0 and 1, got {base_rate}")
+        raise ValueError(f"oracle_probability must have a mean strictly between 0 and 1, but has {base_rate}")
     return float(cross_entropy(oracle_probability, probability).mean()) / _entropy(base_rate)
 
 
@@ -169,14 +169,14 @@ def paired_bootstrap(
         the statistic does not return one value for each set of totals.
     """
     if columns.ndim != 2:
-        raise ValueError(f"columns must have two axes, events and summands, got shape {columns.shape}")
+        raise ValueError(f"columns must have two axes, events and summands, but have shape {columns.shape}")
     _check_shape("user", user, columns.shape[:1])
     if not len(columns):
-        raise ValueError("columns must have at least one event, got none")
+        raise ValueError("columns must have at least one event, but have none")
     if not np.all(np.isfinite(columns)):
-        raise ValueError("columns must be finite, got NaN or infinity: put 0 where an event does not count")
+        raise ValueError("columns must be finite, but have NaN or infinity: put 0 where an event does not count")
     if samples < 1:
-        raise ValueError(f"samples must be positive, got {samples}")
+        raise ValueError(f"samples must be positive, but are {samples}")
 
     _, code = np.unique(user, return_inverse=True)
     per_user = np.stack([np.bincount(code, weights=column) for column in columns.T], axis=1)
@@ -191,7 +191,8 @@ def paired_bootstrap(
         totals.append(times_drawn @ per_user)
     values = np.asarray(statistic(np.concatenate(totals)))
     if values.shape != (samples,):
-        raise ValueError(f"statistic must map totals {(samples, columns.shape[1])} to {(samples,)}, got {values.shape}")
+        shape = (samples, columns.shape[1])
+        raise ValueError(f"statistic must map totals {shape} to {(samples,)}, but returns {values.shape}")
     low, high = np.quantile(values, (0.025, 0.975))
     return float(statistic(per_user.sum(axis=0))), float(low), float(high)
 
@@ -231,11 +232,11 @@ def _entropy(rate: float) -> float:
 
 def _check_shape(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
     if len(shape) != 1 or array.shape != shape:
-        raise ValueError(f"{name} must have one entry per event, {shape}, got shape {array.shape}")
+        raise ValueError(f"{name} must have one entry per event, {shape}, but has shape {array.shape}")
 
 
 def _check_probabilities(name: str, array: np.ndarray) -> None:
     invalid = ~((array >= 0) & (array <= 1))
     if invalid.any():
         first = int(np.flatnonzero(invalid)[0])
-        raise ValueError(f"{name} must lie within [0, 1], got {array[first]} at event {first}")
+        raise ValueError(f"{name} must lie within [0, 1], but is {array[first]} at event {first}")

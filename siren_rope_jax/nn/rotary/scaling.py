@@ -44,7 +44,7 @@ class ScalingConfig:
     def __post_init__(self) -> None:
         given = [name for name, value in dataclasses.asdict(self).items() if value not in (None, (), "default")]
         if self.rope_type == "default" and given:
-            raise ValueError(f"rope_type must name a method for {given[0]} to be of use, but is default")
+            raise ValueError(f"rope_type must name a method if {given[0]} is given, but is default")
         # The model is compiled for any positions, so the length that these methods read must be a setting.
         reads_length = self.rope_type in ("dynamic", "longrope")
         if reads_length != (self.seq_len is not None):

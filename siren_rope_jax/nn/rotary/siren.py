@@ -59,9 +59,9 @@ class SirenSettings:
         if len(set(self.metadata)) != len(self.metadata):
             raise ValueError(f"metadata must each be given once, but are {self.metadata}")
         if not (self.time_inputs or self.metadata):
-            raise ValueError("the angle network needs time_inputs, metadata or both, but has none")
+            raise ValueError("time_inputs and metadata must name at least one input, but are empty")
         if self.span_factor != 1 and "span" not in self.time_inputs:
-            raise ValueError(f"span_factor extends the input span, which time_inputs {self.time_inputs} lack")
+            raise ValueError(f'time_inputs must hold "span" if span_factor is not 1, but are {self.time_inputs}')
 
 
 class SirenRotary(AngleSource):

@@ -19,11 +19,11 @@ def refusal(operands: Operands) -> str | None:
     """Returns why the kernel cannot serve the operands, or None if it can."""
     widths = operands.query.shape[3], operands.value.shape[3]
     if operands.extras:
-        return f"implementation cudnn takes no bias, relative or key_segment_ids, but got {operands.extras}"
+        return f"implementation cudnn must get no bias, relative or key_segment_ids, but gets {operands.extras}"
     if operands.types not in (["bfloat16"], ["float16"]):
-        return f"implementation cudnn needs queries, keys and values of one 16-bit type, but they are {operands.types}"
+        return f"query, key and value must be of one 16-bit type for implementation cudnn, but are {operands.types}"
     if widths[0] != widths[1] or widths[0] % 8 or widths[0] > 128:
-        return f"implementation cudnn needs heads of one width, a multiple of 8 up to 128, but they have {widths}"
+        return f"heads must have one width for implementation cudnn, a multiple of 8 up to 128, but have {widths}"
     return None
 
 

@@ -24,14 +24,14 @@ def suits(operands: Operands, platform: str, kind: str) -> bool:
 def refusal(operands: Operands) -> str | None:
     """Returns why the kernel cannot serve the operands, or None if it can."""
     if operands.extras:
-        return f"implementation splash takes no bias, relative or key_segment_ids, but got {operands.extras}"
+        return f"implementation splash must get no bias, relative or key_segment_ids, but gets {operands.extras}"
     if operands.types not in (["bfloat16"], ["float32"]):
         return (
-            "implementation splash needs all float32 or all bfloat16, but queries, keys and values are "
+            "query, key and value must be all float32 or all bfloat16 for implementation splash, but are "
             f"{operands.types}"
         )
     if operands.layout.times is not None and not operands.times_ascend:
-        return "implementation splash needs times_ascend with times, but it is False"
+        return "times_ascend must be True for implementation splash with times, but is False"
     return None
 
 

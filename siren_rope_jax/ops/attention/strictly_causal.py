@@ -142,9 +142,9 @@ def _check_arrays(
                 f"{name} must be integers of shape {expected}, but are {given.dtype} of shape {given.shape}"
             )
     if key_segment_ids is None and key_times is not None:
-        raise ValueError("key_times must come with key_segment_ids, but come alone")
+        raise ValueError("key_times must be given with key_segment_ids, but are given alone")
     if key_segment_ids is not None and (times is None or key_times is None):
-        raise ValueError("key_segment_ids need times and key_times to say who sees what, but one is missing")
+        raise ValueError("times and key_times must be given with key_segment_ids, but one is missing")
 
 
 def _check_tables(relative: RelativeEmbedding, heads: int, width: int, value_width: int) -> None:
