@@ -145,7 +145,7 @@ def test_the_best_checkpoint_is_that_of_the_metric_that_was_asked_for(log, tmp_p
     run = tmp_path / "run"
     config = dataclasses.replace(EVERY_STEP, best_by=best_by, checkpoints=CheckpointConfig(every=1))
     _, said = _train(log, config, run)
-    assert f"{'least' if better is min else 'greatest'} {best_by.split('.')[0]} " in said
+    assert f"{'lowest' if better is min else 'highest'} {best_by.split('.')[0]} " in said
     found = list_checkpoints(run)
     task, metric = best_by.split(".")
     values = {checkpoint.step: checkpoint.metrics[task][metric] for checkpoint in found}

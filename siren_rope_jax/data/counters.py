@@ -206,10 +206,10 @@ class _Timeline:
         """Returns sum and number of the observed outcomes of the key's earlier events, as each event may see them."""
         late = (self._place[outcome.late], self._first_that_sees(outcome)) if len(outcome.late) else None
         amounts = self._running(outcome.amount[self.order], False, late)
-        return (
-            amounts if outcome.average.unit is None else amounts * outcome.average.unit,
-            self._running(outcome.observed[self.order], outcome.pending_observed, late),
-        )
+        observed = self._running(outcome.observed[self.order], outcome.pending_observed, late)
+        if outcome.average.unit is not None:
+            amounts = amounts * outcome.average.unit
+        return amounts, observed
 
     def _running(
         self, shown: np.ndarray, pending: bool, late: tuple[np.ndarray, np.ndarray] | None
@@ -261,7 +261,7 @@ def _ranks(time: np.ndarray, by_time: np.ndarray) -> tuple[Int32[np.ndarray, " E
 
 
 def _changes(order: np.ndarray, *values: np.ndarray) -> Bool[np.ndarray, " E"]:
-    """Whether each event, in the given order, is the first or differs from the one before in any of the values."""
+    """Returns whether each event, in the given order, is the first or differs from the one before in any value."""
     changes = np.zeros(len(order), bool)
     changes[:1] = True
     for value in values:

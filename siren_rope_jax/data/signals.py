@@ -157,7 +157,8 @@ class BinarySignal(Signal):
         flags, rules = zip(
             *(_flag(table, column, key) for column in ([self.column] if self.column else self.any_of)), strict=True
         )
-        return flags[0] if self.column else pl.any_horizontal(flags), list(rules)
+        outcome = flags[0] if self.column else pl.any_horizontal(flags)
+        return outcome, list(rules)
 
     def known(self, time: pl.Expr, outcome: pl.Expr, read_time: ReadTime) -> pl.Expr | None:
         if self.happened_at is None:

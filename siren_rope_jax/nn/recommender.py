@@ -68,8 +68,9 @@ class GenerativeRecommender(nnx.Module):
         last[...] = jnp.zeros_like(last[...])
         start[...] = jnp.asarray(task_starts, jnp.float32)
         self.head_dropout = nnx.Dropout(config.dropout)
-        has_skip, skip_rngs = config.context_skip and spec.context_features + sum(told), jax.random.fold_in(key, 5)
-        self.context = ContextSkip(config, spec, tasks, rngs=nnx.Rngs(params=skip_rngs)) if has_skip else None
+        has_skip = config.context_skip and spec.context_features + sum(told) > 0
+        skip_rngs = nnx.Rngs(params=jax.random.fold_in(key, 5))
+        self.context = ContextSkip(config, spec, tasks, rngs=skip_rngs) if has_skip else None
         rotary = config.rotary
         self.metadata_columns = tuple(self.features.columns(rotary.source.metadata(rotary.own)))
         inputs_of_source = SourceInputs(

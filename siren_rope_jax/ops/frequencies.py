@@ -229,7 +229,8 @@ def _value(key: str, value: Any) -> float | bool | Float64[np.ndarray, " R"]:
 
 
 def _number(name: str, value: Any) -> float:
-    least, above = _LEAST.get(name), 1 if name == "rope_theta" else 0
+    least = _LEAST.get(name)
+    above = 1 if name == "rope_theta" else 0
     is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
     if not (is_number and abs(value) < 1e300 and (value > above if least is None else value >= least)):
         interval = f"above {above}" if least is None else f"of at least {least}"
