@@ -40,7 +40,8 @@ import polars as pl
 import tyro
 from rich.table import Table
 
-from siren_rope_jax.data.event_log import TEST, TRAIN, read_event_log
+from siren_rope_jax.data.event_log import read_event_log
+from siren_rope_jax.data.periods import TEST, TRAIN
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
 from siren_rope_jax.data.sources import prepare_deskdrop, prepare_kuairand_pure

@@ -23,7 +23,8 @@ from sklearn.metrics import roc_auc_score
 
 from siren_rope_jax.data.batches import BatchConfig
 from siren_rope_jax.data.encode import InputConfig
-from siren_rope_jax.data.event_log import TEST, EventLog, read_event_log
+from siren_rope_jax.data.event_log import EventLog, read_event_log
+from siren_rope_jax.data.periods import TEST
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
 from siren_rope_jax.nn.config import ModelConfig

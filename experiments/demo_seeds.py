@@ -16,7 +16,8 @@ from demo import EMBEDDING, ORDINAL, SIREN, Demo, compare, get_config, read_prob
 from real_logs import difference
 from rich.table import Table
 
-from siren_rope_jax.data.event_log import TEST, read_event_log
+from siren_rope_jax.data.event_log import read_event_log
+from siren_rope_jax.data.periods import TEST
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.report.tables import make_console
 from siren_rope_jax.train.loop import train

@@ -15,7 +15,8 @@ from demo import SIREN, get_config, read_probabilities
 from real_logs import difference
 from rich.table import Table
 
-from siren_rope_jax.data.event_log import TEST, read_event_log
+from siren_rope_jax.data.event_log import read_event_log
+from siren_rope_jax.data.periods import TEST
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.report.tables import make_console
 from siren_rope_jax.train.loop import train

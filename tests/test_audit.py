@@ -9,7 +9,8 @@ import pytest
 
 from siren_rope_jax import cli, commands
 from siren_rope_jax.data.batches import BatchConfig
-from siren_rope_jax.data.event_log import TRAIN, read_event_log
+from siren_rope_jax.data.event_log import read_event_log
+from siren_rope_jax.data.periods import TRAIN
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
 from siren_rope_jax.nn.config import ModelConfig

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from small_logs import INPUTS, random_events, small_config, small_log
 
 from siren_rope_jax.data.encoder_file import load_encoder, save_encoder
-from siren_rope_jax.data.event_log import TRAIN
+from siren_rope_jax.data.periods import TRAIN
 from siren_rope_jax.nn.column_transform import ColumnTransform
 from siren_rope_jax.nn.context import ContextSkip, event_context, told_features
 from siren_rope_jax.train.config import TrainConfig

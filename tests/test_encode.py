@@ -12,7 +12,8 @@ from small_logs import INPUTS, START_DAY, encode, small_log
 from siren_rope_jax.data.batches import BatchConfig, batches, make_rows
 from siren_rope_jax.data.encode import Encoder, InputConfig
 from siren_rope_jax.data.encoder_file import load_encoder, save_encoder
-from siren_rope_jax.data.event_log import TRAIN, EventLog, read_event_log
+from siren_rope_jax.data.event_log import EventLog, read_event_log
+from siren_rope_jax.data.periods import TRAIN
 from siren_rope_jax.data.schema import EventLogSpec
 
 LOG = small_log([30, 25, 40, 3, 1, 12])

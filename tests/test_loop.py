@@ -17,7 +17,8 @@ from rich.console import Console
 
 from siren_rope_jax.data.batches import BatchConfig
 from siren_rope_jax.data.encode import InputConfig
-from siren_rope_jax.data.event_log import VALIDATION, read_event_log
+from siren_rope_jax.data.event_log import read_event_log
+from siren_rope_jax.data.periods import VALIDATION
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
 from siren_rope_jax.errors import InputError, Interrupted, NonFiniteError

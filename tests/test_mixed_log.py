@@ -16,7 +16,8 @@ from rich.console import Console
 from test_loop import CONFIG, EVERY_STEP, STEPS
 
 from siren_rope_jax.data.encode import Encoder
-from siren_rope_jax.data.event_log import TEST, TRAIN, read_event_log
+from siren_rope_jax.data.event_log import read_event_log
+from siren_rope_jax.data.periods import TEST, TRAIN
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
 from siren_rope_jax.errors import InputError, Interrupted

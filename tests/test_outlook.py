@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from small_logs import encode, small_log
 
-from siren_rope_jax.data.event_log import TEST, VALIDATION
+from siren_rope_jax.data.periods import TEST, VALIDATION
 from siren_rope_jax.train.outlook import outlook
 from siren_rope_jax.train.tasks import tasks_of
 

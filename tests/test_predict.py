@@ -9,7 +9,7 @@ import pytest
 from small_logs import INPUTS, compile_small, encode, heard_start, small_config, small_log, small_rotary
 
 from siren_rope_jax.data.batches import BatchConfig
-from siren_rope_jax.data.event_log import TEST, VALIDATION
+from siren_rope_jax.data.periods import TEST, VALIDATION
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.criterion import mean_of
 from siren_rope_jax.train.metrics import task_metrics

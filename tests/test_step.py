@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from small_logs import compile_small, encode, small_config, small_log, small_rotary
 
 from siren_rope_jax.data.batches import BatchConfig, batches, make_rows
-from siren_rope_jax.data.event_log import TEST, TRAIN
+from siren_rope_jax.data.periods import TEST, TRAIN
 from siren_rope_jax.train.predict import predict_events
 from siren_rope_jax.train.sharding import MeshConfig, make_layout
 from siren_rope_jax.train.step import CompiledModel

@@ -14,7 +14,7 @@ from small_logs import NO_ROTATION, compile_small, encode, slate_log, small_bias
 
 from siren_rope_jax.data.batches import BatchConfig, batches, make_rows
 from siren_rope_jax.data.encode import Encoder
-from siren_rope_jax.data.event_log import NEW, TEST, TRAIN
+from siren_rope_jax.data.periods import NEW, TEST, TRAIN
 from siren_rope_jax.nn.rotary import ROTARIES
 from siren_rope_jax.train.cheats import rows_of
 from siren_rope_jax.train.predict import predict_events

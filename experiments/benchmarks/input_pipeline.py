@@ -21,7 +21,8 @@ from rich.progress import track
 from siren_rope_jax.batch import Batch
 from siren_rope_jax.data.batches import BatchConfig, PackedRows, batches, make_rows
 from siren_rope_jax.data.encode import Encoded, Encoder, InputConfig
-from siren_rope_jax.data.event_log import TRAIN, read_event_log
+from siren_rope_jax.data.event_log import read_event_log
+from siren_rope_jax.data.periods import TRAIN
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
 

@@ -11,7 +11,8 @@ from benchmarks.workload import SMALL
 from siren_rope_jax.batch import Batch
 from siren_rope_jax.data.batches import BatchConfig, make_rows
 from siren_rope_jax.data.encode import Encoder
-from siren_rope_jax.data.event_log import TRAIN, read_event_log
+from siren_rope_jax.data.event_log import read_event_log
+from siren_rope_jax.data.periods import TRAIN
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.session import make_session

@@ -20,7 +20,7 @@ from siren_rope_jax.data import (
     simulate,
     write_simulated_log,
 )
-from siren_rope_jax.data.event_log import TRAIN
+from siren_rope_jax.data.periods import TRAIN
 from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.train import TrainConfig, train
 from siren_rope_jax.train.inputs import fit_inputs

@@ -11,7 +11,8 @@ from benchmarks.workload import SMALL, OurModel, make_batch
 
 from siren_rope_jax.data.batches import pack_rows
 from siren_rope_jax.data.encode import Encoder, InputConfig
-from siren_rope_jax.data.event_log import TRAIN, read_event_log
+from siren_rope_jax.data.event_log import read_event_log
+from siren_rope_jax.data.periods import TRAIN
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.data.windows import Windows, plan_windows
 

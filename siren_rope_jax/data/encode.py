@@ -8,10 +8,11 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt64
 
-from siren_rope_jax.data.event_log import TRAIN, EventLog
+from siren_rope_jax.data.event_log import EventLog
 from siren_rope_jax.data.event_order import event_order
 from siren_rope_jax.data.log_counters import known_seconds, log_counters
 from siren_rope_jax.data.outcome_scale import OutcomeScale, standardised
+from siren_rope_jax.data.periods import TRAIN
 from siren_rope_jax.data.signals import action_scales, task_scales
 from siren_rope_jax.data.stable_hash import stable_hash
 from siren_rope_jax.data.standardise import CLIP, mean_and_scale, standardise

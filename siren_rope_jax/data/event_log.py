@@ -13,16 +13,15 @@ from jaxtyping import Bool, Float32, Int8, Int32, Int64, UInt64
 from siren_rope_jax.data.event_columns import outcomes
 from siren_rope_jax.data.event_rows import IF_NEW, read_event_rows
 from siren_rope_jax.data.matching import match_note, spelling_note
+from siren_rope_jax.data.periods import NEW, TRAIN, check_periods, periods_of
 from siren_rope_jax.data.precision import coarse_note, midnight_note
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.data.side_table import SideFeatures, read_side_table
 from siren_rope_jax.data.side_table_spec import SideTable
 from siren_rope_jax.data.signals import Signal
-from siren_rope_jax.data.stable_hash import stable_hash
 from siren_rope_jax.errors import InputError
 from siren_rope_jax.ops.calendar import split_unix_time
 
-TRAIN, VALIDATION, TEST, NEW = range(4)
 PathLike = str | os.PathLike[str]
 
 
@@ -123,14 +122,14 @@ def read_event_log(
     events = events.with_columns(user=user_codes, item=item_codes).sort("time_ms", maintain_order=True)
 
     time, user, item = (events[name].to_numpy() for name in ("time_ms", "user", "item"))
-    period = _periods(spec, time, user, user_ids, events["new"].to_numpy())
+    period = periods_of(spec, time, user, user_ids, events["new"].to_numpy())
     _check_users(spec, user[period != NEW], user_ids)
     labels = _labels(events, spec, spec.tasks)
     actions = labels if spec.actions == spec.tasks else _labels(events, spec, spec.actions)
     if contradictions:
         of_signals = [signal.action_of_mean(x) for signal, x in zip(spec.actions, actions.T, strict=True)]
         actions = np.stack(of_signals, axis=1) if of_signals else actions
-    _check_periods(spec, period)
+    check_periods(spec, period, _describe(spec))
     _check_labels(spec, labels[period == TRAIN])
     day, second = split_unix_time(time, unit="ms", utc_offset=_utc_offset(events, spec), time_zone=spec.time_zone)
     known = ~events["new"].to_numpy()
@@ -256,25 +255,6 @@ def _utc_offset(events: pl.DataFrame, spec: EventLogSpec) -> Int32[np.ndarray, "
     return np.array(round((spec.utc_offset_hours or 0.0) * 3600), np.int32)
 
 
-def _periods(
-    spec: EventLogSpec, time: np.ndarray, user: np.ndarray, user_ids: pl.Series, new: np.ndarray
-) -> Int8[np.ndarray, " E"]:
-    period = np.full(len(time), TRAIN, np.int8)
-    for start in (spec.split.validation_from, spec.split.test_from):
-        if spec.split.by == "user":
-            # A threshold on the hash, not a rank, so that users keep their period when the log grows.
-            period += (stable_hash(user_ids, "split") >= float(start) * 2.0**64)[user]
-        else:
-            period += time >= _split_time(spec, start, time[~new])
-    period[new] = NEW
-    return period
-
-
-def _split_time(spec: EventLogSpec, start: float | str, time: np.ndarray) -> int:
-    """Returns the start of a period, a whole second, so that no second is split between periods."""
-    return spec.split_time(start) if isinstance(start, str) else int(time[int(start * len(time))]) // 1000 * 1000
-
-
 def _describe(spec: EventLogSpec) -> str:
     return ", ".join(str(file) for file in spec.files)
 
@@ -283,16 +263,6 @@ def _check_users(spec: EventLogSpec, user: Int32[np.ndarray, " E"], user_ids: pl
     if user.min() == user.max():
         only = user_ids[int(user[0])]
         raise InputError(f'{_describe(spec)}: every event is of the one user "{only}", expected at least two')
-
-
-def _check_periods(spec: EventLogSpec, period: np.ndarray) -> None:
-    split = spec.split
-    for number, name in enumerate(("training", "validation", "test")):
-        if not np.any(period == number):
-            raise InputError(
-                f"{_describe(spec)}: the split with validation_from = {split.validation_from!r} and "
-                f"test_from = {split.test_from!r} leaves no events for {name}, expected at least one"
-            )
 
 
 def _check_labels(spec: EventLogSpec, labels: np.ndarray) -> None:

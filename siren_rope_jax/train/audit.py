@@ -11,8 +11,9 @@ from jaxtyping import Bool, Float32
 
 from siren_rope_jax.data.batches import BatchConfig, batches, make_rows
 from siren_rope_jax.data.encode import Encoder
-from siren_rope_jax.data.event_log import TRAIN, EventLog, read_event_log
+from siren_rope_jax.data.event_log import EventLog, read_event_log
 from siren_rope_jax.data.outcome_scale import OutcomeScale
+from siren_rope_jax.data.periods import TRAIN
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.nn.rotary import RotaryConfig

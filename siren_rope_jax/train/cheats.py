@@ -13,7 +13,8 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Int64, Integer
 
-from siren_rope_jax.data.event_log import NEW, TEST, TRAIN, VALIDATION, EventLog
+from siren_rope_jax.data.event_log import EventLog
+from siren_rope_jax.data.periods import NEW, TEST, TRAIN, VALIDATION
 from siren_rope_jax.data.signals import Signal
 from siren_rope_jax.data.stable_hash import stable_hash
 

@@ -17,7 +17,8 @@ from rich.console import Console
 from siren_rope_jax.batch import Batch
 from siren_rope_jax.data.batches import batches
 from siren_rope_jax.data.encode import Encoded
-from siren_rope_jax.data.event_log import TRAIN, EventLog
+from siren_rope_jax.data.event_log import EventLog
+from siren_rope_jax.data.periods import TRAIN
 from siren_rope_jax.errors import InputError, Interrupted
 from siren_rope_jax.train.criterion import Criterion, Judged
 from siren_rope_jax.train.durable import write_json

@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float, Float32, Int64, Integer
 from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 
-from siren_rope_jax.data.event_log import TEST, TRAIN, EventLog
+from siren_rope_jax.data.event_log import EventLog
+from siren_rope_jax.data.periods import TEST, TRAIN
 from siren_rope_jax.train.probes import Finding
 
 _BINS = 20

@@ -8,7 +8,8 @@ import numpy as np
 
 from siren_rope_jax.batch import Events
 from siren_rope_jax.data.encode import Encoded, Encoder, InputConfig
-from siren_rope_jax.data.event_log import TRAIN, EventLog
+from siren_rope_jax.data.event_log import EventLog
+from siren_rope_jax.data.periods import TRAIN
 from siren_rope_jax.nn.column_transform import ColumnTransform
 from siren_rope_jax.nn.context import event_context
 from siren_rope_jax.train.config import TrainConfig

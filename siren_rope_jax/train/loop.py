@@ -14,7 +14,8 @@ import optax
 from rich.console import Console
 
 from siren_rope_jax.data.batches import make_rows
-from siren_rope_jax.data.event_log import TRAIN, EventLog
+from siren_rope_jax.data.event_log import EventLog
+from siren_rope_jax.data.periods import TRAIN
 from siren_rope_jax.errors import InputError, ProcessLostError
 from siren_rope_jax.train.budget import fit_to_log
 from siren_rope_jax.train.checkpoint import Checkpoints

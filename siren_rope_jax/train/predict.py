@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float32
 from siren_rope_jax.batch import Batch
 from siren_rope_jax.data.batches import BatchConfig, batches, make_rows
 from siren_rope_jax.data.encode import Encoded
-from siren_rope_jax.data.event_log import TEST, VALIDATION, EventLog
+from siren_rope_jax.data.event_log import EventLog
+from siren_rope_jax.data.periods import TEST, VALIDATION
 from siren_rope_jax.data.stable_hash import stable_hash
 from siren_rope_jax.train.sharding import Layout
 from siren_rope_jax.train.tasks import Task

@@ -10,7 +10,8 @@ from sklearn.metrics import roc_auc_score
 
 from siren_rope_jax.data.encode import Encoded, Encoder
 from siren_rope_jax.data.encoder_file import encoder_parts
-from siren_rope_jax.data.event_log import TEST, TRAIN, EventLog
+from siren_rope_jax.data.event_log import EventLog
+from siren_rope_jax.data.periods import TEST, TRAIN
 from siren_rope_jax.train.cheats import (
     CHEATS,
     Cheat,

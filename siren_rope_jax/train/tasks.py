@@ -15,8 +15,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float32, Shaped
 
-from siren_rope_jax.data.event_log import TRAIN, EventLog
+from siren_rope_jax.data.event_log import EventLog
 from siren_rope_jax.data.outcome_scale import OutcomeScale
+from siren_rope_jax.data.periods import TRAIN
 from siren_rope_jax.data.signals import task_scales
 from siren_rope_jax.train.metrics import regression_metrics, task_metrics
 
