@@ -13,6 +13,7 @@ from siren_rope_jax.batch import abstract_batch
 from siren_rope_jax.data.batches import BatchConfig, batches, make_rows
 from siren_rope_jax.data.encode import InputConfig
 from siren_rope_jax.data.event_log import read_event_log
+from siren_rope_jax.data.outcome_scale import OutcomeScale
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
 from siren_rope_jax.nn.config import ModelConfig
@@ -23,7 +24,7 @@ from siren_rope_jax.train.run_folder import open_run
 from siren_rope_jax.train.run_lock import lock_run
 from siren_rope_jax.train.session import compile_run, input_spec
 from siren_rope_jax.train.sharding import MeshConfig
-from siren_rope_jax.train.tasks import BinaryTask, tasks_of
+from siren_rope_jax.train.tasks import BinaryTask, make_tasks, tasks_of
 from tpu import aot_compile
 from tpu.aot_compile import AotCompile, Columns, parse
 from tpu.compiled import Collective, Program, find_collectives, memory_wanted, shape_bytes
@@ -158,7 +159,8 @@ def test_nothing_is_named_where_nothing_makes_room():
 
 def test_a_devices_share_is_its_state_a_gradient_an_update_and_its_rows():
     config = TrainConfig(batches=BatchConfig(batch_size=6), mesh=MeshConfig())
-    layout, model = compile_run(config, InputSpec(("item",), (64,)), (0.0,), devices=jax.devices()[:1])
+    tasks = make_tasks([OutcomeScale("like")])
+    layout, model = compile_run(config, InputSpec(("item",), (64,)), tasks, devices=jax.devices()[:1])
     state = jax.eval_shape(model.initial_state)
     sizes = [sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree)) for tree in (state, state.params)]
     assert share_of_device(config, layout, model) == (sizes[0] + 2 * sizes[1], 6)
