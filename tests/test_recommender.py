@@ -443,5 +443,5 @@ def test_interleaved_actions_are_told_position_and_time_too(encoding):
 
 
 def test_a_model_without_tasks_is_refused():
-    with pytest.raises(ValueError, match="one logit a task, but are empty"):
+    with pytest.raises(ValueError, match="one number per task, but are empty"):
         GenerativeRecommender(small_config(), SPEC, (), key=jax.random.key(0))

@@ -39,7 +39,7 @@ class GenerativeRecommender(nnx.Module):
             rotation does not fit the heads.
         """
         if not task_starts:
-            raise ValueError("task_starts must hold one number a task, but are empty")
+            raise ValueError("task_starts must hold one number per task, but are empty")
         dtype = jnp.dtype(config.dtype)
         # The time-dependent parts have their own stream, so that the rest starts alike in every variant.
         body_key, time_key = jax.random.split(key)
