@@ -148,7 +148,7 @@ def test_a_rotation_without_gate_reports_none():
 
 
 def test_a_weight_for_each_task_is_demanded():
-    with pytest.raises(ValueError, match="task_weights must hold 2 weights, one a task, but hold 1"):
+    with pytest.raises(ValueError, match="task_weights must hold 2 weights, one per task, but hold 1"):
         compile_small(ENCODER, LAYOUT, task_weights=(1.0,))
 
 

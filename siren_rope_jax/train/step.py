@@ -77,7 +77,7 @@ def compile_model(
       ValueError: if the number of weights is not that of the tasks.
     """
     if len(task_weights) != len(tasks):
-        raise ValueError(f"task_weights must hold {len(tasks)} weights, one a task, but hold {len(task_weights)}")
+        raise ValueError(f"task_weights must hold {len(tasks)} weights, one per task, but hold {len(task_weights)}")
     weights = jnp.asarray(task_weights, jnp.float32)
     mesh = layout.mesh.abstract_mesh
 
