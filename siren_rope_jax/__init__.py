@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from siren_rope_jax.train.loop import train
     from siren_rope_jax.train.session import load
 
-__version__ = "0.6.0"
+__version__ = "0.7.0"
 __all__ = ["TrainConfig", "evaluate", "from_authors", "load", "read_event_log", "score", "train"]
 
 _HOMES = dict.fromkeys(__all__, "train") | {"read_event_log": "data", "from_authors": "interop"}
