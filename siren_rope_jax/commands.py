@@ -14,7 +14,7 @@ from siren_rope_jax.data.encode import InputConfig
 from siren_rope_jax.data.event_log import EventLog, read_event_log
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
-from siren_rope_jax.data.sources import prepare_deskdrop, prepare_kuairand_pure
+from siren_rope_jax.data.sources import PUBLISHED_LOGS
 from siren_rope_jax.errors import InputError, Interrupted, LeakError
 from siren_rope_jax.report.tables import (
     audit_table,
@@ -224,7 +224,7 @@ class Simulate:
 class Prepare:
     """Describe a published event log, Deskdrop or KuaiRand-Pure, so that `train` can read it."""
 
-    source: tyro.conf.Positional[Literal["deskdrop", "kuairand-pure"]]
+    source: tyro.conf.Positional[Literal[*PUBLISHED_LOGS]]  # type: ignore[valid-type]
     """Name of the log."""
     data: tyro.conf.Positional[Path]
     """Deskdrop: the archive with users_interactions.csv. KuaiRand-Pure: the published folder `data`."""
@@ -233,8 +233,7 @@ class Prepare:
 
     def __call__(self, console: Console) -> None:
         """Runs the command."""
-        prepare = prepare_deskdrop if self.source == "deskdrop" else prepare_kuairand_pure
-        console.print(f"described in {prepare(self.data, self.out)}")
+        console.print(f"described in {PUBLISHED_LOGS[self.source](self.data, self.out)}")
 
 
 def _report_changed_description(console: Console, spec: EventLogSpec) -> None:

@@ -1,7 +1,7 @@
 """Preparation of public logs: each function writes the description (log.toml) that `siren-rope train` reads."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -259,3 +259,10 @@ def _written(folder: Path, toml: str) -> Path:
     description = folder / "log.toml"
     description.write_text(toml, encoding="utf-8")
     return description
+
+
+# Name on the command line -> function of the published files and of a folder, which writes log.toml there.
+PUBLISHED_LOGS: dict[str, Callable[[Path, Path], Path]] = {
+    "deskdrop": prepare_deskdrop,
+    "kuairand-pure": prepare_kuairand_pure,
+}
