@@ -126,6 +126,7 @@ def test_alone_the_first_process_decides_for_itself():
 
 PROGRAM = """
 import json, sys, jax
+from siren_rope_jax.errors import InputError
 from siren_rope_jax.train.processes import ProcessConfig, check_all_same, decided_by_first, greatest, join
 index = int(sys.argv[2])
 join(ProcessConfig(sys.argv[1], 3, index))

@@ -13,12 +13,14 @@ from small_logs import small_log
 
 from experiments.demo import ORDINAL, VARIANTS, compare, get_config, read_probabilities
 from experiments.real_logs import difference
+from siren_rope_jax.data.outcome_scale import OutcomeScale
 from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.nn.rotary import RotaryConfig, SourceInputs, make_rotary
 from siren_rope_jax.report.pictures import draw_mean_cosine, draw_week
 from siren_rope_jax.report.rotation import mean_cosine, time_angles
 from siren_rope_jax.report.tables import make_console, metrics_table
 from siren_rope_jax.train.predict import write_predictions
+from siren_rope_jax.train.tasks import make_tasks
 
 pytestmark = pytest.mark.slow
 
@@ -94,7 +96,8 @@ def test_the_oracle_captures_all_and_ordinal_nothing():
 def test_predictions_are_matched_with_the_log_by_row(tmp_path):
     log = small_log([12, 30, 7, 25], seed=1)
     probabilities = np.random.default_rng(2).uniform(size=log.labels.shape).astype(np.float32)
-    write_predictions(tmp_path / "predictions.parquet", log, probabilities)
+    tasks = make_tasks([OutcomeScale(name) for name in log.task_names])
+    write_predictions(tmp_path / "predictions.parquet", tasks, log, probabilities)
     shuffled = pl.read_parquet(tmp_path / "predictions.parquet").sample(fraction=1.0, shuffle=True, seed=3)
     shuffled.write_parquet(tmp_path / "predictions.parquet")
     np.testing.assert_array_equal(read_probabilities(tmp_path, log), probabilities[log.period == 2].astype(np.float64))
