@@ -471,6 +471,19 @@ def test_a_number_that_never_differs_in_training_is_refused(tmp_path, value, sai
     assert f"the task dwell (length) has {said} the 10 training events, expected different numbers" in message
 
 
+@pytest.mark.parametrize(("step", "kept"), [(40, False), (10_000, True)])
+def test_numbers_that_float32_cannot_tell_apart_are_refused(tmp_path, step, kept):
+    path = write(tmp_path / "log.csv", rows())
+    pl.read_csv(path).with_columns(length=1_650_000_000 + step * pl.int_range(pl.len())).write_csv(path)
+    task = {"tasks": {"dwell": {"column": "length", "kind": "continuous"}}, "features": {}}
+    if kept:
+        assert len(np.unique(read(tmp_path, **task).labels)) == 20
+    else:
+        message = refusal(tmp_path, **task)
+        assert "the task dwell (length) has numbers near 1650000" in message
+        assert "float32 holds only multiples of 128" in message
+
+
 def test_seconds_declared_as_milliseconds_are_recognised(tmp_path):
     write(tmp_path / "log.csv", rows())
     assert 'these look like seconds, set timestamp_unit = "s"' in refusal(tmp_path, log={"timestamp_unit": "ms"})

@@ -38,6 +38,14 @@ def test_a_validation_period_of_one_class_is_named(value, lacking):
     assert "the best checkpoint is chosen without it" in sentence
 
 
+def test_a_task_that_tells_too_little_is_said_to_be_left_out_only_where_another_is_not():
+    log = with_clicks(0.0)
+    assert "without it" not in outlook(log, tasks_of(log), *encode(log), steps=1_000, best_by="click.log_loss")[0]
+    log.labels[LATE, 1] = 0
+    assert len(said(log)) == 2
+    assert not any("without it" in sentence for sentence in said(log))
+
+
 def test_a_handful_of_positives_is_named():
     log = with_clicks(0.0)
     log.labels[np.flatnonzero(LATE)[:3], 0] = 1

@@ -134,6 +134,28 @@ def test_a_run_goes_on_only_with_the_inputs_that_it_began_with(opened, tmp_path,
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda described: described | {"data": None}, "damaged: it lacks a part; train again"),
+        (
+            lambda described: described | {"config": described["config"] | {"model": None}},
+            "must be a table of settings",
+        ),
+        (
+            lambda described: described | {"config": described["config"] | {"model": {"omega0": 3}}},
+            r"omega0.*train again",
+        ),
+    ],
+)
+def test_a_description_that_is_damaged_or_of_another_version_is_refused_in_one_sentence(opened, tmp_path, change, said):
+    path = tmp_path / "run" / "config.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(InputError, match=said) as caught:
+        read_run(tmp_path / "run")
+    assert "\n" not in str(caught.value)
+
+
 def test_a_run_goes_on_where_means_are_rounded_in_another_way(opened, tmp_path):
     path = tmp_path / "run" / "encoder.npz"
     with np.load(path) as file:

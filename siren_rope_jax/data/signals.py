@@ -18,6 +18,8 @@ from siren_rope_jax.errors import InputError
 ReadTime = Callable[[str, str], pl.Expr]
 """Reads a column as Unix milliseconds, null where the cell is empty; takes the column and the signal's key for it."""
 
+_LEAST_LEVELS = 100  # float32 values within a standard deviation of a number, or too little of it is left
+
 
 @dataclasses.dataclass(frozen=True)
 class Signal(abc.ABC):
@@ -230,7 +232,13 @@ class ContinuousSignal(Signal):
     def lacking(self, labels: Float32[np.ndarray, " E"]) -> str | None:
         seen = labels[~np.isnan(labels)]
         if len(seen) and seen.min() < seen.max():
-            return None
+            held = float(np.spacing(np.median(np.abs(seen))))
+            if _LEAST_LEVELS * held < float(np.std(seen, dtype=np.float64)):
+                return None
+            return (
+                f"numbers near {float(np.median(seen)):.10g}, of which float32 holds only multiples of {held:g}, "
+                "expected numbers that differ by more, such as these less their minimum"
+            )
         lacking = f"no value but {seen[0]:g}" if len(seen) else "no observed labels"
         return f"{lacking} among the {len(labels)} training events, expected different numbers"
 

@@ -147,7 +147,7 @@ def _train(
                 member.run, log, encoder, member.config, allow_drift=allow_drift, own_optimizer=own
             )
             stack.push(_closing(member.checkpoints))
-        for sentence in outlook(log, session.tasks, encoder, encoded, steps=steps):
+        for sentence in outlook(log, session.tasks, encoder, encoded, steps=steps, best_by=config.best_by):
             console.print(sentence)
         stack.enter_context(_naming_lost_processes(members))
         rates = None

@@ -13,7 +13,15 @@ _FEW_STEPS = 100
 _MOSTLY = 0.5
 
 
-def outlook(log: EventLog, tasks: Sequence[Task], encoder: Encoder, encoded: Encoded, *, steps: int) -> list[str]:
+def outlook(
+    log: EventLog,
+    tasks: Sequence[Task],
+    encoder: Encoder,
+    encoded: Encoded,
+    *,
+    steps: int,
+    best_by: str | None = None,
+) -> list[str]:
     """Returns the warnings, one sentence each.
 
     Args:
@@ -22,14 +30,18 @@ def outlook(log: EventLog, tasks: Sequence[Task], encoder: Encoder, encoded: Enc
       encoder: encoder fitted to the log.
       encoded: the log, encoded.
       steps: optimizer steps of the training.
+      best_by: metric of the best checkpoint, if it is set; a mean over tasks leaves out those that tell too little.
     """
     said = []
     if steps < _FEW_STEPS:
         said.append(f"training takes {steps} steps of the optimizer, too few to learn much: give more --steps")
     for name, period in PERIODS.items():
         chosen = log.period == period
-        unused = ", and the best checkpoint is chosen without it" if name == "validation" else ""
-        doubts = (task.doubt(labels) for task, labels in zip(tasks, log.labels[chosen].T, strict=True))
+        doubts = [task.doubt(labels) for task, labels in zip(tasks, log.labels[chosen].T, strict=True)]
+        by_mean = best_by is None or "." not in best_by
+        unused = ""
+        if name == "validation" and by_mean and None in doubts:
+            unused = ", and the best checkpoint is chosen without it"
         said += [f"{name} {doubt}{unused}" for doubt in doubts if doubt]
         in_period = chosen[encoded.log_index]
         if encoder.id_buckets[0] > 1:

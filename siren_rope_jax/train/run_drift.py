@@ -29,7 +29,12 @@ def check_drift(run: Path, log: EventLog, described: dict[str, Any], *, allow_dr
     Raises:
       InputError: if a setting changed that may not; the message names the difference.
     """
-    there = read_described(run)
+    there: dict[str, Any] = {"own_optimizer": False} | read_described(run)
+    if there["own_optimizer"] != described["own_optimizer"]:
+        remedy = "of its settings: pass none"
+        if there["own_optimizer"]:
+            remedy = "that its caller passed: pass it again"
+        raise InputError(f"{run} holds a run that began with the optimizer {remedy}, or give another --out")
     differences = {name: text for name, text in _differences(there, described).items() if _drift(name) != "free"}
     if all(name.startswith("data.") for name in differences):
         check_same_data(run, log, there["data"], described["data"])

@@ -115,7 +115,8 @@ def read_run(run: Path) -> tuple[EventLogSpec, TrainConfig, Encoder]:
         config = from_dict(TrainConfig, described["config"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{run / 'config.json'} must be as `siren-rope train` {__version__} writes it, but is not: {error}"
+            f"{run / 'config.json'} must be as `siren-rope train` {__version__} writes it, but is not: {error}; "
+            "train again"
         ) from None
     return spec, config, _read_encoder(run)
 

@@ -19,8 +19,9 @@ def read_described(run: Path) -> dict[str, Any]:
     """
     try:
         described = json.loads((run / "config.json").read_text())
-        if not isinstance(described, dict) or not {"config", "log", "data"} <= described.keys():
-            raise ValueError("it lacks a part")
+        parts = [described.get(name) for name in ("config", "log", "data")] if isinstance(described, dict) else [None]
+        if not all(isinstance(part, dict) for part in parts):
+            raise ValueError("it lacks a part; train again")
     except ValueError as error:  # includes errors of JSON and UTF-8
         raise InputError(f"{run / 'config.json'} is damaged: {error}") from None
     if "rows" not in described["data"]:
@@ -28,9 +29,11 @@ def read_described(run: Path) -> dict[str, Any]:
     return described
 
 
-def from_dict(cls: type, mapping: Mapping[str, Any]) -> Any:
+def from_dict(cls: type, mapping: Any) -> Any:
     """Rebuilds a nested dataclass of tuples and plain values from its `dataclasses.asdict`, possibly read from JSON."""
     types = typing.get_type_hints(cls)
+    if not isinstance(mapping, Mapping):
+        raise ValueError(f"{cls.__name__} must be a table of settings, but is {mapping!r}")
 
     def convert(kind: Any, value: Any) -> Any:
         if dataclasses.is_dataclass(kind):
