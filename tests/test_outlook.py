@@ -8,6 +8,7 @@ import pytest
 from small_logs import encode, small_log
 
 from siren_rope_jax.data.periods import TEST, VALIDATION
+from siren_rope_jax.train.criterion import choose_criterion
 from siren_rope_jax.train.outlook import outlook
 from siren_rope_jax.train.tasks import tasks_of
 
@@ -15,8 +16,9 @@ LOG = small_log([300, 250, 200])
 LATE = LOG.period == VALIDATION
 
 
-def said(log, *, steps=1_000):
-    return outlook(log, tasks_of(log), *encode(log), steps=steps)
+def said(log, *, steps=1_000, best_by=None):
+    tasks = tasks_of(log)
+    return outlook(log, tasks, *encode(log), steps=steps, criterion=choose_criterion(best_by, tasks))
 
 
 def with_clicks(value):
@@ -40,7 +42,7 @@ def test_a_validation_period_of_one_class_is_named(value, lacking):
 
 def test_a_task_that_tells_too_little_is_said_to_be_left_out_only_where_another_is_not():
     log = with_clicks(0.0)
-    assert "without it" not in outlook(log, tasks_of(log), *encode(log), steps=1_000, best_by="click.log_loss")[0]
+    assert "without it" not in said(log, best_by="click.log_loss")[0]
     log.labels[LATE, 1] = 0
     assert len(said(log)) == 2
     assert not any("without it" in sentence for sentence in said(log))

@@ -13,7 +13,7 @@ from siren_rope_jax.data.event_order import event_order
 from siren_rope_jax.data.log_counters import known_seconds, log_counters
 from siren_rope_jax.data.outcome_scale import OutcomeScale, standardised
 from siren_rope_jax.data.periods import TRAIN
-from siren_rope_jax.data.signals import action_scales, task_scales
+from siren_rope_jax.data.signals import fit_scales
 from siren_rope_jax.data.stable_hash import stable_hash
 from siren_rope_jax.data.standardise import CLIP, mean_and_scale, standardise
 from siren_rope_jax.errors import InputError
@@ -126,8 +126,8 @@ class Encoder:
         for hashes in (stable_hash(log.item_ids, "item")[log.item], *log.categorical.T):
             values, counts = np.unique(hashes[train], return_counts=True)
             known.append(values[counts >= config.min_count])
-        tasks = task_scales(log.spec.tasks, log.labels[train])
-        actions = action_scales(log.spec.actions, log.actions[train])
+        tasks = fit_scales(log.spec.tasks, log.labels[train])
+        actions = fit_scales(log.spec.actions, log.actions[train])
         prepared = _prepare(log, config, _counted(known, config), actions, as_history=False)
         dense_mean, dense_std = mean_and_scale(log.dense, train)
         context_mean, context_std = mean_and_scale(prepared.context, train[prepared.order])

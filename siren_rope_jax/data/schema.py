@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from siren_rope_jax.data.side_table_spec import MissingIds, Quote, SideTable, absolute, read_side_tables
-from siren_rope_jax.data.signals import Signal, read_signals, signal_to_dict
+from siren_rope_jax.data.signal_spec import read_signals, signal_to_dict
+from siren_rope_jax.data.signals import Signal
 from siren_rope_jax.data.split import Split, read_split
 from siren_rope_jax.data.toml_section import Section, did_you_mean
 from siren_rope_jax.errors import InputError

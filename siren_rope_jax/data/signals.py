@@ -2,9 +2,8 @@
 
 import abc
 import dataclasses
-import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import numpy as np
 import polars as pl
@@ -13,7 +12,6 @@ from jaxtyping import Float32
 from siren_rope_jax.data.outcome_scale import TRANSFORMS, OutcomeScale, fit_scale
 from siren_rope_jax.data.read_table import Rule, Table
 from siren_rope_jax.data.toml_section import Section
-from siren_rope_jax.errors import InputError
 
 ReadTime = Callable[[str, str], pl.Expr]
 """Reads a column as Unix milliseconds, null where the cell is empty; takes the column and the signal's key for it."""
@@ -94,10 +92,6 @@ class Signal(abc.ABC):
     @abc.abstractmethod
     def scale(self, values: Float32[np.ndarray, " E"]) -> OutcomeScale:
         """Fits the scale of the outcome to the training period."""
-
-    def action_scale(self, values: Float32[np.ndarray, " E"]) -> OutcomeScale:
-        """Fits the scale on which later events see the outcome, as 0, 1 or a standardised number."""
-        return self.scale(values)
 
     @abc.abstractmethod
     def positive(self, values: Float32[np.ndarray, " E"]) -> Float32[np.ndarray, " E"]:
@@ -231,21 +225,18 @@ class ContinuousSignal(Signal):
 
     def lacking(self, labels: Float32[np.ndarray, " E"]) -> str | None:
         seen = labels[~np.isnan(labels)]
-        if len(seen) and seen.min() < seen.max():
-            held = float(np.spacing(np.median(np.abs(seen))))
-            if _LEAST_LEVELS * held < float(np.std(seen, dtype=np.float64)):
-                return None
-            return (
-                f"numbers near {float(np.median(seen)):.10g}, of which float32 holds only multiples of {held:g}, "
-                "expected numbers that differ by more, such as these less their minimum"
-            )
-        lacking = f"no value but {seen[0]:g}" if len(seen) else "no observed labels"
-        return f"{lacking} among the {len(labels)} training events, expected different numbers"
+        if not len(seen) or seen.min() == seen.max():
+            lacking = f"no value but {seen[0]:g}" if len(seen) else "no observed labels"
+            return f"{lacking} among the {len(labels)} training events, expected different numbers"
+        held = float(np.spacing(np.median(np.abs(seen))))
+        if _LEAST_LEVELS * held < float(np.std(seen, dtype=np.float64)):
+            return None
+        return (
+            f"numbers near {float(np.median(seen)):.10g}, of which float32 holds only multiples of {held:g}, "
+            "expected numbers that differ by more, such as these less their minimum"
+        )
 
     def scale(self, values: Float32[np.ndarray, " E"]) -> OutcomeScale:
-        return self.action_scale(values)
-
-    def action_scale(self, values: Float32[np.ndarray, " E"]) -> OutcomeScale:
         return fit_scale(self.name, self.kind, self.transform, values)
 
     def positive(self, values: Float32[np.ndarray, " E"]) -> Float32[np.ndarray, " E"]:
@@ -264,53 +255,6 @@ def _flag(table: Table, column: str, key: str) -> tuple[pl.Expr, Rule]:
     return flag, Rule(column, valid, "0, 1 or an empty cell")
 
 
-def task_scales(tasks: Sequence[Signal], labels: Float32[np.ndarray, "E K"]) -> tuple[OutcomeScale, ...]:
-    """Fits the scale of each task to the labels of the training period."""
-    return tuple(task.scale(column) for task, column in zip(tasks, labels.T, strict=True))
-
-
-def action_scales(actions: Sequence[Signal], values: Float32[np.ndarray, "E A"]) -> tuple[OutcomeScale, ...]:
-    """Fits the scale on which later events see each action, to the actions of the training period."""
-    return tuple(action.action_scale(column) for action, column in zip(actions, values.T, strict=True))
-
-
-def read_signals(source: str, where: str, table: object) -> tuple[Signal, ...]:
-    """Checks the outcomes of a log description.
-
-    Args:
-      source: name of the description in error messages.
-      where: the section, such as "[tasks]".
-      table: content of the section: a column or a table of keys for each name.
-
-    Raises:
-      InputError: if a name is invalid, a key is unknown, or a value is of the wrong kind.
-    """
-    if not isinstance(table, Mapping):
-        raise InputError(f"{source}: {where} must be a table of names and columns, found {table!r}")
-    return tuple(_signal(source, where, name, value) for name, value in table.items())
-
-
-def _signal(source: str, where: str, name: str, value: object) -> Signal:
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-        # The name becomes part of metric names, which contain a dot as a separator.
-        raise InputError(f'{source}: {where} "{name}": expected a name of letters, digits, "_" and "-"')
-    keys = {"column": value} if isinstance(value, str) else value
-    given = keys.get("kind", "binary") if isinstance(keys, Mapping) else "binary"
-    # If the kind is unknown, all keys are accepted, so that the error is about the kind.
-    kinds = [SIGNALS[given]] if given in list(SIGNALS) else list(SIGNALS.values())
-    known = dict.fromkeys(key for kind in kinds for key in _keys(kind))
-    section = Section(source, f"{where} {name}", keys, ["kind", *known])
-    return SIGNALS[section.choice("kind", tuple(SIGNALS))].from_section(name, section)
-
-
-def _keys(kind: type[Signal]) -> list[str]:
-    return [field.name for field in dataclasses.fields(kind) if field.name != "name"]
-
-
-def signal_to_dict(signal: Signal) -> dict[str, Any]:
-    """Returns the keys that differ from their defaults, since an empty `any_of` is not the same as an absent one."""
-    fields = [field for field in dataclasses.fields(signal) if field.name != "name"]
-    given = {
-        field.name: getattr(signal, field.name) for field in fields if getattr(signal, field.name) != field.default
-    }
-    return given if signal.kind == "binary" else {"kind": signal.kind, **given}
+def fit_scales(signals: Sequence[Signal], values: Float32[np.ndarray, "E K"]) -> tuple[OutcomeScale, ...]:
+    """Fits the scale of each outcome to the training period."""
+    return tuple(signal.scale(column) for signal, column in zip(signals, values.T, strict=True))

@@ -20,7 +20,8 @@ from siren_rope_jax.data.encode import InputConfig
 from siren_rope_jax.data.event_log import EventLog
 from siren_rope_jax.data.fingerprint import fingerprint
 from siren_rope_jax.data.periods import TRAIN, VALIDATION
-from siren_rope_jax.data.signals import Signal, signal_to_dict
+from siren_rope_jax.data.signal_spec import signal_to_dict
+from siren_rope_jax.data.signals import Signal
 from siren_rope_jax.errors import InputError
 from siren_rope_jax.train.baseline_inputs import BaselineInputs, baseline_inputs
 from siren_rope_jax.train.baseline_kinds import MODELS

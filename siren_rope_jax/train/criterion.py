@@ -43,6 +43,11 @@ class Criterion:
         """Name for display."""
         return title_of(self.name)
 
+    @property
+    def is_mean(self) -> bool:
+        """Whether it is a mean over tasks, which leaves out those with too few events if others have enough."""
+        return "." not in self.name
+
     def judge(self, metrics: Mapping[str, Mapping[str, Any]]) -> Judged | None:
         """Applies the criterion to the metrics of a validation; returns None if they do not define it."""
         task, _, metric = self.name.partition(".")

@@ -142,12 +142,16 @@ def _train(
         criterion = choose_criterion(config.best_by, session.tasks)
         for member in members:
             stack.enter_context(lock_run(member.run))
-            own = optimizer is not None
             member.describe = open_run(
-                member.run, log, encoder, member.config, allow_drift=allow_drift, own_optimizer=own
+                member.run,
+                log,
+                encoder,
+                member.config,
+                allow_drift=allow_drift,
+                own_optimizer=optimizer is not None,
             )
             stack.push(_closing(member.checkpoints))
-        for sentence in outlook(log, session.tasks, encoder, encoded, steps=steps, best_by=config.best_by):
+        for sentence in outlook(log, session.tasks, encoder, encoded, steps=steps, criterion=criterion):
             console.print(sentence)
         stack.enter_context(_naming_lost_processes(members))
         rates = None

@@ -6,6 +6,7 @@ import numpy as np
 
 from siren_rope_jax.data.encode import Encoded, Encoder
 from siren_rope_jax.data.event_log import EventLog
+from siren_rope_jax.train.criterion import Criterion
 from siren_rope_jax.train.predict import PERIODS
 from siren_rope_jax.train.tasks import Task
 
@@ -20,7 +21,7 @@ def outlook(
     encoded: Encoded,
     *,
     steps: int,
-    best_by: str | None = None,
+    criterion: Criterion,
 ) -> list[str]:
     """Returns the warnings, one sentence each.
 
@@ -30,7 +31,7 @@ def outlook(
       encoder: encoder fitted to the log.
       encoded: the log, encoded.
       steps: optimizer steps of the training.
-      best_by: metric of the best checkpoint, if it is set; a mean over tasks leaves out those that tell too little.
+      criterion: criterion for the best checkpoint.
     """
     said = []
     if steps < _FEW_STEPS:
@@ -38,9 +39,8 @@ def outlook(
     for name, period in PERIODS.items():
         chosen = log.period == period
         doubts = [task.doubt(labels) for task, labels in zip(tasks, log.labels[chosen].T, strict=True)]
-        by_mean = best_by is None or "." not in best_by
         unused = ""
-        if name == "validation" and by_mean and None in doubts:
+        if name == "validation" and criterion.is_mean and None in doubts:
             unused = ", and the best checkpoint is chosen without it"
         said += [f"{name} {doubt}{unused}" for doubt in doubts if doubt]
         in_period = chosen[encoded.log_index]

@@ -65,12 +65,12 @@ class Session:
         like = self.model.abstract_one._replace(optimizer=None)
         if like.average is not None:
             like = like._replace(params=None)
-        restored = checkpoints.restore(like, best=True)
-        if restored is None:
+        found = checkpoints.restore(like, best=True)
+        if found is None:
             raise InputError(
                 f"{checkpoints.run} must hold a checkpoint, but its training has not reached the first one"
             )
-        return restored[0].evaluated
+        return found[0].evaluated
 
 
 def make_session(

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float32, Shaped
 from siren_rope_jax.data.event_log import EventLog
 from siren_rope_jax.data.outcome_scale import OutcomeScale
 from siren_rope_jax.data.periods import TRAIN
-from siren_rope_jax.data.signals import task_scales
+from siren_rope_jax.data.signals import fit_scales
 from siren_rope_jax.train.metrics import regression_metrics, task_metrics
 
 FEW = 20  # with fewer positives, negatives or numbers, a metric is mostly chance
@@ -218,7 +218,7 @@ def make_tasks(outcomes: Sequence[OutcomeScale]) -> tuple[Task, ...]:
 
 def tasks_of(log: EventLog) -> tuple[Task, ...]:
     """Makes the tasks of a log, as an encoder fitted to it would have them."""
-    return make_tasks(task_scales(log.spec.tasks, log.labels[log.period == TRAIN]))
+    return make_tasks(fit_scales(log.spec.tasks, log.labels[log.period == TRAIN]))
 
 
 def losses_of(
