@@ -17,7 +17,7 @@ import jax
 import tyro
 from benchmarks import attention_rows, input_rows, loop_rows, model_rows, op_rows, packing_rows
 from benchmarks.timing import Row
-from benchmarks.workload import MID, SMALL
+from benchmarks.workload import LARGE, MID, SMALL
 from rich.console import Console
 from rich.table import Table
 
@@ -44,8 +44,10 @@ class Bench:
 
 
 def on_a_gpu(rounds: int) -> list[Row]:
-    """Times the large model, and cuDNN's attention against ours, in bfloat16."""
-    return model_rows.on_a_gpu(rounds) + attention_rows.lengths(rounds, ("plain", "chunked", "cudnn"), "bfloat16")
+    """Times the large model, alone and in the training loop, and cuDNN's attention against ours, in bfloat16."""
+    attention = attention_rows.lengths(rounds, ("plain", "chunked", "cudnn"), "bfloat16")
+    loop = loop_rows.rows(min(rounds, 3), loop_rows.ON_A_GPU, name=LARGE.name, users=2_000)
+    return model_rows.on_a_gpu(rounds) + attention + loop
 
 
 def main(bench: Bench, console: Console) -> None:

@@ -103,6 +103,7 @@ def test_the_shapes_compiled_for_are_those_that_training_is_given():
     assert abstract == jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch)
 
 
+@pytest.mark.slow
 def test_a_run_and_its_log_give_the_same_inputs_and_flags_change_the_settings_of_the_run(tmp_path):
     toml = write_simulated_log(simulate(SimulatorConfig(users=60)), tmp_path / "feed")
     log = read_event_log(EventLogSpec.from_toml(toml))
@@ -157,6 +158,7 @@ def test_nothing_is_named_where_nothing_makes_room():
     assert what_would_fit(ROWS_OF_8, find_topology("v5e:2x4"), 9000 * GIB, shares(9000)) == []
 
 
+@pytest.mark.slow
 def test_a_devices_share_is_its_state_a_gradient_an_update_and_its_rows():
     config = TrainConfig(batches=BatchConfig(batch_size=6), mesh=MeshConfig())
     tasks = make_tasks([OutcomeScale("like")])

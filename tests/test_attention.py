@@ -234,6 +234,7 @@ def test_what_padding_holds_matters_to_no_value_and_no_gradient(how, filling):
     chex.assert_trees_all_equal(filled[0][0, 2], inputs["no_history"], strict=True)
 
 
+@pytest.mark.slow
 @ways
 def test_arrays_of_numpy_are_taken_as_those_of_jax(how):
     inputs, layout = random_inputs(), {"segment_ids": np.int64(PACKED), "times": np.cumsum(PACKED, axis=1)}

@@ -51,6 +51,7 @@ def test_every_event_to_score_stands_in_exactly_one_scored_slot(case):
     np.testing.assert_array_equal(np.sort(rows.row_index[rows.scored]), np.flatnonzero(scored))
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(case=cases())
 def test_a_segment_is_an_unbroken_piece_of_one_users_history_no_longer_than_the_window(case):
@@ -62,6 +63,7 @@ def test_a_segment_is_an_unbroken_piece_of_one_users_history_no_longer_than_the_
         assert len(events) <= config.window
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(case=cases())
 def test_padding_is_marked_in_every_array_and_segments_are_numbered_from_one(case):

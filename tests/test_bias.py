@@ -149,6 +149,7 @@ def test_t5_buckets_are_those_of_float64_at_every_edge(buckets, max_distance, va
     chex.assert_trees_all_equal(result, np.int32(expected))
 
 
+@pytest.mark.slow
 def test_t5_buckets_of_negative_distances_are_zero():
     chex.assert_trees_all_equal(t5_buckets(jnp.asarray([-(2**31), -1000, -16, -1, 0])), np.zeros(5, np.int32))
     chex.assert_trees_all_equal(t5_buckets(jnp.asarray([-128, 127], jnp.int8)), np.int32([0, 31]))
@@ -286,6 +287,7 @@ def test_bias_of_bfloat16_parameters_and_int8_positions_is_float32(name):
     chex.assert_trees_all_equal(result, whole(make(wide, (positions.astype(jnp.int32), times)), 3), strict=True)
 
 
+@pytest.mark.slow
 def test_hstu_tells_the_ends_of_int32_time_apart():
     times = jnp.asarray([[-(2**31), 0, LARGEST]], jnp.int32)
     by_time = jnp.arange(129, dtype=jnp.float32)

@@ -153,6 +153,7 @@ def test_a_training_learns_it_from_the_training_period_alone():
     assert not np.array_equal(learned, fitted(flipped)[0].context_transform)
 
 
+@pytest.mark.slow
 def test_a_table_and_an_encoders_file_keep_every_bit_of_it(tmp_path):
     x, labels = drawn(1)
     transform = ColumnTransform.fit(x, labels)

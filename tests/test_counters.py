@@ -62,6 +62,7 @@ def logs(draw):
     }
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(log=logs(), smoothing=st.sampled_from([0.5, 10.0]), uncounted=st.sampled_from([0.0, 0.3, 1.0]))
 def test_counters_equal_their_definition_event_by_event(log, smoothing, uncounted):
@@ -71,6 +72,7 @@ def test_counters_equal_their_definition_event_by_event(log, smoothing, uncounte
     np.testing.assert_allclose(counters, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(log=logs(), seed=st.integers(0, 1000), data=st.data())
 def test_a_number_is_counted_by_its_mean_whatever_the_order_of_rows_and_never_before_it_is_known(log, seed, data):
@@ -94,6 +96,7 @@ def test_a_number_is_counted_by_its_mean_whatever_the_order_of_rows_and_never_be
     np.testing.assert_array_equal(counters[now], history_counters(**changed, numbers=numbers)[0][now])
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(log=logs(), data=st.data())
 def test_an_outcome_that_has_not_happened_or_is_not_known_yet_changes_no_counter(log, data):
@@ -105,6 +108,7 @@ def test_an_outcome_that_has_not_happened_or_is_not_known_yet_changes_no_counter
     np.testing.assert_array_equal(history_counters(**log)[0][now], history_counters(**changed)[0][now])
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(log=logs(), data=st.data())
 def test_removing_all_later_events_changes_no_counter(log, data):

@@ -56,6 +56,7 @@ def test_the_calendar_span_is_that_of_training_alone():
     assert encoder.start_day + encoder.span_days == LOG.day[TRAINING].max() + 1 <= LOG.day.max()
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_nothing_after_the_training_period_changes_how_training_is_encoded(data):

@@ -158,6 +158,7 @@ def test_windows_line_ends_a_byte_order_mark_and_blank_lines_do_not_matter(tmp_p
     assert log.row.tolist() == list(range(20))
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(order=st.permutations(range(12)), cut=st.integers(1, 11))
 def test_rows_in_any_order_and_in_several_files_are_sorted_by_time(tmp_path_factory, order, cut):
@@ -183,6 +184,7 @@ def test_events_at_the_same_time_keep_the_order_of_the_input_and_one_period(tmp_
         read(tmp_path, split={"validation_from": 0.05, "test_from": 0.6})
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(copies=st.lists(st.integers(0, 9), max_size=12))
 def test_exact_duplicates_are_dropped_counted_and_only_those(tmp_path_factory, copies):

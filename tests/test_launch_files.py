@@ -37,6 +37,7 @@ def test_the_committed_file_is_sound_and_what_is_rendered_for_one_v5e_16_slice(k
     assert yaml.safe_load(render(kind, "--topology", "v5e:4x4").stdout) == read_yaml(kind)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("topology", ["v4:2x2x4", "v5e:16x16", "v5p:2x2x2", "v6e:2x4", "tpu7x:4x4x4"])
 def test_a_jobset_for_another_slice_is_sound(topology):
     launch_checks.check_jobset(yaml.safe_load(render("jobset", "--topology", topology).stdout))

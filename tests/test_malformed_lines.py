@@ -153,6 +153,7 @@ CELLS = st.sampled_from(["", "a", "1", '"b"', '"a,b"', '"x""y"', '"l\nm"', '"\r\
 TABLES = st.lists(st.tuples(CELLS, CELLS), max_size=6).map(lambda cells: "".join(f"{a},{b}\n" for a, b in cells))
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(body=st.lists(PIECES, max_size=14).map("".join) | TABLES, chunk=st.integers(1, 40), quote=st.sampled_from('"n'))
 def test_a_file_is_either_refused_with_its_line_or_read_as_the_standard_library_reads_it(

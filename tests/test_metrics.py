@@ -43,6 +43,7 @@ def predictions(draw):
     return labels.astype(np.float32), probabilities.astype(np.float32), generator.integers(0, 5, size=size)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(predictions())
 def test_metrics_agree_with_scikit_learn_on_the_observed_events(case):

@@ -132,6 +132,7 @@ def test_a_threshold_on_a_missing_outcome_leaves_it_unobserved_and_a_missing_tim
     assert "found 'NULL'" in refusal(tmp_path, refused)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", WORDS)
 def test_a_missing_key_of_a_side_table_is_refused_or_its_row_left_out(tmp_path, word):
     (tmp_path / "items.csv").write_text(f"id,kind,length\ni0,film,NULL\n{word},x,9\n{word},y,9\ni1,NA,3\n")

@@ -102,6 +102,7 @@ def test_refuse_names_an_event_its_outcomes_and_its_rows(tmp_path):
     assert read(files, log={"contradictions": "refuse"}, **FEATURES).duplicates == 1
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(order=st.permutations(range(23)))
 def test_with_the_mean_the_order_of_the_rows_does_not_matter(tmp_path_factory, order):

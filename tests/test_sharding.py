@@ -1,6 +1,7 @@
 """Where parameters and batches lie on a mesh, and that a training does not depend on it."""
 
 import dataclasses
+import functools
 import math
 
 import chex
@@ -22,8 +23,12 @@ from siren_rope_jax.train.sharding import Layout, MeshConfig, make_layout
 pytestmark = pytest.mark.slow
 
 ENCODER, ENCODED = encode(small_log([16] * 16))
-MODEL = compile_small(ENCODER, make_layout(MeshConfig()), config=sharded_training.CONFIG)
 FSDP = MeshConfig(fsdp=True)
+
+
+@functools.cache
+def abstract_state():
+    return compile_small(ENCODER, make_layout(MeshConfig()), config=sharded_training.CONFIG).abstract_one
 
 
 def layout_of(slices, data, model, config=FSDP, seeds=None):
@@ -31,8 +36,8 @@ def layout_of(slices, data, model, config=FSDP, seeds=None):
     return Layout(mesh, config, seeds)
 
 
-def specs(layout, state=MODEL.abstract_one):
-    placed = jax.tree_util.tree_leaves_with_path(layout.place(state))
+def specs(layout, state=None):
+    placed = jax.tree_util.tree_leaves_with_path(layout.place(state or abstract_state()))
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf.sharding.spec for path, leaf in placed}
 
 
@@ -77,7 +82,7 @@ def test_without_fsdp_the_data_axis_divides_tables_alone():
 )
 def test_every_mesh_divides_every_array_evenly_and_none_over_slices(slices, data, model, fsdp):
     layout = layout_of(slices, data, model, MeshConfig(fsdp=fsdp))
-    for leaf in jax.tree.leaves(layout.place(MODEL.abstract_one)):
+    for leaf in jax.tree.leaves(layout.place(abstract_state())):
         for size, axes in zip(leaf.shape, leaf.sharding.spec, strict=False):
             axes = (axes,) if isinstance(axes, str) else axes or ()
             assert size % math.prod(layout.mesh.shape[axis] for axis in axes) == 0
@@ -85,7 +90,7 @@ def test_every_mesh_divides_every_array_evenly_and_none_over_slices(slices, data
 
 
 def test_seeds_get_devices_of_their_own_where_they_fill_the_data_axis():
-    state = jax.tree.map(lambda x: jax.ShapeDtypeStruct((4, *x.shape), x.dtype), MODEL.abstract_one)
+    state = jax.tree.map(lambda x: jax.ShapeDtypeStruct((4, *x.shape), x.dtype), abstract_state())
     filling, not_filling = layout_of(1, 4, 2, seeds=4), layout_of(1, 8, 1, seeds=4)
     found = specs(filling, state)
     assert all(spec[0] == "data" and "data" not in spec[1:] for spec in found.values())
@@ -167,7 +172,7 @@ def test_two_processes_train_to_the_losses_of_one(two_processes, one):
 @pytest.mark.parametrize("way", ["shard_map", "pmap"])
 def test_gradients_of_a_data_parallel_step_do_not_depend_on_how_it_is_written(eight, way):
     names = [name.removeprefix("jit ") for name in eight if name.startswith("jit ")]
-    assert len(names) == len(jax.tree.leaves(MODEL.abstract_one.params))
+    assert len(names) == len(jax.tree.leaves(abstract_state().params))
     for name in names:
         np.testing.assert_allclose(eight[f"{way} {name}"], eight[f"jit {name}"], rtol=1e-4, atol=1e-7, err_msg=name)
     assert any(np.abs(eight[f"{way} {name}"]).max() > 1e-3 for name in names)

@@ -15,6 +15,8 @@ from siren_rope_jax.data.simulator_labels import TASKS, bayes_probabilities, ker
 DAY = 86_400
 MONDAY = 1_704_067_200
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def feed() -> SimulatedFeed:
@@ -68,7 +70,6 @@ def test_oracle_of_the_events_alone_equals_the_truth_table(small: SimulatedFeed)
     np.testing.assert_allclose(bayes_probabilities(small.events), probabilities(small, "bayes"), rtol=0, atol=1e-12)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("position", [0, 1, 20, 45])
 @pytest.mark.parametrize("function", [kernel_features, bayes_probabilities])
 def test_labels_from_now_on_do_not_change_the_oracle_up_to_now(small, function, position: int) -> None:

@@ -114,6 +114,7 @@ def test_every_outcome_and_its_time_equal_a_naive_loop_over_the_events(archive, 
     assert views.rows() == naive_views(archive)
 
 
+@pytest.mark.slow
 def test_the_prepared_log_is_read_with_late_outcomes_hidden_from_earlier_events(archive, tmp_path):
     views_file = tmp_path / "log" / "views.parquet"
     log = read_event_log(EventLogSpec.from_toml(prepare_deskdrop(archive, tmp_path / "log")))
@@ -131,6 +132,7 @@ def test_the_prepared_log_is_read_with_late_outcomes_hidden_from_earlier_events(
     np.testing.assert_array_equal(np.isnan(log.labels), np.stack([0 * unobserved] * 2 + [unobserved], axis=1))
 
 
+@pytest.mark.slow
 def test_the_same_archive_gives_the_same_bytes(archive, tmp_path):
     for name in ("one", "two"):
         prepare_deskdrop(archive, tmp_path / name)
@@ -276,6 +278,7 @@ def kuairand(request, tmp_path):
     return write_kuairand(tmp_path / "raw" / "data", np.random.default_rng(0))
 
 
+@pytest.mark.slow
 def test_kuairand_is_read_from_all_standard_logs_and_never_the_random_one(kuairand, tmp_path):
     log = read_event_log(EventLogSpec.from_toml(prepare_kuairand_pure(kuairand, tmp_path / "log")))
     raw = pl.concat([pl.read_csv(file, infer_schema=False) for file in kuairand.glob("log_standard_*")])

@@ -78,6 +78,7 @@ def test_losses_and_gradients_of_mixed_tasks_are_those_of_their_definition(seed,
     np.testing.assert_allclose(gradient, expected_gradient, rtol=2e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10_000), other=st.sampled_from([0.0, -30.0, 1e4]))
 def test_an_unobserved_label_moves_neither_loss_nor_gradient(seed, other):
@@ -162,6 +163,7 @@ def regressions(draw):
     return np.where(missing, np.float32(np.nan), labels), predictions
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(case=regressions(), training_mean=st.floats(0, 10))
 def test_metrics_of_numbers_are_those_of_sklearn_and_scipy(case, training_mean):

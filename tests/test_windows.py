@@ -56,6 +56,7 @@ def history_of(encoded, event):
     return np.flatnonzero((encoded.user == encoded.user[event]) & ~encoded.alone & earlier)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(case=cases())
 def test_an_evaluated_event_sees_the_last_events_of_its_history_that_fit_the_window(case):
@@ -67,6 +68,7 @@ def test_an_evaluated_event_sees_the_last_events_of_its_history_that_fit_the_win
         assert position == len(seen)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(case=cases(alone=False))
 def test_a_trained_event_sees_at_least_half_a_window_of_the_end_of_its_history_or_all_there_is(case):
@@ -78,6 +80,7 @@ def test_a_trained_event_sees_at_least_half_a_window_of_the_end_of_its_history_o
         assert position == len(seen)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(case=cases())
 def test_events_of_one_second_and_window_share_their_position(case):
@@ -91,6 +94,7 @@ def test_events_of_one_second_and_window_share_their_position(case):
         assert all(len(found) == 1 for found in places.values())
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(case=cases())
 def test_no_window_is_longer_than_a_row_and_each_is_of_one_user(case):

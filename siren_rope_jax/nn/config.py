@@ -94,6 +94,11 @@ class ModelConfig:
             raise ValueError(f"heads must be a multiple of key_heads, but are {self.heads} for {self.key_heads}")
         if round(self.feed_forward * self.width) < 1:
             raise ValueError(f"feed_forward must leave at least one unit, but is {self.feed_forward}")
+        if self.rotary.kind == "none" and "sinusoidal" not in self.encodings and self.rotary.base != RotaryConfig.base:
+            raise ValueError(
+                f"rotary.base must be left at {RotaryConfig.base} with rotary.kind none and without the encoding "
+                f"sinusoidal, but is {self.rotary.base}"
+            )
         apart = self.rotary.source.turns_actions_apart(self.rotary.own)
         if self.action_fusion == "interleaved" and (not self.layers or apart):
             raise ValueError(

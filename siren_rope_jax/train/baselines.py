@@ -127,7 +127,9 @@ def check_out(out: Path) -> None:
       InputError: if the file holds something else.
     """
     if out.is_dir() or (out.exists() and _read(out) is None):
-        raise InputError(f"{out} must be a new file or one of earlier baselines, but is something else")
+        raise InputError(
+            f"{out} must be a new file or one of earlier baselines, but is something else; give another --out"
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
 
 

@@ -39,7 +39,8 @@ class Member:
         """Returns an error that names the value that is not finite and the last good checkpoint."""
         self.checkpoints.wait()
         return NonFiniteError(
-            f"{what}, which must be finite; last good checkpoint: {self.checkpoints.describe_latest()}"
+            f"{what}, which must be finite; last good checkpoint: {self.checkpoints.describe_latest()}; lower the "
+            "learning rate (--optimizer.learning-rate), or look for extreme numbers in the log"
         )
 
     @property

@@ -24,7 +24,9 @@ def check_scores_file(path: Path, spec: EventLogSpec) -> None:
         with path.open("rb") as file:
             if file.readline(len(header) + 3).decode("utf-8", "replace").strip() == header:
                 return
-    raise InputError(f"{path} must be a new file or earlier scores of the tasks {header}, but is something else")
+    raise InputError(
+        f"{path} must be a new file or earlier scores of the tasks {header}, but is something else; give another --out"
+    )
 
 
 def write_scores(path: Path, log: EventLog, predictions: Float32[np.ndarray, "N K"]) -> None:
