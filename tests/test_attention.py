@@ -340,6 +340,35 @@ def test_a_bias_that_hides_all_that_an_event_may_see_never_shows_it_the_future(l
     chex.assert_trees_all_close(jacobian[1, 0, :, 0, 0], jnp.asarray([float(second > 0), 0, 0, 0, 0]))
 
 
+@pytest.mark.slow
+@ways
+@pytest.mark.parametrize("name", ["query", "key", "value"])
+def test_a_nan_of_an_event_shows_in_all_that_see_it_and_never_as_no_history(how, name):
+    inputs = random_inputs(**OPTIONS["all"])
+    damaged = inputs | {name: inputs[name].at[1, 2].set(jnp.nan)}
+    result, gradients = jitted(damaged, layout_of(PACKED), random_cotangent(inputs), **how)
+    feeling = slice(2, 3) if name == "query" else slice(3, None)
+    assert np.isnan(np.asarray(result[1, feeling])).all()
+    assert np.isnan(np.asarray(gradients["query"][1, feeling])).all()
+    whole = attend(inputs, layout_of(PACKED), **how)
+    chex.assert_trees_all_close(result[0], whole[0], rtol=0, atol=2e-6)  # another row
+    chex.assert_trees_all_equal(result[1, 0], inputs["no_history"], strict=True)
+
+
+@pytest.mark.slow
+@ways
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_logits_that_overflow_are_nan_and_never_no_history(how, sign):
+    inputs = random_inputs()
+    inputs |= {"query": jnp.full_like(inputs["query"], 1e30), "key": jnp.full_like(inputs["key"], sign * 1e30)}
+    result, gradients = jitted(inputs, layout_of(PACKED), random_cotangent(inputs), **how)
+    sees = np.asarray([[0, 1, 1, 0, 1, 0, 0, 0], [0, 1, 1, 1, 1, 1, 1, 1]], bool)
+    chex.assert_trees_all_equal(np.isnan(result), np.broadcast_to(sees[..., None, None], result.shape))
+    chex.assert_trees_all_equal(
+        np.isnan(gradients["query"]), np.broadcast_to(sees[..., None, None], inputs["query"].shape)
+    )
+
+
 @pytest.mark.parametrize("name", ["segment_ids", "key_segment_ids"])
 def test_segments_that_are_no_integers_are_refused_in_one_sentence_by_every_implementation(name):
     x, ids, time = jnp.zeros((1, 2, 1, 2)), jnp.ones((1, 2), int), jnp.zeros((1, 2), int)

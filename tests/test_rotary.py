@@ -193,35 +193,6 @@ def test_sine_and_cosine_shared_by_layers_rotate_as_the_angles_do():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("interleaved", [False, True], ids=["half_split", "interleaved"])
-@pytest.mark.parametrize(
-    "angles",
-    [(2, 5, 3), (1, 5, 3), (2, 5, 6, 3), (2, 5, 2, 3), (1, 1, 2, 3), (2, 1, 1, 3)],
-    ids=["shared", "one row", "per head", "per group", "one row and slot per group", "one slot"],
-)
-@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "jit"])
-def test_gradient_given_to_the_angles_at_once_is_that_through_sine_and_cosine(compiled, angles, interleaved):
-    generator = np.random.default_rng(8)
-    x, cotangent = (jnp.asarray(generator.normal(size=(2, 5, 6, 8)), jnp.float32) for _ in range(2))
-    angles = jnp.asarray(generator.normal(size=angles), jnp.float32)
-
-    def rotate(x, angles, at_once):
-        sin, cos = (3 * part for part in sincos(angles))  # a constant factor, as of xPos
-        by = angles if at_once else None
-        return rotate_pairs(x, sin, cos, angles=by, interleaved=interleaved, partial=True)
-
-    def value_and_gradients(x, angles, at_once):
-        rotated, pull_back = jax.vjp(lambda x, angles: rotate(x, angles, at_once), x, angles)
-        return rotated, pull_back(cotangent)
-
-    if compiled:
-        value_and_gradients = jax.jit(value_and_gradients, static_argnums=2)
-    expected = value_and_gradients(x, angles, False)
-    chex.assert_trees_all_close(value_and_gradients(x, angles, True), expected, rtol=0, atol=2e-5)
-    assert float(jnp.abs(expected[1][1]).min()) > 1e-4
-
-
-@pytest.mark.slow
 def test_gradient_given_to_the_angles_of_no_rows_is_zero():
     x, angles = jnp.zeros((0, 3, 2, 6)), jnp.ones((1, 3, 3))
 

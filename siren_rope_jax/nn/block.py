@@ -24,18 +24,17 @@ def dense_rows(
     return rows.reshape(*x.shape[:-1], -1)
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def silu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Computes x sigmoid(x); the gradient recomputes the sigmoid from `x` instead of storing it."""
+    """Computes x sigmoid(x); stores one array for its gradient instead of two."""
     return x * jax.nn.sigmoid(x)
 
 
-def _silu_gradient(x: Float[Array, "*shape"], cotangent: Float[Array, "*shape"]) -> tuple[Float[Array, "*shape"]]:
+@silu.defjvp
+def _silu_jvp(primals, tangents):  # type: ignore[no-untyped-def]
+    (x,), (tangent,) = primals, tangents
     sigmoid = jax.nn.sigmoid(x)
-    return (cotangent * (sigmoid * (1 + x * (1 - sigmoid))),)
-
-
-silu.defvjp(lambda x: (silu(x), x), _silu_gradient)
+    return x * sigmoid, tangent * (sigmoid * (1 + x * (1 - sigmoid)))
 
 
 def widen(layer: nnx.Linear, inputs: int, *, key: Key[Array, ""]) -> None:

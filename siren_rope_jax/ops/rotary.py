@@ -82,8 +82,8 @@ def rotate_pairs(
       sin: sine of the angles. With one axis less than `x` they are shared by all heads, [..., S, R]; with as many,
         [..., S, M, R], there is one set for each of M groups of neighbouring heads. Axes before may have size 1.
       cos: cosine of the angles, in the same shape.
-      angles: the angles themselves, in the same shape. Gradients then flow to them instead of to sine and cosine, at
-        half the cost and in reverse mode only; a common factor of sine and cosine must be a constant.
+      angles: the angles themselves, in the same shape. Derivatives are then taken by them instead of by sine and
+        cosine, at half the cost; a common factor of sine and cosine must be a constant.
       interleaved: pair (2j, 2j + 1), as in the authors' and other PyTorch weights, instead of (j, j + R).
       partial: rotate the first 2 R features of a head and leave the others as they are.
 
@@ -143,11 +143,16 @@ def _halves(
     return real, imaginary
 
 
-def _sum_over_heads(x: Float[Array, "*batch N R"]) -> Float[Array, "*batch R"]:
-    """Sums by halves, which XLA:CPU fuses with the computation of the summands, unlike a sum over an inner axis."""
-    while x.shape[-2] and x.shape[-2] % 2 == 0:
-        x = jnp.add(*jnp.split(x, 2, axis=-2))
-    return x.sum(-2)
+def _over_heads(x: Float[Array, "*angles R"], shape: tuple[int, ...]) -> Float[Array, "*heads R"]:
+    """Repeats by doubling: XLA:CPU fuses the transpose, a sum by halves, with what it sums, unlike one over an axis."""
+    per_head = x.ndim == len(shape) - 1
+    x = x[..., None, :] if per_head else x[..., None, None, :]
+    heads = shape[-2]
+    odd = heads & -heads
+    x = jnp.broadcast_to(x, (*shape[:-2], heads // odd, shape[-1]))
+    while x.shape[-2] < heads:
+        x = jnp.concatenate([x, x], axis=-2)
+    return x
 
 
 def _turn(
@@ -161,7 +166,22 @@ def _turn(
     return rotated.reshape(x.shape).astype(x.dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+@jax.custom_jvp
+def _of_angles(
+    angles: Float[Array, "*angles R"], sin: Float[Array, "*angles R"], cos: Float[Array, "*angles R"]
+) -> tuple[Float[Array, "*angles R"], Float[Array, "*angles R"]]:
+    """Returns the given sine and cosine, with or without a common factor, as functions of the angles."""
+    return sin, cos
+
+
+@_of_angles.defjvp
+def _of_angles_jvp(primals, tangents):  # type: ignore[no-untyped-def]
+    sin, cos = _of_angles(*primals)
+    by = tangents[0].astype(jnp.float32)
+    return (sin, cos), (cos * by, -sin * by)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(4,))
 def _turn_by(
     x: Float[Array, "*batch N H"],
     angles: Float[Array, "*angles R"],
@@ -172,26 +192,19 @@ def _turn_by(
     return _turn(x, sin, cos, interleaved)
 
 
-def _turn_by_forward(x, angles, sin, cos, interleaved):  # type: ignore[no-untyped-def]
-    return _turn(x, sin, cos, interleaved), (x, angles, sin, cos)
-
-
-def _turn_by_backward(interleaved, saved, cotangent):  # type: ignore[no-untyped-def]
-    x, angles, sin, cos = saved
-    cotangent = cotangent.astype(jnp.float32)
-    of_x = _turn(cotangent, -sin, cos, interleaved)
-    # The derivative of exp(i angle) x by the angle is i times itself: turned back, i x, and the cotangent is that of x.
-    (real, imaginary), (of_real, of_imaginary) = (_halves(_grouped(a, sin), interleaved) for a in (x, of_x))
-    of_angles = _sum_over_heads(of_imaginary * real - of_real * imaginary)
-    if angles.ndim < x.ndim:
-        of_angles = of_angles.squeeze(-2)
-    broadcast = tuple(axis for axis, size in enumerate(angles.shape) if size != of_angles.shape[axis])
-    of_angles = of_angles.sum(broadcast, keepdims=True).astype(angles.dtype)
-    of_angles = _settled(of_angles, angles)
-    return of_x.astype(x.dtype), of_angles, None, None
-
-
-_turn_by.defvjp(_turn_by_forward, _turn_by_backward)
+@_turn_by.defjvp
+def _turn_by_jvp(interleaved, primals, tangents):  # type: ignore[no-untyped-def]
+    x, angles, sin, cos = primals
+    of_x, of_angles, _, _ = tangents
+    turned = _turn_by(x, angles, sin, cos, interleaved)
+    sin, cos = _of_angles(angles, sin, cos)  # for derivatives of this derivative
+    # The derivative of exp(i angle) x by the angle is i times itself.
+    real, imaginary = _halves(_grouped(turned, angles), interleaved)
+    by = _over_heads(_settled(of_angles.astype(jnp.float32), angles), real.shape)
+    parts = -imaginary * by, real * by
+    along = jnp.stack(parts, axis=-1) if interleaved else jnp.concatenate(parts, axis=-1)
+    tangent = _turn(of_x, sin, cos, interleaved) + along.reshape(x.shape).astype(x.dtype)
+    return turned, tangent
 
 
 def apply_rotary(

@@ -84,17 +84,19 @@ def compile_model(
     def make_model(key: Key[Array, ""]) -> GenerativeRecommender:
         return GenerativeRecommender(config, spec, tuple(task.start for task in tasks), key=key)
 
-    graph = nnx.graphdef(nnx.eval_shape(lambda: make_model(jax.random.key(0))))
+    graph, shapes = nnx.split(nnx.eval_shape(lambda: make_model(jax.random.key(0))))
 
     def merge(params: nnx.State) -> GenerativeRecommender:
         return nnx.merge(graph, params)
 
+    def untrained(params: nnx.State, dropout_key: Key[Array, ""]) -> TrainState:
+        average = jax.tree.map(jnp.array, params) if average_decay else None
+        step = jnp.zeros((), jnp.int32)
+        return TrainState(params, optimizer.init(params), step, jax.random.key_data(dropout_key), average)
+
     def start(key: Key[Array, ""]) -> TrainState:
         init_key, dropout_key = jax.random.split(key)
-        params = nnx.state(make_model(init_key))
-        step = jnp.zeros((), jnp.int32)
-        average = jax.tree.map(jnp.array, params) if average_decay else None
-        return TrainState(params, optimizer.init(params), step, jax.random.key_data(dropout_key), average)
+        return untrained(nnx.state(make_model(init_key)), dropout_key)
 
     def initial_state() -> TrainState:
         if layout.seeds is None:
@@ -128,10 +130,13 @@ def compile_model(
     def stack(states: Sequence[TrainState]) -> TrainState:
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
 
-    abstract_state = layout.place(jax.eval_shape(initial_state))
-    abstract_one = dataclasses.replace(layout, seeds=None).place(jax.eval_shape(start, jax.random.key(0)))
-    of_state, of_one = (jax.tree.map(lambda leaf: leaf.sharding, state) for state in (abstract_state, abstract_one))
+    # From the shapes, since drawing the parameters takes long to trace.
+    one = jax.eval_shape(untrained, shapes, jax.random.key(0))
     single = layout.seeds is None
+    seeds = () if single else (layout.seeds,)
+    state = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*seeds, *x.shape), x.dtype), one)
+    abstract_state, abstract_one = layout.place(state), dataclasses.replace(layout, seeds=None).place(one)
+    of_state, of_one = (jax.tree.map(lambda leaf: leaf.sharding, state) for state in (abstract_state, abstract_one))
     return CompiledModel(
         initial_state=jax.jit(initial_state, out_shardings=of_state),
         train_step=jax.jit(

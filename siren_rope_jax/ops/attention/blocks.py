@@ -20,6 +20,13 @@ def visible(layout: Layout, rows: Int[Array, " C"], columns: Int[Array, " K"]) -
     return seen
 
 
+def not_hidden(
+    seen: Bool[Array, "B 1 C K"], bias: Float32[Array, "#B #N C K"] | None
+) -> Bool[Array, "B 1 C K"] | Bool[Array, "B N C K"]:
+    """Returns which of the seen events a bias of -inf does not hide; other infinities and NaN hide nothing."""
+    return seen if bias is None else seen & (bias != -jnp.inf)
+
+
 def logits_of_block(
     query: Float[Array, "B N C H"],
     key: Float[Array, "B M K H"],

@@ -13,6 +13,7 @@ from siren_rope_jax.ops.attention.blocks import (
     buckets_of_block,
     logits_of_block,
     mixture_of_block,
+    not_hidden,
     visible,
 )
 from siren_rope_jax.ops.attention.operands import Layout, Operands
@@ -76,10 +77,12 @@ def chunked_attention(operands: Operands) -> Float[Array, "B Q N V"]:
     # arguments.
     terms_of, differentiable, others = _without_closure(terms, jnp.arange(rows_each), jnp.arange(columns_each))
 
-    def logits_of(query: Array, key: Array, learned: _Learned, fixed: _Fixed, i: Array, j: Array) -> tuple[Array, Any]:
+    def logits_of(
+        query: Array, key: Array, learned: _Learned, fixed: _Fixed, i: Array, j: Array
+    ) -> tuple[Array, tuple[Array | None, Array | None]]:
         of_bias, buckets = terms_of(learned.closed_over, fixed.closed_over, *slots(i, j))
         tables = {"relative_key": learned.relative_key, "buckets": buckets}
-        return logits_of_block(query, key, scale=operands.scale, bias=of_bias, **tables), buckets
+        return logits_of_block(query, key, scale=operands.scale, bias=of_bias, **tables), (of_bias, buckets)
 
     def mixture_of(weights: Array, value: Array, learned: _Learned, buckets: Array | None) -> Array:
         return mixture_of_block(weights, value, relative_value=learned.relative_value, buckets=buckets)
@@ -95,19 +98,23 @@ def chunked_attention(operands: Operands) -> Float[Array, "B Q N V"]:
         """Returns mixtures and log-sum-exp of the logits; 0 and infinity for queries that see nothing."""
 
         def queries(i: Array) -> tuple[Array, Array]:
-            def meet(j: Array, so_far: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-                largest, total, mixture = so_far
-                seen = seen_of(fixed, i, j)
-                logits, buckets = logits_of(_at(inputs.query, i), _at(inputs.key, j), inputs.learned, fixed, i, j)
+            def meet(j: Array, so_far: tuple[Array, ...]) -> tuple[Array, ...]:
+                some, largest, total, mixture = so_far
+                logits, (of_bias, buckets) = logits_of(
+                    _at(inputs.query, i), _at(inputs.key, j), inputs.learned, fixed, i, j
+                )
+                seen = not_hidden(seen_of(fixed, i, j), of_bias)
                 larger = jnp.maximum(largest, jnp.where(seen, logits, _LOWEST).max(-1, keepdims=True))
                 weights, shrink = jnp.where(seen, jnp.exp(logits - larger), 0), jnp.exp(largest - larger)
                 mixture = shrink * mixture + mixture_of(weights, _at(inputs.value, j), inputs.learned, buckets)
-                return larger, shrink * total + weights.sum(-1, keepdims=True), mixture
+                some = some | seen.any(-1, keepdims=True)
+                return some, larger, shrink * total + weights.sum(-1, keepdims=True), mixture
 
             zeros = jnp.zeros((batch, heads, rows_each, 1 + value.shape[-1]), jnp.float32)
-            start = jnp.full_like(zeros[..., :1], _LOWEST), zeros[..., :1], zeros[..., 1:]
-            largest, total, mixture = jax.lax.fori_loop(fixed.first[i], fixed.end[i], meet, start)
-            some, total = total > 0, jnp.where(total > 0, total, 1)
+            largest = jnp.full_like(zeros[..., :1], _LOWEST)
+            start = largest > 0, largest, zeros[..., :1], zeros[..., 1:]
+            some, largest, total, mixture = jax.lax.fori_loop(fixed.first[i], fixed.end[i], meet, start)
+            total = jnp.where(some, total, 1)
             return mixture / total, jnp.where(some, largest + jnp.log(total), jnp.inf)
 
         return jax.lax.map(queries, jnp.arange(inputs.query.shape[0]))
@@ -124,7 +131,7 @@ def chunked_attention(operands: Operands) -> Float[Array, "B Q N V"]:
         def queries(i: Array, gradient: _Inputs) -> _Inputs:
             def meet(j: Array, gradient: _Inputs) -> _Inputs:
                 value = _at(inputs.value, j)
-                logits, pull_logits, buckets = jax.vjp(
+                logits, pull_logits, (_, buckets) = jax.vjp(
                     lambda query, key, learned: logits_of(query, key, learned, fixed, i, j),
                     _at(inputs.query, i),
                     _at(inputs.key, j),
@@ -175,7 +182,7 @@ def chunked_attention(operands: Operands) -> Float[Array, "B Q N V"]:
     )
     fixed = _Fixed(layout, *_ranges(layout, rows_each, columns_each), others)
     mixture, log_total = attend(inputs, fixed)
-    attended = jnp.where(log_total < jnp.inf, mixture, operands.no_history[:, None])
+    attended = jnp.where(log_total == jnp.inf, operands.no_history[:, None], mixture)
     attended = jnp.transpose(attended, (1, 0, 3, 2, 4)).reshape(batch, -1, heads, value.shape[-1])
     return attended[:, :length].astype(value.dtype)
 

@@ -9,6 +9,7 @@ from siren_rope_jax.ops.attention.blocks import (
     buckets_of_block,
     logits_of_block,
     mixture_of_block,
+    not_hidden,
     visible,
 )
 from siren_rope_jax.ops.attention.operands import Operands
@@ -22,8 +23,8 @@ def plain_attention(operands: Operands) -> Float[Array, "B Q N V"]:
     rows, columns = jnp.arange(length), jnp.arange(key.shape[1])
     # One batched matrix product over [B, N] is twice as fast on a CPU as the einsum over "B S N H".
     query, key, value = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
-    seen = visible(operands.layout, rows, columns)[:, None]
     of_bias = None if bias is None else bias_of_block(bias, rows, columns, batch=batch, heads=heads)
+    seen = not_hidden(visible(operands.layout, rows, columns)[:, None], of_bias)
     buckets = None if relative is None else buckets_of_block(relative, rows, columns, batch=batch)[:, None]
     relative_key, relative_value = (None, None) if relative is None else (relative.key, relative.value)
     logits = logits_of_block(query, key, scale=operands.scale, bias=of_bias, relative_key=relative_key, buckets=buckets)
@@ -33,7 +34,8 @@ def plain_attention(operands: Operands) -> Float[Array, "B Q N V"]:
     total = weights.sum(-1, keepdims=True)
     attended = mixture_of_block(weights, value, relative_value=relative_value, buckets=buckets)
     # Divides the mixtures, which are fewer than the weights. The total of a query that sees nothing is 0; dividing by
-    # 1 there keeps value and gradient at 0, not NaN.
-    attended = attended / jnp.where(total > 0, total, 1)
-    attended = jnp.where(total > 0, attended, operands.no_history[:, None])
+    # 1 there keeps value and gradient at 0, not NaN. A total of 0 or NaN elsewhere stays visible in the result.
+    some = seen.any(-1, keepdims=True)
+    attended = attended / jnp.where(some, total, 1)
+    attended = jnp.where(some, attended, operands.no_history[:, None])
     return jnp.swapaxes(attended, 1, 2).astype(value.dtype)

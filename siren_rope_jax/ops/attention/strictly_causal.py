@@ -41,8 +41,9 @@ def strictly_causal_attention(
       key: rotated keys; M key heads serve N/M neighbouring query heads each (grouped queries).
       value: values, with the heads of the keys.
       segment_ids: sequence that each slot belongs to; 0 is padding, which no event sees and which may hold any value.
-        All other numbers must be finite: a NaN in one event reaches others, even earlier ones.
-      no_history: output of an event that sees no earlier event, and of padding.
+        All other numbers must be finite: a NaN or an overflow in one event is NaN in all events that see it, and may
+        reach others of the row.
+      no_history: output of padding and of an event that sees no earlier event, or only such as a bias of -inf hides.
       scale: factor of the logits; 1/sqrt(H) if not given.
       times: if given, events of the same time do not see each other, such as several shown in one request; integers
         that fit int32.
@@ -62,7 +63,8 @@ def strictly_causal_attention(
         if times are given, and a row that breaks it is NaN there.
 
     Returns:
-      Attended values in the dtype of `value`; finite, with finite gradients, for any layout of segments.
+      Attended values in the dtype of `value`; finite, with finite gradients, for finite numbers in any layout of
+      segments.
 
     Raises:
       ValueError: if shapes do not agree, including those that `bias` and `relative` return; if queries, keys or values
