@@ -198,13 +198,13 @@ def _turn_by_jvp(interleaved, primals, tangents):  # type: ignore[no-untyped-def
     of_x, of_angles, _, _ = tangents
     turned = _turn_by(x, angles, sin, cos, interleaved)
     sin, cos = _of_angles(angles, sin, cos)  # for derivatives of this derivative
-    # The derivative of exp(i angle) x by the angle is i times itself.
-    real, imaginary = _halves(_grouped(turned, angles), interleaved)
+    # The derivative of exp(i angle) x by the angle is that of i x turned; in float32 until it is, as are its sums.
+    real, imaginary = _halves(_grouped(x, angles), interleaved)
     by = _over_heads(_settled(of_angles.astype(jnp.float32), angles), real.shape)
     parts = -imaginary * by, real * by
     along = jnp.stack(parts, axis=-1) if interleaved else jnp.concatenate(parts, axis=-1)
-    tangent = _turn(of_x, sin, cos, interleaved) + along.reshape(x.shape).astype(x.dtype)
-    return turned, tangent
+    tangent = _turn(of_x.astype(jnp.float32) + along.reshape(x.shape), sin, cos, interleaved)
+    return turned, tangent.astype(x.dtype)
 
 
 def apply_rotary(
