@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from one_sentence import as_installed, raises_one_sentence
 
+from siren_rope_jax.ops.attention import RelativeEmbedding, strictly_causal_attention
 from siren_rope_jax.ops.bias import (
     alibi_bias,
     alibi_slopes,
@@ -376,7 +377,9 @@ def test_too_few_heads_are_refused_in_one_sentence(heads):
     [
         lambda positions, **keys: alibi_bias(positions, VECTOR, **keys),
         lambda positions, **keys: t5_bias(positions, TABLE, **keys),
-        lambda positions, **keys: hstu_bias(positions, TIMES, VECTOR, VECTOR, **keys),
+        lambda positions, **keys: hstu_bias(
+            positions, TIMES, VECTOR, VECTOR, **keys, **({"key_times": TIMES} if keys else {})
+        ),
     ],
     ids=MAKERS,
 )
@@ -399,7 +402,7 @@ def test_times_that_are_no_integers_or_do_not_fit_are_refused_in_one_sentence():
     with raises_one_sentence("times must have shape (2, 5)", "(2, 4)"):
         hstu_bias(POSITIONS, TIMES[:, :4], VECTOR, VECTOR)
     with raises_one_sentence("key_times must have shape (2, 3)", "(2, 5)"):
-        hstu_bias(POSITIONS, TIMES, VECTOR, VECTOR, key_positions=POSITIONS[:, :3])
+        hstu_bias(POSITIONS, TIMES, VECTOR, VECTOR, key_positions=POSITIONS[:, :3], key_times=TIMES)
     with raises_one_sentence("times must be signed integers", "float32"):
         interval_buckets(TIMES.astype(jnp.float32), SEGMENTS, max_interval=3)
     with raises_one_sentence("segment_ids must have shape (2, 5)", "(2, 4)"):
@@ -455,6 +458,63 @@ def test_a_bias_that_does_not_know_the_keys_of_another_sequence_is_refused_in_on
             bias(queries, keys)
         with raises_one_sentence("knows 5 of 7"):
             bias(keys, queries)
+
+
+def test_half_a_key_side_is_refused_in_one_sentence():
+    with raises_one_sentence("key_positions and key_times must be given together", "only key_times"):
+        hstu_bias(POSITIONS, TIMES, VECTOR, VECTOR, key_times=TIMES)
+    with raises_one_sentence("key_times and key_segment_ids must be given together", "only key_segment_ids"):
+        interval_buckets(TIMES, SEGMENTS, max_interval=3, key_segment_ids=SEGMENTS)
+
+
+@pytest.mark.parametrize("implementation", ["auto", "plain", "chunked"])
+def test_attention_refuses_biases_and_intervals_of_other_slots(implementation):
+    """Such as those of a whole history for its newest query: they would read the first slot's position."""
+    query, key = jnp.ones((2, 1, 3, 4)), jnp.ones((2, 5, 3, 4))
+    layout = {"segment_ids": SEGMENTS[:, -1:], "times": TIMES[:, -1:] + 1}
+    layout |= {"key_segment_ids": SEGMENTS, "key_times": TIMES, "no_history": jnp.zeros((3, 4))}
+    attend = functools.partial(strictly_causal_attention, query, key, key, **layout, implementation=implementation)
+    whole_row = {"alibi": alibi_bias(POSITIONS, VECTOR[:3]), "t5": t5_bias(POSITIONS, TABLE)}
+    for bias in (*whole_row.values(), whole_row["alibi"] + whole_row["t5"]):
+        with raises_one_sentence("bias must be built for the 1 queries and 5 keys", "5 and 5"):
+            attend(bias=bias)
+    tables = jnp.zeros((4, 3, 4)), jnp.zeros((4, 3, 4))
+    with raises_one_sentence("relative.buckets must be built for the 1 queries and 5 keys", "5 and 5"):
+        attend(relative=RelativeEmbedding(interval_buckets(TIMES, SEGMENTS, max_interval=3), *tables))
+    fitting = t5_bias(POSITIONS[:, -1:], TABLE, key_positions=POSITIONS)
+    assert attend(bias=fitting).shape == query.shape
+
+
+def test_the_sum_of_biases_is_the_bias_of_the_sums():
+    alibi, t5 = alibi_bias(POSITIONS, VECTOR[:3] + 1), t5_bias(POSITIONS, TABLE + 2)
+    chex.assert_trees_all_equal(whole(alibi + t5, 5), whole(alibi, 5) + whole(t5, 5))
+    with raises_one_sentence("same queries and keys", "(5, 5)", "(4, 4)"):
+        _ = alibi + t5_bias(POSITIONS[:, :4], TABLE)
+
+
+@pytest.mark.slow
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 2**32 - 1))
+def test_a_request_to_a_history_has_the_intervals_of_its_event_in_it(seed):
+    """For every event that it sees, with padding between events and several of one second."""
+    _, times, segment_ids = layout(seed, 2, 24)
+    segment_ids = jnp.where(jnp.asarray(np.random.default_rng(seed).random((2, 24)) < 0.2), 0, segment_ids)
+    inside = whole(interval_buckets(times, segment_ids, max_interval=64), 24)
+    asked = interval_buckets(
+        times[:, ::-1], segment_ids[:, ::-1], max_interval=64, key_times=times, key_segment_ids=segment_ids
+    )
+    requested = whole(asked, 24)[:, ::-1]
+    seen = (segment_ids[:, :, None] == segment_ids[:, None]) & (segment_ids != 0)[:, :, None]
+    seen &= times[:, :, None] > times[:, None]
+    chex.assert_trees_all_equal(np.where(seen, requested, -1), np.where(seen, inside, -1))
+
+
+def test_a_request_without_earlier_events_has_intervals_of_whole_seconds():
+    times = jnp.asarray([[5, 9]])
+    stranger = interval_buckets(
+        times, jnp.ones_like(times), max_interval=64, key_times=times[:, :1], key_segment_ids=jnp.full((1, 1), 2)
+    )
+    chex.assert_trees_all_equal(stranger(jnp.arange(2), jnp.arange(1)), np.int32([[[0], [4]]]))
 
 
 def test_times_of_numpy_that_do_not_fit_are_refused_in_one_sentence():

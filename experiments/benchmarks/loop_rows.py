@@ -65,15 +65,16 @@ def _between_steps(log: EventLog, config: TrainConfig, run: Path) -> float:
     times: list[float] = []
     hook = lambda _: times.append(time.perf_counter())  # noqa: E731
     train(log, config, run, console=Console(quiet=True), hooks=[hook])
-    return float(np.median(np.diff(times)[config.steps // 4 :]))
+    return float(np.median(np.diff(times)[len(times) // 4 :]))
 
 
 class _StepAlone:
     def __init__(self, log: EventLog, config: TrainConfig):
+        assert config.steps
         self._steps = config.steps
         encoder, encoded = fit_inputs(log, config.inputs)
         packed = make_rows(encoded, log.period[encoded.log_index] == TRAIN, config.batches)
-        session = make_session(encoder, config, steps=config.steps)
+        session = make_session(encoder, config, steps=self._steps)
         self._step, self._state = session.model.train_step, session.model.initial_state()
         batch = next(iter(batches(encoded, packed, config.batches, seed=0)))
         self._batch = session.layout.put_batch(batch, config.batches.rows)

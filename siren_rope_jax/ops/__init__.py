@@ -4,6 +4,7 @@ from siren_rope_jax.ops.angles import content_angles, ordinal_angles, siren_rope
 from siren_rope_jax.ops.attention import RelativeEmbedding, strictly_causal_attention
 from siren_rope_jax.ops.bias import (
     Bias,
+    OfSlots,
     alibi_bias,
     alibi_slopes,
     hstu_bias,
@@ -21,6 +22,7 @@ from siren_rope_jax.ops.siren import siren_apply, siren_init
 
 __all__ = [
     "Bias",
+    "OfSlots",
     "RelativeEmbedding",
     "ScaledFrequencies",
     "alibi_bias",

@@ -5,6 +5,7 @@ Positions, times and tables are closed over: gradients are plain autodiff. Bucke
 logarithm, which can fall on the wrong side of an edge, only finds the nearest edge; an integer comparison decides.
 """
 
+import dataclasses
 from collections.abc import Callable
 from itertools import count
 
@@ -16,8 +17,36 @@ from jaxtyping import Array, Float, Float32, Int, Int32, Integer, UInt
 from siren_rope_jax.ops.integers import device_integers
 
 Bias = Callable[[Int[Array, " Q"], Int[Array, " K"]], Float[Array, "#B #N Q K"]]
-Intervals = Callable[[Int[Array, " Q"], Int[Array, " K"]], Int32[Array, "B Q K"]]
 _LOG_TIME_STEP = 0.301
+
+
+@dataclasses.dataclass(frozen=True)
+class OfSlots:
+    """A function of query slots and key slots that knows of how many, so that attention refuses it for others.
+
+    The sum of two, such as ALiBi and the bias of HSTU, knows it too.
+    """
+
+    function: Callable[[Int[Array, " Q"], Int[Array, " K"]], Array]
+    queries: int
+    keys: int
+
+    def __call__(self, query_slots: Int[Array, " Q"], key_slots: Int[Array, " K"]) -> Array:
+        """Computes the block of these slots."""
+        return self.function(query_slots, key_slots)
+
+    def __add__(self, other: "OfSlots") -> "OfSlots":
+        """Adds block by block.
+
+        Raises:
+          ValueError: if the two are for different numbers of slots.
+        """
+        sizes, others = (self.queries, self.keys), (other.queries, other.keys)
+        if sizes != others:
+            raise ValueError(
+                f"biases must be for the same queries and keys to be added, but are for {sizes} and {others}"
+            )
+        return dataclasses.replace(self, function=lambda rows, columns: self(rows, columns) + other(rows, columns))
 
 
 def alibi_slopes(heads: int) -> Float32[Array, " N"]:
@@ -41,7 +70,7 @@ def alibi_slopes(heads: int) -> Float32[Array, " N"]:
 
 def alibi_bias(
     positions: Int[Array, "B S"], slopes: Float[Array, " N"], *, key_positions: Int[Array, "B T"] | None = None
-) -> Bias:
+) -> OfSlots:
     """Makes the bias of ALiBi, -slope (p_query - p_key): [B, N, Q, K], float32.
 
     Args:
@@ -62,7 +91,7 @@ def alibi_bias(
         ahead = _at(key_positions, key_slots)[:, None, None, :] - _at(positions, query_slots)[:, None, :, None]
         return slopes.astype(jnp.float32)[:, None, None] * ahead.astype(jnp.float32)
 
-    return bias
+    return OfSlots(bias, positions.shape[1], key_positions.shape[1])
 
 
 def t5_buckets(distance: Int[Array, "*shape"], *, buckets: int = 32, max_distance: int = 128) -> Int32[Array, "*shape"]:
@@ -91,7 +120,7 @@ def t5_bias(
     *,
     max_distance: int = 128,
     key_positions: Int[Array, "B T"] | None = None,
-) -> Bias:
+) -> OfSlots:
     """Makes the causal relative bias of T5, table[bucket(p_query - p_key)]: [B, N, Q, K], float32.
 
     Args:
@@ -145,7 +174,7 @@ def hstu_bias(
     *,
     key_positions: Int[Array, "B T"] | None = None,
     key_times: Int[Array, "B T"] | None = None,
-) -> Bias:
+) -> OfSlots:
     """Makes the bias of HSTU, w_pos[min(p_query - p_key, P - 1)] + w_time[bucket(t_query - t_key)]: [B, 1, Q, K].
 
     Args:
@@ -160,6 +189,7 @@ def hstu_bias(
 
     Source: Zhai et al. 2024 (arXiv 2402.17152), and the authors' code.
     """
+    _check_together(key_positions=key_positions, key_times=key_times)
     (positions, key_positions), (times, key_times) = _sides(
         positions=(positions, key_positions), times=(times, key_times)
     )
@@ -173,60 +203,97 @@ def hstu_bias(
         of_time = time_table.astype(jnp.float32)[log_time_buckets(seconds, buckets=time_table.size)]
         return of_position(query_slots, key_slots) + of_time[:, None]
 
-    return bias
+    return OfSlots(bias, positions.shape[1], key_positions.shape[1])
 
 
-def interval_buckets(times: Int[Array, "B S"], segment_ids: Int[Array, "B S"], *, max_interval: int) -> Intervals:
+def interval_buckets(
+    times: Int[Array, "B S"],
+    segment_ids: Int[Array, "B S"],
+    *,
+    max_interval: int,
+    key_times: Int[Array, "B T"] | None = None,
+    key_segment_ids: Int[Array, "B T"] | None = None,
+) -> OfSlots:
     """Makes the personalised intervals of TiSASRec, min(floor(|t_query - t_key| / gap), max_interval), int32 [B, Q, K].
 
     The source divides by the smallest nonzero gap between neighbouring events of the user's whole history, which
     makes a score depend on later events. Here it is the smallest one up to and including the query (1 s if there is
-    none yet), so that a prefix scores the same as inside a longer history. Queries and keys are of one sequence.
+    none yet), so that a prefix scores the same as inside a longer history, and a request to a history the same as its
+    event at the end of it.
 
     Args:
-      times: Unix seconds of each event; the difference of any two int32 times does not overflow.
-      segment_ids: sequence that each slot belongs to; the slots of a segment are oldest first, with
-        nothing but padding, 0, between them.
+      times: Unix seconds of each query; the difference of any two int32 times does not overflow.
+      segment_ids: sequence that each query belongs to.
       max_interval: largest interval; max_interval + 1 embeddings are needed.
+      key_times, key_segment_ids: those of the keys, if they are another sequence. The keys of a segment are oldest
+        first, with nothing but padding, 0, between them; so are the queries if they are the keys.
 
     Raises:
-      ValueError: if times and segment_ids are not signed integers of one shape, or max_interval is less than 1.
+      ValueError: if times and segment_ids are not signed integers of one shape, one of them is given of the keys
+        alone, or max_interval is less than 1.
 
     Source: Li, Wang, McAuley 2020 (TiSASRec), section 3.2; the gap as described above.
     """
-    (times, _), (segment_ids, _) = _sides(times=(times, None), segment_ids=(segment_ids, None))
+    _check_together(key_times=key_times, key_segment_ids=key_segment_ids)
+    another = key_times is not None
+    (times, key_times), (segment_ids, key_segment_ids) = _sides(
+        times=(times, key_times), segment_ids=(segment_ids, key_segment_ids)
+    )
     if not 1 <= max_interval < 2**31:
         raise ValueError(f"max_interval must be at least 1 and fit int32, but is {max_interval}")
-    gaps = _smallest_gaps(times, segment_ids)
+    gaps = _smallest_gaps(key_times, key_segment_ids)
+    if another:
+        gaps = _gaps_before(times, segment_ids, key_times, key_segment_ids, gaps)
+    gaps = jnp.maximum(gaps + 1, 1)  # 1 s if there is none
 
     def intervals(query_slots: Int[Array, " Q"], key_slots: Int[Array, " K"]) -> Int32[Array, "B Q K"]:
-        seconds = _apart(_at(times, query_slots)[:, :, None], _at(times, key_slots)[:, None, :])
+        seconds = _apart(_at(times, query_slots)[:, :, None], _at(key_times, key_slots)[:, None, :])
         return jnp.minimum(seconds // gaps[:, query_slots, None], max_interval).astype(jnp.int32)
 
-    return intervals
+    return OfSlots(intervals, times.shape[1], key_times.shape[1])
 
 
 @jax.jit  # also for callers without jit: the scan is some hundred small operations
 def _smallest_gaps(times: Int[Array, "B S"], segment_ids: Int[Array, "B S"]) -> UInt[Array, "B S"]:
-    """Computes the smallest nonzero gap of neighbours in the segment so far, across padding; 1 if there is none."""
+    """Computes the smallest nonzero gap of neighbours in the segment so far, across padding, less 1.
+
+    Less 1, no gap (0) wraps to the largest unsigned number, and every real gap is smaller.
+    """
     latest = jax.lax.cummax(jnp.where(segment_ids != 0, jnp.arange(segment_ids.shape[1]), 0), axis=1)
     times, segment_ids = (jnp.take_along_axis(x, latest, axis=1) for x in (times, segment_ids))
     starts = jnp.pad(segment_ids[:, 1:] != segment_ids[:, :-1], ((0, 0), (1, 0)), constant_values=True)
     gaps = jnp.where(starts, 0, jnp.pad(_apart(times[:, 1:], times[:, :-1]), ((0, 0), (1, 0))))
-    # Minus one, no gap (0) wraps to the largest unsigned number, and every real gap is smaller.
     _, smallest = jax.lax.associative_scan(
         lambda a, b: (a[0] | b[0], jnp.where(b[0], b[1], jnp.minimum(a[1], b[1]))), (starts, gaps - 1), axis=1
     )
-    return jnp.maximum(smallest + 1, 1)
+    return smallest
 
 
-def _distance_bias(positions: Int[Array, "B S"], key_positions: Int[Array, "B T"], table: Float[Array, "P N"]) -> Bias:
+def _gaps_before(
+    times: Int[Array, "B S"],
+    segment_ids: Int[Array, "B S"],
+    key_times: Int[Array, "B T"],
+    key_segment_ids: Int[Array, "B T"],
+    gaps: UInt[Array, "B T"],
+) -> UInt[Array, "B S"]:
+    """Computes the smallest gap of the keys before each query and of the last of them to the query, less 1."""
+    before = (segment_ids[:, :, None] == key_segment_ids[:, None]) & (times[:, :, None] > key_times[:, None])
+    last = jnp.where(before, jnp.arange(key_times.shape[1]), -1).max(-1)
+    slot = jnp.maximum(last, 0)
+    to_query = _apart(times, jnp.take_along_axis(key_times, slot, axis=1)) - 1
+    smallest = jnp.minimum(jnp.take_along_axis(gaps, slot, axis=1), to_query)
+    return jnp.where(last < 0, jnp.asarray(jnp.iinfo(gaps.dtype).max, gaps.dtype), smallest)
+
+
+def _distance_bias(
+    positions: Int[Array, "B S"], key_positions: Int[Array, "B T"], table: Float[Array, "P N"]
+) -> OfSlots:
     def bias(query_slots: Int[Array, " Q"], key_slots: Int[Array, " K"]) -> Float32[Array, "B N Q K"]:
         distance = _at(positions, query_slots)[:, :, None] - _at(key_positions, key_slots)[:, None, :]
         by_head = table.astype(jnp.float32).T[:, jnp.clip(distance, 0, table.shape[0] - 1)]
         return jnp.swapaxes(by_head, 0, 1)
 
-    return bias
+    return OfSlots(bias, positions.shape[1], key_positions.shape[1])
 
 
 def _bucket(estimate: Float[Array, "*shape"], x: Integer[Array, "*shape"], edges: np.ndarray) -> Int32[Array, "*shape"]:
@@ -276,6 +343,12 @@ def _sides(**rows: tuple[Array, Array | None]) -> list[tuple[Array, Array]]:
             if side.shape != (expected := (sides[0][0].shape[0], first.shape[1])):
                 raise ValueError(f"{label} must have shape {expected}, but the shape is {side.shape}")
     return sides
+
+
+def _check_together(**of_keys: Array | None) -> None:
+    given = [name for name, array in of_keys.items() if array is not None]
+    if len(given) == 1:
+        raise ValueError(f"{' and '.join(of_keys)} must be given together, but only {given[0]} is given")
 
 
 def _signed(name: str, x: Array) -> Array:

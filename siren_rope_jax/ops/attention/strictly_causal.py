@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, Integer
 
 from siren_rope_jax.ops.attention.implementations import Implementation, attend
 from siren_rope_jax.ops.attention.operands import Layout, Operands, RelativeEmbedding
-from siren_rope_jax.ops.bias import Bias
+from siren_rope_jax.ops.bias import Bias, OfSlots
 from siren_rope_jax.ops.integers import device_integers
 
 
@@ -50,7 +50,7 @@ def strictly_causal_attention(
       key_segment_ids: segment ids of the keys, if they are another sequence than the queries.
       key_times: times of the keys, if they are another sequence.
       bias: added to the scaled logits: a function of query slots and key slots (`alibi_bias`, `t5_bias`,
-        `hstu_bias`), so that no [B, N, Q, S] array of it is needed.
+        `hstu_bias`, and their sums), so that no [B, N, Q, S] array of it is needed.
       relative: vectors added to keys and values by the relation of query and key (TiSASRec).
       implementation: "plain" computes all logits, [B, N, Q, S], at once; "chunked" computes a block of them at a time,
         with memory linear in Q and S. "cudnn" and "splash" are fused kernels, for NVIDIA GPUs and for TPUs, without
@@ -67,7 +67,8 @@ def strictly_causal_attention(
       segments.
 
     Raises:
-      ValueError: if shapes do not agree, including those that `bias` and `relative` return; if queries, keys or values
+      ValueError: if shapes do not agree, including those that `bias` and `relative` return; if these were
+        made for other numbers of slots; if queries, keys or values
         are not floating-point, or times are not integers that fit int32; if times are missing although keys are another
         sequence; or if the named implementation cannot serve the arguments.
 
@@ -83,6 +84,13 @@ def strictly_causal_attention(
         raise ValueError(f"bias must be a function of query slots and key slots, but is a {type(bias).__name__}")
     if relative is not None:
         _check_tables(relative, query.shape[2], query.shape[3], value.shape[3])
+    sizes = query.shape[1], key.shape[1]
+    for name, function in (("bias", bias), ("relative.buckets", None if relative is None else relative.buckets)):
+        if isinstance(function, OfSlots) and (function.queries, function.keys) != sizes:
+            raise ValueError(
+                f"{name} must be built for the {sizes[0]} queries and {sizes[1]} keys, but is for "
+                f"{function.queries} and {function.keys}"
+            )
     if implementation not in get_args(Implementation):
         raise ValueError(f"implementation must be one of {get_args(Implementation)}, but is {implementation!r}")
     if chunk < 1:
