@@ -125,8 +125,8 @@ def test_one_frequency_gives_the_linear_feature_alone():
     chex.assert_trees_all_equal(result, jnp.asarray([[[3.5]]]), strict=True)
 
 
-def test_bfloat16_arguments_are_encoded_in_float32():
-    time, numbers = jnp.asarray([100.0], jnp.bfloat16), jnp.asarray([1.0, 0.75], jnp.bfloat16)
+def test_bfloat16_parameters_are_taken_in_float32():
+    time, numbers = jnp.asarray([100.0]), jnp.asarray([1.0, 0.75], jnp.bfloat16)
     result = time2vec(time, numbers, numbers)
     chex.assert_trees_all_close(result, np.float32([[101.0, math.sin(75.75)]]), rtol=0, atol=1e-6)
 

@@ -422,6 +422,7 @@ def test_the_attention_and_residual_scales_of_the_configuration_are_used():
             {"rotary": small_rotary("siren", separate_action_network=True), "action_fusion": "interleaved"},
             "separate_action_network off",
         ),
+        ({"rotary": small_rotary("none", base=3.0)}, "rotary.base must be left at 10000.0 with rotary.kind none"),
         ({"encodings": ("learned", "learned")}, r"encodings must each be given once, but are \('learned', 'learned'\)"),
     ],
 )

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int, Num
 
+from siren_rope_jax.ops.integers import check_arrays, device_floats
 from siren_rope_jax.ops.siren import SirenParams, siren_apply
 
 # One number, one a pair, one a head (and pair): [], [R], [N, 1] or [N, R].
@@ -26,14 +27,15 @@ def ordinal_angles(positions: Num[Array, "*batch"], frequencies: Float[Array, " 
       Angles in radians, float32.
 
     Raises:
-      ValueError: if `frequencies` is not one-dimensional.
+      ValueError: if the positions are not integers or floats of at least 32 bits, or `frequencies` is no
+        one-dimensional array.
 
     Source: Su et al. 2021, eq. 15.
     """
+    check_arrays(frequencies=frequencies)
     if frequencies.ndim != 1:
         raise ValueError(f"frequencies must be one-dimensional, but has shape {frequencies.shape}")
-    # Integers of the host go straight to float32: JAX would cut those of 64 bits to 32.
-    return jnp.asarray(positions, jnp.float32)[..., None] * frequencies.astype(jnp.float32)
+    return device_floats("positions", positions)[..., None] * frequencies.astype(jnp.float32)
 
 
 def time_order_angles(
@@ -77,7 +79,9 @@ def time_order_angles(
     time_frequencies = frequencies if time_frequencies is None else time_frequencies
     if time_frequencies.shape != frequencies.shape:
         raise ValueError(f"time_frequencies must have shape {frequencies.shape}, but have {time_frequencies.shape}")
-    time = _scaled(ordinal_angles(elapsed_days, time_frequencies), time_scale, "time_scale")
+    time = _scaled(
+        ordinal_angles(device_floats("elapsed_days", elapsed_days), time_frequencies), time_scale, "time_scale"
+    )
     return _sum(order, time, batch_axes=jnp.ndim(positions))
 
 

@@ -39,11 +39,11 @@ def split_unix_time(
         zone is unknown, or both a zone and an offset are given.
     """
     time, offset = np.asarray(time), np.asarray(utc_offset)
-    if not np.issubdtype(time.dtype, np.integer):
+    if time.dtype.kind not in "iu":  # NumPy's integers include durations
         raise ValueError(f"time must be integers (floating point loses seconds), but its dtype is {time.dtype}")
     if unit not in ("s", "ms"):
         raise ValueError(f'unit must be "s" or "ms", but is {unit!r}')
-    if not np.issubdtype(offset.dtype, np.integer):
+    if offset.dtype.kind not in "iu":
         raise ValueError(f"utc_offset must be integer seconds, but its dtype is {offset.dtype}")
     if time_zone is not None and np.any(offset != 0):
         raise ValueError(f"give time_zone or utc_offset, not both: time_zone is {time_zone!r}")
@@ -51,7 +51,7 @@ def split_unix_time(
         np.broadcast_to(offset, time.shape)
     except ValueError:
         raise ValueError(f"utc_offset must match time of shape {time.shape}, but has shape {offset.shape}") from None
-    seconds = time.astype(np.int64) // (1 if unit == "s" else 1000)
+    seconds = np.asarray(time.astype(np.int64) // (1 if unit == "s" else 1000))
     day_of_slack = SECONDS_PER_DAY  # so that adding an offset stays inside the years too
     if seconds.size and (seconds.min() < _FIRST_SECOND + day_of_slack or seconds.max() > _LAST_SECOND - day_of_slack):
         raise ValueError(
@@ -62,14 +62,14 @@ def split_unix_time(
     if time_zone is not None:
         offset = _zone_offsets(seconds, time_zone)
     day, second = np.divmod(seconds + offset, SECONDS_PER_DAY)
-    return day.astype(np.int32), second.astype(np.int32)
+    return np.asarray(day, np.int32), np.asarray(second, np.int32)
 
 
 def _zone_offsets(seconds: np.ndarray, time_zone: str) -> np.ndarray:
     """Returns the UTC offset of each time; asks zoneinfo once per UTC day, per second on days of a clock change."""
     try:
         zone = zoneinfo.ZoneInfo(time_zone)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError, TypeError):
         raise ValueError(f"time_zone must be an IANA zone such as 'Europe/Paris', but is {time_zone!r}") from None
 
     epoch = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
@@ -82,7 +82,7 @@ def _zone_offsets(seconds: np.ndarray, time_zone: str) -> np.ndarray:
 
     days, which = np.unique(seconds // SECONDS_PER_DAY, return_inverse=True)
     at_start, at_end = offsets(days * SECONDS_PER_DAY), offsets((days + 1) * SECONDS_PER_DAY - 1)
-    result = at_start[which].reshape(seconds.shape)
+    result = np.array(at_start[which].reshape(seconds.shape))  # of one time too, an array that can be assigned to
     changing = (at_start != at_end)[which].reshape(seconds.shape)
     moments, which = np.unique(seconds[changing], return_inverse=True)
     result[changing] = offsets(moments)[which]
@@ -122,18 +122,22 @@ def calendar_features(
 
     Returns:
       [cos day, sin day, cos week, sin week, T~], float32. The week's phase counts from the Unix epoch, a Thursday;
-      T~ runs from -1 at the start of the training span to 1 at its end.
+      T~ runs from -1 at the start of the training span to 1 at its end. All are NaN where `second` is not within a day.
 
     Raises:
-      ValueError: if the arrays are not integers of one shape, or the span is not positive.
+      ValueError: if the arrays are not integers of one shape, the span is not positive, or a `second` of the host is
+        not within a day.
 
     Source: Cheng, Sun, Lu 2026 (arXiv 2604.24717), section 3.2.
     """
+    of_host = second if isinstance(second, np.ndarray) and second.size else np.zeros(1, np.int32)
     day, second = device_integers("day", day), device_integers("second", second)
     if not (jnp.issubdtype(day.dtype, jnp.integer) and jnp.issubdtype(second.dtype, jnp.integer)):
         raise ValueError(f"day and second must be integers, but their dtypes are {day.dtype} and {second.dtype}")
     if day.shape != second.shape:
         raise ValueError(f"day and second must have one shape, but have {day.shape} and {second.shape}")
+    if of_host.min() < 0 or of_host.max() >= SECONDS_PER_DAY:
+        raise ValueError(f"second must lie within a day, but runs from {of_host.min()} to {of_host.max()}")
     if not span_days > 0:
         raise ValueError(f"span_days must be positive, but is {span_days}")
     # Integers of 8 or 16 bits, or unsigned ones, would wrap around below.
@@ -144,7 +148,9 @@ def calendar_features(
     days_in = (day - start_day).astype(jnp.float32)
     offset = days_in * (2 / span_days) - 1 + second.astype(jnp.float32) * (2 / (SECONDS_PER_DAY * span_days))
     offset = jnp.clip(offset, -1, 1) if clamp else offset
-    return jnp.stack([cos_day, sin_day, cos_week, sin_week, offset], axis=-1)
+    features = jnp.stack([cos_day, sin_day, cos_week, sin_week, offset], axis=-1)
+    within = (second >= 0) & (second < SECONDS_PER_DAY)
+    return jnp.where(within[..., None], features, jnp.nan)
 
 
 def _phase(second: Int[Array, "*batch"], period: int) -> Float[Array, "*batch"]:

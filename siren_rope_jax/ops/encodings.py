@@ -5,6 +5,7 @@ from jaxtyping import Array, Float, Float32, Num
 
 from siren_rope_jax.ops.angles import ordinal_angles
 from siren_rope_jax.ops.frequencies import inverse_frequencies
+from siren_rope_jax.ops.integers import device_floats
 from siren_rope_jax.ops.rotary import sincos
 
 
@@ -59,5 +60,5 @@ def time2vec(
             "frequencies and phases must be one-dimensional and of one length of at least 1, "
             f"but have shapes {frequencies.shape} and {phases.shape}"
         )
-    angles = ordinal_angles(time, frequencies) + phases.astype(jnp.float32)
+    angles = ordinal_angles(device_floats("time", time), frequencies) + phases.astype(jnp.float32)
     return jnp.concatenate([angles[..., :1], sincos(angles[..., 1:])[0]], axis=-1)

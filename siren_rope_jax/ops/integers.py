@@ -1,9 +1,39 @@
-"""Host integers on their way to the device, which without x64 would silently cut them to 32 bits."""
+"""Arguments on their way to the device: arrays, and integers, which without x64 it would silently cut to 32 bits."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
+
+_NO_NUMBERS = "OSUVMmTc"  # kinds of NumPy: objects, text, raw data, dates, durations; and complex numbers
+
+
+def check_arrays(**arrays: object) -> None:
+    """Checks that arguments are arrays, of JAX or of NumPy.
+
+    Raises:
+      ValueError: at the first that is something else, such as a list or None.
+    """
+    for name, x in arrays.items():
+        if not isinstance(x, jax.Array | np.ndarray):
+            raise ValueError(f"{name} must be an array, but is of type {type(x).__name__}")
+
+
+def device_floats(name: str, x: Array | np.ndarray | float) -> Array:
+    """Returns numbers as float32; integers of the host go straight there, since JAX would cut those of 64 bits to 32.
+
+    Args:
+      name: name of `x` in the error message.
+      x: integers, or floats of at least 32 bits (bfloat16 holds integers only up to 256).
+
+    Raises:
+      ValueError: if `x` holds anything else.
+    """
+    x = x if isinstance(x, jax.Array) else np.asarray(x)
+    # By the name: NumPy has no kind for bfloat16.
+    if x.dtype.kind not in "iuf" or x.dtype.name == "float16":
+        raise ValueError(f"{name} must be integers or floats of at least 32 bits, but the dtype is {x.dtype}")
+    return jnp.asarray(x, jnp.float32)
 
 
 def device_integers(name: str, x: Array | np.ndarray | int) -> Array:
@@ -14,10 +44,13 @@ def device_integers(name: str, x: Array | np.ndarray | int) -> Array:
       x: integers; those of the host may have 64 bits, as NumPy's usually do.
 
     Raises:
-      ValueError: if a host number does not fit the type that JAX gives it, 32 bits without x64.
+      ValueError: if `x` does not hold numbers (but dates, say), or a number of the host does not fit the type that JAX
+        gives it, 32 bits without x64.
     """
     if not isinstance(x, jax.Array):
         x = np.asarray(x)
+        if x.dtype.kind in _NO_NUMBERS:
+            raise ValueError(f"{name} must be integers, but the dtype is {x.dtype}")
         if x.size and np.issubdtype(x.dtype, np.integer):
             narrow = np.iinfo(jnp.asarray(x.ravel()[:0]).dtype)
             if x.min() < narrow.min or x.max() > narrow.max:

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Num
 
+from siren_rope_jax.ops.integers import check_arrays
+
 # pi/2 as a sum, with three pieces of 12 bits: 12 bits of a multiple times each piece is exact in float32.
 _HALF_PI = tuple(
     np.float32(float.fromhex(piece)) for piece in ("0x1.922p+0", "-0x1.2aep-18", "-0x1.deap-31", "0x1.184698p-44")
@@ -95,6 +97,7 @@ def rotate_pairs(
 
     Source: Su et al. 2021, eq. 34; partial rotation as in GPT-NeoX (Black et al. 2022).
     """
+    check_arrays(x=x, sin=sin, cos=cos)
     if x.ndim < 2 or not jnp.issubdtype(x.dtype, jnp.floating) or sin.ndim < 1:
         raise ValueError(
             "x must be floating-point numbers [..., S, N, H] and the angles [..., R], "
@@ -235,6 +238,7 @@ def apply_rotary(
 
     Source: Su et al. 2021, eq. 34.
     """
+    check_arrays(x=x, angles=angles)
     if angles.dtype not in (jnp.float32, jnp.float64):
         raise ValueError(f"angles must be float32, but are {angles.dtype}")
     sin, cos = sincos(angles)

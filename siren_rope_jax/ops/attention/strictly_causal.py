@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Integer
 from siren_rope_jax.ops.attention.implementations import Implementation, attend
 from siren_rope_jax.ops.attention.operands import Layout, Operands, RelativeEmbedding
 from siren_rope_jax.ops.bias import Bias, OfSlots
-from siren_rope_jax.ops.integers import device_integers
+from siren_rope_jax.ops.integers import check_arrays, device_integers
 
 
 def strictly_causal_attention(
@@ -75,6 +75,7 @@ def strictly_causal_attention(
     Source: strict causality as in Cheng, Sun, Lu 2026; softmax over packed segments; grouped queries of Ainslie et
     al. 2023; relative embeddings of Shaw et al. 2018.
     """
+    check_arrays(query=query, key=key, value=value, no_history=no_history)
     segment_ids = device_integers("segment_ids", segment_ids)
     times = None if times is None else device_integers("times", times)
     key_segment_ids = None if key_segment_ids is None else device_integers("key_segment_ids", key_segment_ids)

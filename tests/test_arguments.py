@@ -1,0 +1,99 @@
+"""What is no array of numbers, or numbers that mean something else, is refused by the ops or visible in the result."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from one_sentence import raises_one_sentence
+
+from siren_rope_jax.ops import (
+    alibi_bias,
+    apply_rotary,
+    calendar_features,
+    inverse_frequencies,
+    ordinal_angles,
+    rotate_pairs,
+    split_unix_time,
+    strictly_causal_attention,
+    time2vec,
+    time_order_angles,
+)
+
+FREQUENCIES, ONE = inverse_frequencies(4), jnp.ones((1, 1, 4))
+ANGLES, IDS = jnp.zeros((1, 2)), jnp.ones((1, 1), int)
+DATES, DURATIONS = np.asarray([5], "datetime64[s]"), np.asarray([5], "timedelta64[s]")
+QUERY, NONE_SEEN = jnp.ones((1, 1, 1, 2)), jnp.zeros((1, 2))
+
+
+@pytest.mark.parametrize("given", [None, [[[1.0, 2.0, 3.0, 4.0]]]], ids=["None", "a list"])
+def test_what_is_no_array_is_refused_in_one_sentence(given):
+    kind = type(given).__name__
+    with raises_one_sentence("x must be an array", kind):
+        apply_rotary(given, ANGLES)
+    with raises_one_sentence("angles must be an array", kind):
+        apply_rotary(ONE, given)
+    with raises_one_sentence("cos must be an array", kind):
+        rotate_pairs(ONE, ANGLES, given)
+    with raises_one_sentence("frequencies must be an array", kind):
+        ordinal_angles(jnp.arange(3), given)
+    for name in ("query", "key", "value", "no_history"):
+        arrays = {"query": QUERY, "key": QUERY, "value": QUERY, "no_history": NONE_SEEN} | {name: given}
+        with raises_one_sentence(f"{name} must be an array", kind):
+            strictly_causal_attention(**arrays, segment_ids=IDS)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [None, DATES, DURATIONS, np.asarray([True]), np.asarray([1j]), np.asarray(["3"])],
+    ids=["None", "dates", "durations", "truth values", "complex numbers", "text"],
+)
+def test_positions_that_are_no_numbers_are_refused_in_one_sentence(given):
+    with raises_one_sentence("positions must be integers or floats of at least 32 bits", "dtype"):
+        ordinal_angles(given, FREQUENCIES)
+    with raises_one_sentence("time must be integers", "dtype"):
+        split_unix_time(given)
+
+
+@pytest.mark.parametrize("given", [None, DATES, DURATIONS], ids=["None", "dates", "durations"])
+def test_integers_of_another_kind_are_refused_in_one_sentence(given):
+    with raises_one_sentence("day must be integers", "dtype"):
+        calendar_features(given, np.asarray([5]), start_day=0, span_days=1.0)
+    with raises_one_sentence("segment_ids must be integers", "dtype"):
+        strictly_causal_attention(QUERY, QUERY, QUERY, segment_ids=given, no_history=NONE_SEEN)
+    with raises_one_sentence("positions must be integers", "dtype"):
+        alibi_bias(given, jnp.ones(2))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_positions_and_days_of_16_bits_are_refused_in_one_sentence(dtype):
+    """They hold no odd number above 256, or 2,048."""
+    with raises_one_sentence("positions must be", "at least 32 bits", jnp.dtype(dtype).name):
+        ordinal_angles(jnp.asarray([257.0], dtype), FREQUENCIES)
+    with raises_one_sentence("elapsed_days must be", "at least 32 bits", jnp.dtype(dtype).name):
+        time_order_angles(jnp.asarray([257]), jnp.asarray([257.0], dtype), FREQUENCIES)
+    with raises_one_sentence("time must be", "at least 32 bits", jnp.dtype(dtype).name):
+        time2vec(jnp.asarray([257.0], dtype), FREQUENCIES, FREQUENCIES)
+
+
+@pytest.mark.parametrize("second", [-1, 86_400, 1_700_000_000])
+def test_a_second_outside_the_day_is_refused_on_the_host_and_nan_on_the_device(second):
+    with raises_one_sentence("second must lie within a day", second):
+        calendar_features(np.asarray([3, 3]), np.asarray([second, 0]), start_day=0, span_days=9.0)
+    features = jax.jit(lambda second: calendar_features(jnp.asarray([3, 3]), second, start_day=0, span_days=9.0))
+    result = features(jnp.asarray([second, 86_399]))
+    assert np.isnan(result[0]).all()
+    assert np.isfinite(result[1]).all()
+
+
+@pytest.mark.parametrize("time", [1_700_000_000, 1_711_846_800], ids=["an ordinary day", "the day of a clock change"])
+def test_one_time_in_a_zone_is_that_of_many(time):
+    day, second = split_unix_time(time, time_zone="Europe/Paris")
+    days, seconds = split_unix_time([time, time], time_zone="Europe/Paris")
+    assert day.shape == second.shape == ()
+    assert (int(day), int(second)) == (days[0], seconds[0])
+
+
+@pytest.mark.parametrize("zone", [["Europe/Paris"], 3, "Atlantis"])
+def test_what_is_no_zone_is_refused_in_one_sentence(zone):
+    with raises_one_sentence("time_zone must be an IANA zone", zone):
+        split_unix_time([0], time_zone=zone)
