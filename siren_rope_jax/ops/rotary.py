@@ -151,8 +151,8 @@ def _over_heads(x: Float[Array, "*angles R"], shape: tuple[int, ...]) -> Float[A
     per_head = x.ndim == len(shape) - 1
     x = x[..., None, :] if per_head else x[..., None, None, :]
     heads = shape[-2]
-    odd = heads & -heads
-    x = jnp.broadcast_to(x, (*shape[:-2], heads // odd, shape[-1]))
+    power_of_two = heads & -heads or 1
+    x = jnp.broadcast_to(x, (*shape[:-2], heads // power_of_two, shape[-1]))
     while x.shape[-2] < heads:
         x = jnp.concatenate([x, x], axis=-2)
     return x
