@@ -68,6 +68,7 @@ def test_every_implementation_can_be_named():
     assert set(get_args(Implementation)) == {"auto", *implementations.IMPLEMENTATIONS}
 
 
+@pytest.mark.slow
 def test_the_mesh_in_context_says_what_a_program_is_compiled_for():
     """As ahead of time, on a machine without the device."""
     mesh = AbstractMesh((1, 1), ("data", "model"), abstract_device=AbstractDevice("TPU v5 lite", 1, "tpu"))

@@ -231,6 +231,7 @@ def test_block_of_a_bias_is_the_slice_of_the_whole(name):
         chex.assert_trees_all_equal(block, expected[:, :, rows][:, :, :, columns], strict=True)
 
 
+@pytest.mark.slow
 @makers
 def test_block_of_a_bias_never_builds_the_whole(name):
     positions, times, _ = layout(2, 2, 61)
@@ -259,6 +260,7 @@ def test_gradients_through_checkpointed_blocks_are_those_of_the_whole(name):
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(dense))
 
 
+@pytest.mark.slow
 @makers
 def test_one_number_added_to_all_positions_or_times_changes_no_bias(name):
     make, (positions, times, _) = MAKERS[name][0], layout(4, 2, 24)
@@ -351,6 +353,7 @@ def test_packed_segments_have_the_intervals_that_each_has_alone():
     chex.assert_trees_all_equal(diagonal, np.asarray(whole(alone, 8)))
 
 
+@pytest.mark.slow
 def test_one_number_added_to_all_times_changes_no_interval_even_at_the_ends_of_int32():
     _, times, segment_ids = layout(9, 2, 24)
     at_home, moved = (
@@ -445,6 +448,7 @@ def test_distances_and_seconds_that_are_no_integers_are_refused_in_one_sentence(
         log_time_buckets(jnp.zeros(3))
 
 
+@pytest.mark.slow
 def test_a_bias_that_does_not_know_the_keys_of_another_sequence_is_refused_in_one_sentence():
     queries, keys = jnp.arange(5), jnp.arange(7)
     biases = [

@@ -67,6 +67,7 @@ def test_bins_hold_equal_shares_of_the_events_and_there_are_as_many_as_events_al
     assert not ColumnTransform.fit(x[:700], labels[:700]).bins
 
 
+@pytest.mark.slow
 def test_a_column_of_few_values_has_no_bins_and_a_constant_one_becomes_zero():
     x, labels = drawn(0)
     x[:, 2], x[:, 3] = np.round(x[:, 2]).clip(0, 5), 7
@@ -98,6 +99,7 @@ def test_what_tells_little_weighs_more_the_longer_the_log():
     assert little[0] < 0.5 < 0.99 < little[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tiny", [1e-39, 1e-10, 1e-7])
 def test_values_that_float32_can_hardly_tell_apart_have_no_bins_of_their_own(tiny):
     x, labels = drawn(0)
@@ -126,6 +128,7 @@ def test_unobserved_outcomes_have_no_part_in_the_weights():
     assert halves == seen
 
 
+@pytest.mark.slow
 def test_the_numbers_of_some_columns_are_those_they_have_among_all():
     x, labels = drawn(5)
     transform = ColumnTransform.fit(x, labels)

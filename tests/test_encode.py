@@ -130,6 +130,7 @@ def test_history_counters_are_standardised_on_training():
     np.testing.assert_allclose(context[TRAINING][:, inside].std(axis=0), 1, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_mean_of_the_history_counters_is_not_lost_in_a_long_log():
     log = small_log([4] * 50_000)  # summed one by one in float32, this many would miss the mean by 0.0006
     encoder, encoded = encode(log)
@@ -144,6 +145,7 @@ def test_task_rates_are_those_of_the_observed_training_labels():
         assert rate == pytest.approx(labels[~np.isnan(labels)].mean())
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     item_buckets=st.integers(1, 40),

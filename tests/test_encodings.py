@@ -41,6 +41,7 @@ def reference_time2vec(time, frequencies, phases, cotangent):
     return result, (of_time, of_frequencies, of_phases)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=10)
 @given(
     st.integers(0, 2**32 - 1),
@@ -74,6 +75,7 @@ def test_gradient_of_the_position_is_the_frequency_times_the_other_of_sine_and_c
     chex.assert_trees_all_close(variant(jax.grad(loss))(positions), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_dot_product_of_two_sinusoidal_encodings_depends_on_their_distance_alone():
     encoded = np.float64(sinusoidal_encoding(jnp.arange(200), 32))
     products = encoded @ encoded.T

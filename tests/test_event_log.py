@@ -644,6 +644,7 @@ def kuairand(folder: Path) -> tuple[Path, int, int]:
     return folder, 209, 9
 
 
+@pytest.mark.slow
 def test_kuairand_is_read_under_the_names_of_the_published_archive(tmp_path):
     folder, count, repeats = kuairand(tmp_path)
     log = read(

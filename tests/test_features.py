@@ -19,6 +19,7 @@ def features(id_dropout: float = 0.0, spec: InputSpec = SPEC) -> InputFeatures:
     return InputFeatures(spec, embedding_dim=4, id_dropout=id_dropout, rngs=nnx.Rngs(params=0))
 
 
+@pytest.mark.slow
 def test_an_event_is_the_embeddings_of_its_ids_then_its_dense_columns():
     module = features()
     result = module(EVENTS)

@@ -194,6 +194,7 @@ def test_scaled_frequencies_under_jit_are_those_outside(rope_type):
     chex.assert_trees_all_equal(inside, scaled(rope_type, seq_len=5000).frequencies, strict=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rope_type", ["linear", "ntk", "dynamic", "yarn", "llama3"])
 @settings(deadline=None, max_examples=20)
 @given(st.integers(2, 64), st.floats(1.1, 1e6), st.floats(1, 1e5))
@@ -232,6 +233,7 @@ def test_dynamic_stretches_no_more_than_the_sequence_needs():
     chex.assert_trees_all_equal(further, scaled("ntk", 64, factor=4).frequencies)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rope_type", "many", "few", "options"),
     [

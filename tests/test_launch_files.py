@@ -61,6 +61,7 @@ def test_every_slice_of_a_jobset_gets_its_hosts_and_all_chips_of_each(topology, 
     assert pod["nodeSelector"]["cloud.google.com/gke-tpu-accelerator"] == label
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

@@ -232,6 +232,7 @@ def test_scores_are_relative_where_the_generators_commute():
         assert deviation_from_relative(generators, coordinates) < 3e-5
 
 
+@pytest.mark.slow
 def test_scores_are_not_relative_where_the_generators_do_not_commute():
     coordinates, generators = random_case(14, (6,), 2, 2, 4, 2.0)
     assert deviation_from_relative(generators, coordinates) > 0.3
@@ -240,6 +241,7 @@ def test_scores_are_not_relative_where_the_generators_do_not_commute():
     assert 3 < small[0] / small[1] < 5
 
 
+@pytest.mark.slow
 def test_arguments_that_do_not_fit_are_refused_in_one_sentence():
     for coordinates, generators in (
         ((2, 3), (2, 4, 6)),

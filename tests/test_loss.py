@@ -51,6 +51,7 @@ def test_loss_equals_the_mean_cross_entropy_of_the_observed_labels_weighted_by_t
     assert np.all(np.asarray(gradient)[np.isnan(labels)] == 0)
 
 
+@pytest.mark.slow
 def test_an_unobserved_label_is_not_a_negative():
     logits = jnp.array([[2.0], [3.0]])
     missing, absent = (
@@ -144,6 +145,7 @@ def test_angle_network_id_tables_and_context_skip_learn_at_rates_of_their_own_an
         np.testing.assert_allclose(np.concatenate(rates[part]), rate, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [1e-6, 1e-3, 0.1])
 def test_the_context_skip_learns_at_the_same_rate_whatever_that_of_the_rest(rate):
     params = {"context": jnp.zeros((2, 2)), "head": jnp.zeros((2, 2))}
@@ -164,6 +166,7 @@ def test_the_average_follows_the_parameters_and_forgets_faster_while_it_is_young
     assert not np.allclose(params["head"], expected)
 
 
+@pytest.mark.slow
 def test_a_gradient_beyond_the_bound_acts_like_one_at_the_bound():
     params = {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}
     config = OptimizerConfig(clip_norm=1.0, learning_rate=0.1, warmup=0.0)

@@ -75,6 +75,7 @@ def test_ece_agrees_with_a_naive_one_where_no_probabilities_tie(size):
     assert ece == pytest.approx(naive_ece(labels, probabilities), abs=1e-12)
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(predictions(), st.lists(st.sampled_from([0, 1, 2, 3, 4]), min_size=60, max_size=60))
 def test_a_label_of_k_quarters_counts_as_k_positives_and_the_rest_negatives_of_a_quarter_event(case, quarters):
@@ -100,6 +101,7 @@ def test_the_calibration_error_of_fractional_labels_is_that_of_their_sums():
     assert shifted["ece"] == pytest.approx(0.01)
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(predictions(), st.randoms(use_true_random=False))
 def test_row_order_changes_no_metric(case, random):

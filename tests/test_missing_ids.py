@@ -55,6 +55,7 @@ def refusal(folder: Path, table: list[list[str]], **options: object) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", WORDS)
 @pytest.mark.parametrize("column", ["user", "item"])
 def test_missing_ids_are_refused_with_their_number_and_the_first_line(tmp_path, column, word):

@@ -80,6 +80,7 @@ def test_a_job_of_one_process_is_not_joined(joined, monkeypatch, environment):
     assert not joined
 
 
+@pytest.mark.slow
 def test_a_first_process_that_does_not_answer_is_named_and_the_job_is_not_joined(joined):
     with pytest.raises(ProcessLostError, match=r"process 0 does not answer at localhost:\d+ after 1 s .* start it"):
         join(ProcessConfig(f"localhost:{free_port()}", 2, 1, join_seconds=1))

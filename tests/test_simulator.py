@@ -42,6 +42,7 @@ def test_events_and_truth_are_aligned_and_complete(feed: SimulatedFeed) -> None:
     assert feed.events["user_id"].unique().sort().to_list() == list(range(3_000))
 
 
+@pytest.mark.slow
 def test_rows_are_sorted_by_user_and_each_users_times_strictly_increase(feed: SimulatedFeed) -> None:
     user, time = feed.events["user_id"].to_numpy(), feed.events["time"].to_numpy()
     same = user[1:] == user[:-1]
@@ -101,6 +102,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
     config = SimulatorConfig(users=300, seed=3)
     for name in ("once", "again"):

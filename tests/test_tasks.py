@@ -67,6 +67,7 @@ def naive_loss(outputs, targets):
     return np.array(per_task), gradient
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10_000), unobserved=st.sampled_from([0.0, 0.3, 0.9, 1.0]))
 def test_losses_and_gradients_of_mixed_tasks_are_those_of_their_definition(seed, unobserved):
