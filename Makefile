@@ -13,7 +13,7 @@ PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 # Tests check every annotation, which jaxtyping compiles into each module: without kept bytecode, every process does so.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo bench test quick quick-types quick-tests test-tpu drill check fix coverage clean
+.PHONY: demo bench test quick quick-types quick-tests test-tpu drill lint check fix coverage clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -32,9 +32,7 @@ test: check
 
 # Shows in about a minute and a half whether a change broke something: linter, the package's types at the same time as
 # all tests but those marked slow.
-quick: $(VENV)/installed
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+quick: lint
 	$(MAKE) --no-print-directory --jobs 2 quick-types quick-tests
 
 quick-types: $(VENV)/installed
@@ -53,9 +51,11 @@ test-tpu:
 drill: $(VENV)/installed
 	$(BIN)/python -m pytest -m drill tests/drills
 
-check: $(VENV)/installed
+lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+check: lint
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 fix: $(VENV)/installed

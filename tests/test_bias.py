@@ -17,11 +17,11 @@ from siren_rope_jax.ops.bias import (
     alibi_bias,
     alibi_slopes,
     hstu_bias,
-    interval_buckets,
     log_time_buckets,
     t5_bias,
     t5_buckets,
 )
+from siren_rope_jax.ops.intervals import interval_buckets
 
 variant = pytest.mark.parametrize("variant", [lambda function: function, jax.jit], ids=["eager", "jit"])
 LARGEST = 2**31 - 1

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from one_sentence import raises_one_sentence
 
-from siren_rope_jax.ops.integers import device_integers
+from siren_rope_jax.ops.arguments import device_integers
 
 
 @pytest.mark.parametrize("x", [np.array([2**31 - 1, -(2**31)]), np.array([2**32 - 1], np.uint64), 7, np.int8([-3])])

@@ -16,9 +16,9 @@ from siren_rope_jax.ops.bias import (
     alibi_bias,
     alibi_slopes,
     hstu_bias,
-    interval_buckets,
     t5_bias,
 )
+from siren_rope_jax.ops.intervals import interval_buckets
 from siren_rope_jax.settings import check_kind, check_settings
 
 _TIME_BUCKETS = 129  # buckets of log-time, as in the source

@@ -4,11 +4,9 @@ from siren_rope_jax.ops.angles import content_angles, ordinal_angles, siren_rope
 from siren_rope_jax.ops.attention import RelativeEmbedding, strictly_causal_attention
 from siren_rope_jax.ops.bias import (
     Bias,
-    OfSlots,
     alibi_bias,
     alibi_slopes,
     hstu_bias,
-    interval_buckets,
     log_time_buckets,
     t5_bias,
     t5_buckets,
@@ -16,9 +14,11 @@ from siren_rope_jax.ops.bias import (
 from siren_rope_jax.ops.calendar import calendar_features, elapsed_days, split_unix_time
 from siren_rope_jax.ops.encodings import sinusoidal_encoding, time2vec
 from siren_rope_jax.ops.frequencies import ScaledFrequencies, inverse_frequencies, scaled_frequencies
+from siren_rope_jax.ops.intervals import interval_buckets
 from siren_rope_jax.ops.lie import lie_rotations, planar_generators, rotate_blocks
 from siren_rope_jax.ops.rotary import apply_rotary, rotate_pairs, sincos, xpos_scale
 from siren_rope_jax.ops.siren import siren_apply, siren_init
+from siren_rope_jax.ops.slots import OfSlots
 
 __all__ = [
     "Bias",

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int, Num
 
-from siren_rope_jax.ops.integers import check_arrays, device_floats
+from siren_rope_jax.ops.arguments import check_arrays, device_floats
 from siren_rope_jax.ops.siren import SirenParams, siren_apply
 
 # One number, one a pair, one a head (and pair): [], [R], [N, 1] or [N, R].

@@ -1,52 +1,22 @@
-"""Additive attention biases and intervals between events, each a function of query slots and key slots.
+"""Additive attention biases, each a function of query slots and key slots.
 
 Attention calls them for the block it works on, so that no [B, N, S, S] array exists unless it needs the whole row.
 Positions, times and tables are closed over: gradients are plain autodiff. Buckets are exact for integers: a float32
 logarithm, which can fall on the wrong side of an edge, only finds the nearest edge; an integer comparison decides.
 """
 
-import dataclasses
 from collections.abc import Callable
 from itertools import count
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int, Int32, Integer, UInt
+from jaxtyping import Array, Float, Float32, Int, Int32, Integer
 
-from siren_rope_jax.ops.integers import device_integers
+from siren_rope_jax.ops.arguments import device_integers
+from siren_rope_jax.ops.slots import OfSlots, apart, at_slots, check_axes, check_together, sides_of, signed_integers
 
 Bias = Callable[[Int[Array, " Q"], Int[Array, " K"]], Float[Array, "#B #N Q K"]]
 _LOG_TIME_STEP = 0.301
-
-
-@dataclasses.dataclass(frozen=True)
-class OfSlots:
-    """A function of query slots and key slots that knows of how many, so that attention refuses it for others.
-
-    The sum of two, such as ALiBi and the bias of HSTU, knows it too.
-    """
-
-    function: Callable[[Int[Array, " Q"], Int[Array, " K"]], Array]
-    queries: int
-    keys: int
-
-    def __call__(self, query_slots: Int[Array, " Q"], key_slots: Int[Array, " K"]) -> Array:
-        """Computes the block of these slots."""
-        return self.function(query_slots, key_slots)
-
-    def __add__(self, other: "OfSlots") -> "OfSlots":
-        """Adds block by block.
-
-        Raises:
-          ValueError: if the two are for different numbers of slots.
-        """
-        sizes, others = (self.queries, self.keys), (other.queries, other.keys)
-        if sizes != others:
-            raise ValueError(
-                f"biases must be for the same queries and keys to be added, but are for {sizes} and {others}"
-            )
-        return dataclasses.replace(self, function=lambda rows, columns: self(rows, columns) + other(rows, columns))
 
 
 def alibi_slopes(heads: int) -> Float32[Array, " N"]:
@@ -83,12 +53,14 @@ def alibi_bias(
 
     Source: Press, Smith, Lewis 2022 (arXiv 2108.12409), section 3.
     """
-    ((positions, key_positions),) = _sides(positions=(positions, key_positions))
+    ((positions, key_positions),) = sides_of(positions=(positions, key_positions))
     slopes = jnp.asarray(slopes)
-    _check_axes("slopes", slopes, "[N]")
+    check_axes("slopes", slopes, "[N]")
 
     def bias(query_slots: Int[Array, " Q"], key_slots: Int[Array, " K"]) -> Float32[Array, "B N Q K"]:
-        ahead = _at(key_positions, key_slots)[:, None, None, :] - _at(positions, query_slots)[:, None, :, None]
+        ahead = (
+            at_slots(key_positions, key_slots)[:, None, None, :] - at_slots(positions, query_slots)[:, None, :, None]
+        )
         return slopes.astype(jnp.float32)[:, None, None] * ahead.astype(jnp.float32)
 
     return OfSlots(bias, positions.shape[1], key_positions.shape[1])
@@ -107,7 +79,7 @@ def t5_buckets(distance: Int[Array, "*shape"], *, buckets: int = 32, max_distanc
 
     Source: Raffel et al. 2020 (arXiv 1910.10683), section 2.1, and the authors' code.
     """
-    distance, edges, exact = _signed("distance", distance), _t5_edges(buckets, max_distance), buckets // 2
+    distance, edges, exact = signed_integers("distance", distance), _t5_edges(buckets, max_distance), buckets // 2
     beyond = jnp.maximum(distance, exact)
     log = jnp.log1p((beyond - exact).astype(jnp.float32) / exact)
     estimate = log * np.float32(edges.size / np.log1p((max_distance - exact) / exact))
@@ -134,9 +106,9 @@ def t5_bias(
 
     Source: Raffel et al. 2020 (arXiv 1910.10683), section 2.1.
     """
-    ((positions, key_positions),) = _sides(positions=(positions, key_positions))
+    ((positions, key_positions),) = sides_of(positions=(positions, key_positions))
     table = jnp.asarray(table)
-    _check_axes("table", table, "[M, N]")
+    check_axes("table", table, "[M, N]")
     # All further distances share the last edge's row, so the bucket is computed per distance, not per pair.
     last = _t5_edges(table.shape[0], max_distance)[-1]
     by_distance = t5_buckets(jnp.arange(last + 1), buckets=table.shape[0], max_distance=max_distance)
@@ -160,7 +132,7 @@ def log_time_buckets(seconds: Integer[Array, "*shape"], *, buckets: int = 129) -
         raise ValueError(f"seconds must be integers, but are {seconds.dtype}")
     if buckets < 1:
         raise ValueError(f"buckets must be at least 1, but is {buckets}")
-    seconds = jnp.maximum(_apart(seconds, jnp.zeros_like(seconds)), 1)
+    seconds = jnp.maximum(apart(seconds, jnp.zeros_like(seconds)), 1)
     edges = np.ceil(np.exp(_LOG_TIME_STEP * np.arange(min(buckets, 150))))
     estimate = jnp.log(seconds.astype(jnp.float32)) / _LOG_TIME_STEP
     return _bucket(estimate, seconds, edges[edges <= jnp.iinfo(seconds.dtype).max])
@@ -189,107 +161,28 @@ def hstu_bias(
 
     Source: Zhai et al. 2024 (arXiv 2402.17152), and the authors' code.
     """
-    _check_together(key_positions=key_positions, key_times=key_times)
-    (positions, key_positions), (times, key_times) = _sides(
+    check_together(key_positions=key_positions, key_times=key_times)
+    (positions, key_positions), (times, key_times) = sides_of(
         positions=(positions, key_positions), times=(times, key_times)
     )
     position_table, time_table = jnp.asarray(position_table), jnp.asarray(time_table)
-    _check_axes("position_table", position_table, "[P]")
-    _check_axes("time_table", time_table, "[M]")
+    check_axes("position_table", position_table, "[P]")
+    check_axes("time_table", time_table, "[M]")
     of_position = _distance_bias(positions, key_positions, position_table[:, None])
 
     def bias(query_slots: Int[Array, " Q"], key_slots: Int[Array, " K"]) -> Float32[Array, "B 1 Q K"]:
-        seconds = _apart(_at(times, query_slots)[:, :, None], _at(key_times, key_slots)[:, None, :])
+        seconds = apart(at_slots(times, query_slots)[:, :, None], at_slots(key_times, key_slots)[:, None, :])
         of_time = time_table.astype(jnp.float32)[log_time_buckets(seconds, buckets=time_table.size)]
         return of_position(query_slots, key_slots) + of_time[:, None]
 
     return OfSlots(bias, positions.shape[1], key_positions.shape[1])
 
 
-def interval_buckets(
-    times: Int[Array, "B S"],
-    segment_ids: Int[Array, "B S"],
-    *,
-    max_interval: int,
-    key_times: Int[Array, "B T"] | None = None,
-    key_segment_ids: Int[Array, "B T"] | None = None,
-) -> OfSlots:
-    """Makes the personalised intervals of TiSASRec, min(floor(|t_query - t_key| / gap), max_interval), int32 [B, Q, K].
-
-    The source divides by the smallest nonzero gap between neighbouring events of the user's whole history, which
-    makes a score depend on later events. Here it is the smallest one up to and including the query (1 s if there is
-    none yet), so that a prefix scores the same as inside a longer history, and a request to a history the same as its
-    event at the end of it.
-
-    Args:
-      times: Unix seconds of each query; the difference of any two int32 times does not overflow.
-      segment_ids: sequence that each query belongs to.
-      max_interval: largest interval; max_interval + 1 embeddings are needed.
-      key_times, key_segment_ids: those of the keys, if they are another sequence. The keys of a segment are oldest
-        first, with nothing but padding, 0, between them; so are the queries if they are the keys.
-
-    Raises:
-      ValueError: if times and segment_ids are not signed integers of one shape, one of them is given of the keys
-        alone, or max_interval is less than 1.
-
-    Source: Li, Wang, McAuley 2020 (TiSASRec), section 3.2; the gap as described above.
-    """
-    _check_together(key_times=key_times, key_segment_ids=key_segment_ids)
-    another = key_times is not None
-    (times, key_times), (segment_ids, key_segment_ids) = _sides(
-        times=(times, key_times), segment_ids=(segment_ids, key_segment_ids)
-    )
-    if not 1 <= max_interval < 2**31:
-        raise ValueError(f"max_interval must be at least 1 and fit int32, but is {max_interval}")
-    gaps = _smallest_gaps(key_times, key_segment_ids)
-    if another:
-        gaps = _gaps_before(times, segment_ids, key_times, key_segment_ids, gaps)
-    gaps = jnp.maximum(gaps + 1, 1)  # 1 s if there is none
-
-    def intervals(query_slots: Int[Array, " Q"], key_slots: Int[Array, " K"]) -> Int32[Array, "B Q K"]:
-        seconds = _apart(_at(times, query_slots)[:, :, None], _at(key_times, key_slots)[:, None, :])
-        return jnp.minimum(seconds // gaps[:, query_slots, None], max_interval).astype(jnp.int32)
-
-    return OfSlots(intervals, times.shape[1], key_times.shape[1])
-
-
-@jax.jit  # also for callers without jit: the scan is some hundred small operations
-def _smallest_gaps(times: Int[Array, "B S"], segment_ids: Int[Array, "B S"]) -> UInt[Array, "B S"]:
-    """Computes the smallest nonzero gap of neighbours in the segment so far, across padding, less 1.
-
-    Less 1, no gap (0) wraps to the largest unsigned number, and every real gap is smaller.
-    """
-    latest = jax.lax.cummax(jnp.where(segment_ids != 0, jnp.arange(segment_ids.shape[1]), 0), axis=1)
-    times, segment_ids = (jnp.take_along_axis(x, latest, axis=1) for x in (times, segment_ids))
-    starts = jnp.pad(segment_ids[:, 1:] != segment_ids[:, :-1], ((0, 0), (1, 0)), constant_values=True)
-    gaps = jnp.where(starts, 0, jnp.pad(_apart(times[:, 1:], times[:, :-1]), ((0, 0), (1, 0))))
-    _, smallest = jax.lax.associative_scan(
-        lambda a, b: (a[0] | b[0], jnp.where(b[0], b[1], jnp.minimum(a[1], b[1]))), (starts, gaps - 1), axis=1
-    )
-    return smallest
-
-
-def _gaps_before(
-    times: Int[Array, "B S"],
-    segment_ids: Int[Array, "B S"],
-    key_times: Int[Array, "B T"],
-    key_segment_ids: Int[Array, "B T"],
-    gaps: UInt[Array, "B T"],
-) -> UInt[Array, "B S"]:
-    """Computes the smallest gap of the keys before each query and of the last of them to the query, less 1."""
-    before = (segment_ids[:, :, None] == key_segment_ids[:, None]) & (times[:, :, None] > key_times[:, None])
-    last = jnp.where(before, jnp.arange(key_times.shape[1]), -1).max(-1)
-    slot = jnp.maximum(last, 0)
-    to_query = _apart(times, jnp.take_along_axis(key_times, slot, axis=1)) - 1
-    smallest = jnp.minimum(jnp.take_along_axis(gaps, slot, axis=1), to_query)
-    return jnp.where(last < 0, jnp.asarray(jnp.iinfo(gaps.dtype).max, gaps.dtype), smallest)
-
-
 def _distance_bias(
     positions: Int[Array, "B S"], key_positions: Int[Array, "B T"], table: Float[Array, "P N"]
 ) -> OfSlots:
     def bias(query_slots: Int[Array, " Q"], key_slots: Int[Array, " K"]) -> Float32[Array, "B N Q K"]:
-        distance = _at(positions, query_slots)[:, :, None] - _at(key_positions, key_slots)[:, None, :]
+        distance = at_slots(positions, query_slots)[:, :, None] - at_slots(key_positions, key_slots)[:, None, :]
         by_head = table.astype(jnp.float32).T[:, jnp.clip(distance, 0, table.shape[0] - 1)]
         return jnp.swapaxes(by_head, 0, 1)
 
@@ -315,49 +208,3 @@ def _t5_edges(buckets: int, max_distance: int) -> np.ndarray:
     near = [exact * (max_distance / exact) ** (k / steps) for k in range(steps)]
     powers = [max_distance**k * exact ** (steps - k) for k in range(steps)]
     return np.asarray([next(n for n in count(int(m)) if n**steps >= p) for m, p in zip(near, powers, strict=True)])
-
-
-def _at(rows: Integer[Array, "B S"], slots: Int[Array, " Q"]) -> Integer[Array, "B Q"]:
-    if slots.shape[0] > rows.shape[1]:
-        raise ValueError(
-            f"a bias must know every slot of queries and keys, but knows {rows.shape[1]} of {slots.shape[0]}: keys of "
-            "another sequence need key_positions and key_times"
-        )
-    return rows[:, slots]
-
-
-def _apart(a: Integer[Array, "*#shape"], b: Integer[Array, "*#shape"]) -> UInt[Array, "*shape"]:
-    """Computes |a - b|, which always fits the unsigned integers of the same width."""
-    unsigned = f"uint{8 * jnp.result_type(a, b).itemsize}"
-    return jnp.maximum(a, b).astype(unsigned) - jnp.minimum(a, b).astype(unsigned)
-
-
-def _sides(**rows: tuple[Array, Array | None]) -> list[tuple[Array, Array]]:
-    """Returns query side and key side of each of the rows, which all have the shapes of the first."""
-    sides = []
-    for name, (query, key) in rows.items():
-        query = _signed(name, query)
-        sides.append((query, query if key is None else _signed(f"key_{name}", key)))
-        for label, side, first in zip((name, f"key_{name}"), sides[-1], sides[0], strict=True):
-            _check_axes(label, side, "[B, S]")
-            if side.shape != (expected := (sides[0][0].shape[0], first.shape[1])):
-                raise ValueError(f"{label} must have shape {expected}, but the shape is {side.shape}")
-    return sides
-
-
-def _check_together(**of_keys: Array | None) -> None:
-    given = [name for name, array in of_keys.items() if array is not None]
-    if len(given) == 1:
-        raise ValueError(f"{' and '.join(of_keys)} must be given together, but only {given[0]} is given")
-
-
-def _signed(name: str, x: Array) -> Array:
-    x = device_integers(name, x)
-    if not jnp.issubdtype(x.dtype, jnp.signedinteger):
-        raise ValueError(f"{name} must be signed integers, but the dtype is {x.dtype}")
-    return x.astype(jnp.promote_types(x.dtype, jnp.int32))  # a difference of int8 could overflow
-
-
-def _check_axes(name: str, x: Array, axes: str) -> None:
-    if x.ndim != axes.count(",") + 1 or not x.size:
-        raise ValueError(f"{name} must have shape {axes} and not be empty, but the shape is {x.shape}")

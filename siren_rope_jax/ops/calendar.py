@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int
 from numpy.typing import ArrayLike
 
-from siren_rope_jax.ops.integers import device_integers
+from siren_rope_jax.ops.arguments import device_integers
 from siren_rope_jax.ops.rotary import sincos
 
 SECONDS_PER_DAY = 86_400
@@ -51,7 +51,7 @@ def split_unix_time(
         np.broadcast_to(offset, time.shape)
     except ValueError:
         raise ValueError(f"utc_offset must match time of shape {time.shape}, but has shape {offset.shape}") from None
-    seconds = np.asarray(time.astype(np.int64) // (1 if unit == "s" else 1000))
+    seconds = time.astype(np.int64) // (1 if unit == "s" else 1000)
     day_of_slack = SECONDS_PER_DAY  # so that adding an offset stays inside the years too
     if seconds.size and (seconds.min() < _FIRST_SECOND + day_of_slack or seconds.max() > _LAST_SECOND - day_of_slack):
         raise ValueError(
@@ -60,7 +60,7 @@ def split_unix_time(
     if np.any(np.abs(offset) > SECONDS_PER_DAY):
         raise ValueError(f"utc_offset must be within a day, but reaches {np.abs(offset).max()} s")
     if time_zone is not None:
-        offset = _zone_offsets(seconds, time_zone)
+        offset = _zone_offsets(seconds.ravel(), time_zone).reshape(seconds.shape)
     day, second = np.divmod(seconds + offset, SECONDS_PER_DAY)
     return np.asarray(day, np.int32), np.asarray(second, np.int32)
 
@@ -82,8 +82,7 @@ def _zone_offsets(seconds: np.ndarray, time_zone: str) -> np.ndarray:
 
     days, which = np.unique(seconds // SECONDS_PER_DAY, return_inverse=True)
     at_start, at_end = offsets(days * SECONDS_PER_DAY), offsets((days + 1) * SECONDS_PER_DAY - 1)
-    result = np.array(at_start[which].reshape(seconds.shape))  # of one time too, an array that can be assigned to
-    changing = (at_start != at_end)[which].reshape(seconds.shape)
+    result, changing = at_start[which], (at_start != at_end)[which]
     moments, which = np.unique(seconds[changing], return_inverse=True)
     result[changing] = offsets(moments)[which]
     return result
@@ -130,14 +129,14 @@ def calendar_features(
 
     Source: Cheng, Sun, Lu 2026 (arXiv 2604.24717), section 3.2.
     """
-    of_host = second if isinstance(second, np.ndarray) and second.size else np.zeros(1, np.int32)
+    given = second
     day, second = device_integers("day", day), device_integers("second", second)
     if not (jnp.issubdtype(day.dtype, jnp.integer) and jnp.issubdtype(second.dtype, jnp.integer)):
         raise ValueError(f"day and second must be integers, but their dtypes are {day.dtype} and {second.dtype}")
     if day.shape != second.shape:
         raise ValueError(f"day and second must have one shape, but have {day.shape} and {second.shape}")
-    if of_host.min() < 0 or of_host.max() >= SECONDS_PER_DAY:
-        raise ValueError(f"second must lie within a day, but runs from {of_host.min()} to {of_host.max()}")
+    if isinstance(given, np.ndarray) and ((given < 0) | (given >= SECONDS_PER_DAY)).any():
+        raise ValueError(f"second must lie within a day, but runs from {given.min()} to {given.max()}")
     if not span_days > 0:
         raise ValueError(f"span_days must be positive, but is {span_days}")
     # Integers of 8 or 16 bits, or unsigned ones, would wrap around below.

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Num
 
 from siren_rope_jax.ops.angles import ordinal_angles
+from siren_rope_jax.ops.arguments import device_floats
 from siren_rope_jax.ops.frequencies import inverse_frequencies
-from siren_rope_jax.ops.integers import device_floats
 from siren_rope_jax.ops.rotary import sincos
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Num
 
-from siren_rope_jax.ops.integers import check_arrays
+from siren_rope_jax.ops.arguments import check_arrays
 
 # pi/2 as a sum, with three pieces of 12 bits: 12 bits of a multiple times each piece is exact in float32.
 _HALF_PI = tuple(
@@ -146,10 +146,18 @@ def _halves(
     return real, imaginary
 
 
-def _over_heads(x: Float[Array, "*angles R"], shape: tuple[int, ...]) -> Float[Array, "*heads R"]:
+def _joined(parts: tuple[Float[Array, "*shape R"], Float[Array, "*shape R"]], interleaved: bool) -> Array:
+    """Joins real and imaginary parts, along a last axis of pairs if they are interleaved."""
+    return jnp.stack(parts, axis=-1) if interleaved else jnp.concatenate(parts, axis=-1)
+
+
+def _by_group(angles: Float[Array, "*angles R"], of: Array) -> Float[Array, "*groups R"]:
+    """Gives numbers of the angles the axes of `_grouped` queries or keys."""
+    return angles[..., None, :] if angles.ndim == of.ndim else angles[..., None, None, :]
+
+
+def _over_heads(x: Float[Array, "*groups R"], shape: tuple[int, ...]) -> Float[Array, "*heads R"]:
     """Repeats by doubling: XLA:CPU fuses the transpose, a sum by halves, with what it sums, unlike one over an axis."""
-    per_head = x.ndim == len(shape) - 1
-    x = x[..., None, :] if per_head else x[..., None, None, :]
     heads = shape[-2]
     power_of_two = heads & -heads or 1
     x = jnp.broadcast_to(x, (*shape[:-2], heads // power_of_two, shape[-1]))
@@ -162,11 +170,9 @@ def _turn(
     x: Float[Array, "*batch N H"], sin: Float[Array, "*angles R"], cos: Float[Array, "*angles R"], interleaved: bool
 ) -> Float[Array, "*batch N H"]:
     real, imaginary = _halves(_grouped(x, sin), interleaved)
-    per_head = sin.ndim == x.ndim
-    sin, cos = (a[..., None, :] if per_head else a[..., None, None, :] for a in (sin, cos))
+    sin, cos = _by_group(sin, x), _by_group(cos, x)
     parts = real * cos - imaginary * sin, real * sin + imaginary * cos
-    rotated = jnp.stack(parts, axis=-1) if interleaved else jnp.concatenate(parts, axis=-1)
-    return rotated.reshape(x.shape).astype(x.dtype)
+    return _joined(parts, interleaved).reshape(x.shape).astype(x.dtype)
 
 
 @jax.custom_jvp
@@ -203,10 +209,9 @@ def _turn_by_jvp(interleaved, primals, tangents):  # type: ignore[no-untyped-def
     sin, cos = _of_angles(angles, sin, cos)  # for derivatives of this derivative
     # The derivative of exp(i angle) x by the angle is that of i x turned; in float32 until it is, as are its sums.
     real, imaginary = _halves(_grouped(x, angles), interleaved)
-    by = _over_heads(_settled(of_angles.astype(jnp.float32), angles), real.shape)
-    parts = -imaginary * by, real * by
-    along = jnp.stack(parts, axis=-1) if interleaved else jnp.concatenate(parts, axis=-1)
-    tangent = _turn(of_x.astype(jnp.float32) + along.reshape(x.shape), sin, cos, interleaved)
+    by = _over_heads(_by_group(_settled(of_angles.astype(jnp.float32), angles), x), real.shape)
+    along = _joined((-imaginary * by, real * by), interleaved).reshape(x.shape)
+    tangent = _turn(of_x.astype(jnp.float32) + along, sin, cos, interleaved)
     return turned, tangent.astype(x.dtype)
 
 

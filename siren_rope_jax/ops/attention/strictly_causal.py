@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Integer
 
+from siren_rope_jax.ops.arguments import check_arrays, device_integers
 from siren_rope_jax.ops.attention.implementations import Implementation, attend
 from siren_rope_jax.ops.attention.operands import Layout, Operands, RelativeEmbedding
-from siren_rope_jax.ops.bias import Bias, OfSlots
-from siren_rope_jax.ops.integers import check_arrays, device_integers
+from siren_rope_jax.ops.bias import Bias
+from siren_rope_jax.ops.slots import OfSlots
 
 
 def strictly_causal_attention(

@@ -1,0 +1,86 @@
+"""Intervals between events in the smallest gap of a user's history so far, as TiSASRec embeds them."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, Int32, UInt
+
+from siren_rope_jax.ops.slots import OfSlots, apart, at_slots, check_together, sides_of
+
+
+def interval_buckets(
+    times: Int[Array, "B S"],
+    segment_ids: Int[Array, "B S"],
+    *,
+    max_interval: int,
+    key_times: Int[Array, "B T"] | None = None,
+    key_segment_ids: Int[Array, "B T"] | None = None,
+) -> OfSlots:
+    """Makes the personalised intervals of TiSASRec, min(floor(|t_query - t_key| / gap), max_interval), int32 [B, Q, K].
+
+    The source divides by the smallest nonzero gap between neighbouring events of the user's whole history, which
+    makes a score depend on later events. Here it is the smallest one up to and including the query (1 s if there is
+    none yet), so that a prefix scores the same as inside a longer history, and a request to a history the same as its
+    event at the end of it.
+
+    Args:
+      times: Unix seconds of each query; the difference of any two int32 times does not overflow.
+      segment_ids: sequence that each query belongs to.
+      max_interval: largest interval; max_interval + 1 embeddings are needed.
+      key_times, key_segment_ids: those of the keys, if they are another sequence. The keys of a segment are oldest
+        first, with nothing but padding, 0, between them; so are the queries if they are the keys.
+
+    Raises:
+      ValueError: if times and segment_ids are not signed integers of one shape, one of them is given of the keys
+        alone, or max_interval is less than 1.
+
+    Source: Li, Wang, McAuley 2020 (TiSASRec), section 3.2; the gap as described above.
+    """
+    check_together(key_times=key_times, key_segment_ids=key_segment_ids)
+    another = key_times is not None
+    (times, key_times), (segment_ids, key_segment_ids) = sides_of(
+        times=(times, key_times), segment_ids=(segment_ids, key_segment_ids)
+    )
+    if not 1 <= max_interval < 2**31:
+        raise ValueError(f"max_interval must be at least 1 and fit int32, but is {max_interval}")
+    gaps = _smallest_gaps(key_times, key_segment_ids)
+    if another:
+        gaps = _gaps_before(times, segment_ids, key_times, key_segment_ids, gaps)
+    gaps = jnp.maximum(gaps + 1, 1)  # 1 s if there is none
+
+    def intervals(query_slots: Int[Array, " Q"], key_slots: Int[Array, " K"]) -> Int32[Array, "B Q K"]:
+        seconds = apart(at_slots(times, query_slots)[:, :, None], at_slots(key_times, key_slots)[:, None, :])
+        return jnp.minimum(seconds // gaps[:, query_slots, None], max_interval).astype(jnp.int32)
+
+    return OfSlots(intervals, times.shape[1], key_times.shape[1])
+
+
+@jax.jit  # also for callers without jit: the scan is some hundred small operations
+def _smallest_gaps(times: Int[Array, "B S"], segment_ids: Int[Array, "B S"]) -> UInt[Array, "B S"]:
+    """Computes the smallest nonzero gap of neighbours in the segment so far, across padding, less 1.
+
+    Less 1, no gap (0) wraps to the largest unsigned number, and every real gap is smaller.
+    """
+    latest = jax.lax.cummax(jnp.where(segment_ids != 0, jnp.arange(segment_ids.shape[1]), 0), axis=1)
+    times, segment_ids = (jnp.take_along_axis(x, latest, axis=1) for x in (times, segment_ids))
+    starts = jnp.pad(segment_ids[:, 1:] != segment_ids[:, :-1], ((0, 0), (1, 0)), constant_values=True)
+    gaps = jnp.where(starts, 0, jnp.pad(apart(times[:, 1:], times[:, :-1]), ((0, 0), (1, 0))))
+    _, smallest = jax.lax.associative_scan(
+        lambda a, b: (a[0] | b[0], jnp.where(b[0], b[1], jnp.minimum(a[1], b[1]))), (starts, gaps - 1), axis=1
+    )
+    return smallest
+
+
+def _gaps_before(
+    times: Int[Array, "B S"],
+    segment_ids: Int[Array, "B S"],
+    key_times: Int[Array, "B T"],
+    key_segment_ids: Int[Array, "B T"],
+    gaps: UInt[Array, "B T"],
+) -> UInt[Array, "B S"]:
+    """Computes the smallest gap of the keys before each query and of the last of them to the query, less 1."""
+    before = (segment_ids[:, :, None] == key_segment_ids[:, None]) & (times[:, :, None] > key_times[:, None])
+    last = jnp.where(before, jnp.arange(key_times.shape[1]), -1).max(-1)
+    slot = jnp.maximum(last, 0)
+    to_query = apart(times, jnp.take_along_axis(key_times, slot, axis=1)) - 1
+    smallest = jnp.minimum(jnp.take_along_axis(gaps, slot, axis=1), to_query)
+    return jnp.where(last < 0, jnp.asarray(jnp.iinfo(gaps.dtype).max, gaps.dtype), smallest)

@@ -1,0 +1,92 @@
+"""Functions of query slots and key slots: what biases and intervals share."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jaxtyping import Array, Int, Integer, UInt
+
+from siren_rope_jax.ops.arguments import device_integers
+
+
+@dataclasses.dataclass(frozen=True)
+class OfSlots:
+    """A function of query slots and key slots that knows of how many, so that attention refuses it for others.
+
+    The sum of two, such as ALiBi and the bias of HSTU, knows it too.
+    """
+
+    function: Callable[[Int[Array, " Q"], Int[Array, " K"]], Array]
+    queries: int
+    keys: int
+
+    def __call__(self, query_slots: Int[Array, " Q"], key_slots: Int[Array, " K"]) -> Array:
+        """Computes the block of these slots."""
+        return self.function(query_slots, key_slots)
+
+    def __add__(self, other: "OfSlots") -> "OfSlots":
+        """Adds block by block.
+
+        Raises:
+          ValueError: if the two are for different numbers of slots.
+        """
+        sizes, others = (self.queries, self.keys), (other.queries, other.keys)
+        if sizes != others:
+            raise ValueError(
+                f"biases must be for the same queries and keys to be added, but are for {sizes} and {others}"
+            )
+        return dataclasses.replace(self, function=lambda rows, columns: self(rows, columns) + other(rows, columns))
+
+
+def at_slots(rows: Integer[Array, "B S"], slots: Int[Array, " Q"]) -> Integer[Array, "B Q"]:
+    """Returns the numbers of some slots.
+
+    Raises:
+      ValueError: if more slots are asked for than there are.
+    """
+    if slots.shape[0] > rows.shape[1]:
+        raise ValueError(
+            f"a bias must know every slot of queries and keys, but knows {rows.shape[1]} of {slots.shape[0]}: keys of "
+            "another sequence need key_positions and key_times"
+        )
+    return rows[:, slots]
+
+
+def apart(a: Integer[Array, "*#shape"], b: Integer[Array, "*#shape"]) -> UInt[Array, "*shape"]:
+    """Computes |a - b|, which always fits the unsigned integers of the same width."""
+    unsigned = f"uint{8 * jnp.result_type(a, b).itemsize}"
+    return jnp.maximum(a, b).astype(unsigned) - jnp.minimum(a, b).astype(unsigned)
+
+
+def sides_of(**rows: tuple[Array, Array | None]) -> list[tuple[Array, Array]]:
+    """Returns query side and key side of each of the rows, which all have the shapes of the first."""
+    sides = []
+    for name, (query, key) in rows.items():
+        query = signed_integers(name, query)
+        sides.append((query, query if key is None else signed_integers(f"key_{name}", key)))
+        for label, side, first in zip((name, f"key_{name}"), sides[-1], sides[0], strict=True):
+            check_axes(label, side, "[B, S]")
+            if side.shape != (expected := (sides[0][0].shape[0], first.shape[1])):
+                raise ValueError(f"{label} must have shape {expected}, but the shape is {side.shape}")
+    return sides
+
+
+def check_together(**of_keys: Array | None) -> None:
+    """Refuses arrays of the keys of which only one is given."""
+    given = [name for name, array in of_keys.items() if array is not None]
+    if len(given) == 1:
+        raise ValueError(f"{' and '.join(of_keys)} must be given together, but only {given[0]} is given")
+
+
+def signed_integers(name: str, x: Array) -> Array:
+    """Returns signed integers of at least 32 bits, as an array of the device."""
+    x = device_integers(name, x)
+    if not jnp.issubdtype(x.dtype, jnp.signedinteger):
+        raise ValueError(f"{name} must be signed integers, but the dtype is {x.dtype}")
+    return x.astype(jnp.promote_types(x.dtype, jnp.int32))  # a difference of int8 could overflow
+
+
+def check_axes(name: str, x: Array, axes: str) -> None:
+    """Refuses an array that is empty or has another number of axes than, say, "[B, S]"."""
+    if x.ndim != axes.count(",") + 1 or not x.size:
+        raise ValueError(f"{name} must have shape {axes} and not be empty, but the shape is {x.shape}")
