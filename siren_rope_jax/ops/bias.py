@@ -56,14 +56,15 @@ def alibi_bias(
     ((positions, key_positions),) = sides_of(positions=(positions, key_positions))
     slopes = jnp.asarray(slopes)
     check_axes("slopes", slopes, "[N]")
+    return OfSlots(_alibi, (positions, key_positions, slopes), positions.shape[1], key_positions.shape[1])
 
-    def bias(query_slots: Int[Array, " Q"], key_slots: Int[Array, " K"]) -> Float32[Array, "B N Q K"]:
-        ahead = (
-            at_slots(key_positions, key_slots)[:, None, None, :] - at_slots(positions, query_slots)[:, None, :, None]
-        )
-        return slopes.astype(jnp.float32)[:, None, None] * ahead.astype(jnp.float32)
 
-    return OfSlots(bias, positions.shape[1], key_positions.shape[1])
+def _alibi(
+    arrays: tuple[Array, Array, Array], query_slots: Int[Array, " Q"], key_slots: Int[Array, " K"]
+) -> Float32[Array, "B N Q K"]:
+    positions, key_positions, slopes = arrays
+    ahead = at_slots(key_positions, key_slots)[:, None, None, :] - at_slots(positions, query_slots)[:, None, :, None]
+    return slopes.astype(jnp.float32)[None, :, None, None] * ahead.astype(jnp.float32)
 
 
 def t5_buckets(distance: Int[Array, "*shape"], *, buckets: int = 32, max_distance: int = 128) -> Int32[Array, "*shape"]:
@@ -112,7 +113,15 @@ def t5_bias(
     # All further distances share the last edge's row, so the bucket is computed per distance, not per pair.
     last = _t5_edges(table.shape[0], max_distance)[-1]
     by_distance = t5_buckets(jnp.arange(last + 1), buckets=table.shape[0], max_distance=max_distance)
-    return _distance_bias(positions, key_positions, table[by_distance])
+    arrays = positions, key_positions, table, by_distance
+    return OfSlots(_t5, arrays, positions.shape[1], key_positions.shape[1])
+
+
+def _t5(
+    arrays: tuple[Array, ...], query_slots: Int[Array, " Q"], key_slots: Int[Array, " K"]
+) -> Float32[Array, "B N Q K"]:
+    positions, key_positions, table, by_distance = arrays
+    return _by_distance(positions, key_positions, table[by_distance], query_slots, key_slots)
 
 
 def log_time_buckets(seconds: Integer[Array, "*shape"], *, buckets: int = 129) -> Int32[Array, "*shape"]:
@@ -168,25 +177,30 @@ def hstu_bias(
     position_table, time_table = jnp.asarray(position_table), jnp.asarray(time_table)
     check_axes("position_table", position_table, "[P]")
     check_axes("time_table", time_table, "[M]")
-    of_position = _distance_bias(positions, key_positions, position_table[:, None])
-
-    def bias(query_slots: Int[Array, " Q"], key_slots: Int[Array, " K"]) -> Float32[Array, "B 1 Q K"]:
-        seconds = apart(at_slots(times, query_slots)[:, :, None], at_slots(key_times, key_slots)[:, None, :])
-        of_time = time_table.astype(jnp.float32)[log_time_buckets(seconds, buckets=time_table.size)]
-        return of_position(query_slots, key_slots) + of_time[:, None]
-
-    return OfSlots(bias, positions.shape[1], key_positions.shape[1])
+    arrays = positions, key_positions, times, key_times, position_table, time_table
+    return OfSlots(_hstu, arrays, positions.shape[1], key_positions.shape[1])
 
 
-def _distance_bias(
-    positions: Int[Array, "B S"], key_positions: Int[Array, "B T"], table: Float[Array, "P N"]
-) -> OfSlots:
-    def bias(query_slots: Int[Array, " Q"], key_slots: Int[Array, " K"]) -> Float32[Array, "B N Q K"]:
-        distance = at_slots(positions, query_slots)[:, :, None] - at_slots(key_positions, key_slots)[:, None, :]
-        by_head = table.astype(jnp.float32).T[:, jnp.clip(distance, 0, table.shape[0] - 1)]
-        return jnp.swapaxes(by_head, 0, 1)
+def _hstu(
+    arrays: tuple[Array, ...], query_slots: Int[Array, " Q"], key_slots: Int[Array, " K"]
+) -> Float32[Array, "B 1 Q K"]:
+    positions, key_positions, times, key_times, position_table, time_table = arrays
+    seconds = apart(at_slots(times, query_slots)[:, :, None], at_slots(key_times, key_slots)[:, None, :])
+    of_time = time_table.astype(jnp.float32)[log_time_buckets(seconds, buckets=time_table.size)]
+    of_position = _by_distance(positions, key_positions, position_table[:, None], query_slots, key_slots)
+    return of_position + of_time[:, None]
 
-    return OfSlots(bias, positions.shape[1], key_positions.shape[1])
+
+def _by_distance(
+    positions: Int[Array, "B S"],
+    key_positions: Int[Array, "B T"],
+    table: Float[Array, "P N"],
+    query_slots: Int[Array, " Q"],
+    key_slots: Int[Array, " K"],
+) -> Float32[Array, "B N Q K"]:
+    distance = at_slots(positions, query_slots)[:, :, None] - at_slots(key_positions, key_slots)[:, None, :]
+    by_head = table.astype(jnp.float32).T[:, jnp.clip(distance, 0, table.shape[0] - 1)]
+    return jnp.swapaxes(by_head, 0, 1)
 
 
 def _bucket(estimate: Float[Array, "*shape"], x: Integer[Array, "*shape"], edges: np.ndarray) -> Int32[Array, "*shape"]:
@@ -195,7 +209,7 @@ def _bucket(estimate: Float[Array, "*shape"], x: Integer[Array, "*shape"], edges
     The rounded estimate is one of the two edges around `x`: the upper is not reached, the lower is.
     """
     nearest = jnp.clip(jnp.round(estimate), 0, edges.size - 1).astype(jnp.int32)
-    return nearest - (x < jnp.asarray(edges, x.dtype)[nearest])
+    return nearest - (x < jnp.asarray(edges, x.dtype)[nearest]).astype(jnp.int32)
 
 
 def _t5_edges(buckets: int, max_distance: int) -> np.ndarray:

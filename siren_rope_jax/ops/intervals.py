@@ -1,5 +1,7 @@
 """Intervals between events in the smallest gap of a user's history so far, as TiSASRec embeds them."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Int32, UInt
@@ -46,12 +48,20 @@ def interval_buckets(
     if another:
         gaps = _gaps_before(times, segment_ids, key_times, key_segment_ids, gaps)
     gaps = jnp.maximum(gaps + 1, 1)  # 1 s if there is none
+    of_pairs = functools.partial(_intervals, max_interval=max_interval)
+    return OfSlots(of_pairs, (times, key_times, gaps), times.shape[1], key_times.shape[1])
 
-    def intervals(query_slots: Int[Array, " Q"], key_slots: Int[Array, " K"]) -> Int32[Array, "B Q K"]:
-        seconds = apart(at_slots(times, query_slots)[:, :, None], at_slots(key_times, key_slots)[:, None, :])
-        return jnp.minimum(seconds // gaps[:, query_slots, None], max_interval).astype(jnp.int32)
 
-    return OfSlots(intervals, times.shape[1], key_times.shape[1])
+def _intervals(
+    arrays: tuple[Array, Array, Array],
+    query_slots: Int[Array, " Q"],
+    key_slots: Int[Array, " K"],
+    *,
+    max_interval: int,
+) -> Int32[Array, "B Q K"]:
+    times, key_times, gaps = arrays
+    seconds = apart(at_slots(times, query_slots)[:, :, None], at_slots(key_times, key_slots)[:, None, :])
+    return jnp.minimum(seconds // gaps[:, query_slots, None], max_interval).astype(jnp.int32)
 
 
 @jax.jit  # also for callers without jit: the scan is some hundred small operations

@@ -1,28 +1,35 @@
 """Functions of query slots and key slots: what biases and intervals share."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
+from typing import Any
 
+import jax
+import jax.core
+import jax.extend
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Integer, UInt
 
 from siren_rope_jax.ops.arguments import device_integers
 
 
-@dataclasses.dataclass(frozen=True)
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
 class OfSlots:
     """A function of query slots and key slots that knows of how many, so that attention refuses it for others.
 
-    The sum of two, such as ALiBi and the bias of HSTU, knows it too.
+    The sum of two, such as ALiBi and the bias of HSTU, knows it too. A pytree: its arrays may be traced and divided.
     """
 
-    function: Callable[[Int[Array, " Q"], Int[Array, " K"]], Array]
-    queries: int
-    keys: int
+    function: Callable[[Any, Int[Array, " Q"], Int[Array, " K"]], Array] = dataclasses.field(metadata={"static": True})
+    arrays: Any  # first argument of the function, a pytree
+    queries: int = dataclasses.field(metadata={"static": True})
+    keys: int = dataclasses.field(metadata={"static": True})
 
     def __call__(self, query_slots: Int[Array, " Q"], key_slots: Int[Array, " K"]) -> Array:
         """Computes the block of these slots."""
-        return self.function(query_slots, key_slots)
+        return self.function(self.arrays, query_slots, key_slots)
 
     def __add__(self, other: "OfSlots") -> "OfSlots":
         """Adds block by block.
@@ -35,7 +42,32 @@ class OfSlots:
             raise ValueError(
                 f"biases must be for the same queries and keys to be added, but are for {sizes} and {others}"
             )
-        return dataclasses.replace(self, function=lambda rows, columns: self(rows, columns) + other(rows, columns))
+
+        def both(arrays: tuple[Any, Any], rows: Int[Array, " Q"], columns: Int[Array, " K"]) -> Array:
+            return first(arrays[0], rows, columns) + second(arrays[1], rows, columns)
+
+        first, second = self.function, other.function
+        return dataclasses.replace(self, function=both, arrays=(self.arrays, other.arrays))
+
+
+def opened(function: OfSlots | Callable[..., Any], *examples: Array) -> OfSlots:
+    """Converts a function of slots, which may close over traced arrays, to one that takes them.
+
+    Args:
+      function: returned as it is if it holds its arrays already.
+      examples: query slots and key slots; the result serves as many alone.
+    """
+    if isinstance(function, OfSlots):
+        return function
+    closed = jax.make_jaxpr(function)(*examples)
+    # Keeps no constant, since tracers among them would outlive their trace.
+    of_jaxpr = functools.partial(_evaluate, closed.jaxpr)
+    return OfSlots(of_jaxpr, [jnp.asarray(x) for x in closed.consts], *(x.size for x in examples))
+
+
+def _evaluate(jaxpr: jax.extend.core.Jaxpr, arrays: list[Array], *slots: Array) -> Array:
+    (block,) = jax.core.eval_jaxpr(jaxpr, arrays, *slots)
+    return block
 
 
 def at_slots(rows: Integer[Array, "B S"], slots: Int[Array, " Q"]) -> Integer[Array, "B Q"]:
@@ -44,7 +76,7 @@ def at_slots(rows: Integer[Array, "B S"], slots: Int[Array, " Q"]) -> Integer[Ar
     Raises:
       ValueError: if more slots are asked for than there are.
     """
-    if slots.shape[0] > rows.shape[1]:
+    if isinstance(rows.shape[1], int) and slots.shape[0] > rows.shape[1]:
         raise ValueError(
             f"a bias must know every slot of queries and keys, but knows {rows.shape[1]} of {slots.shape[0]}: keys of "
             "another sequence need key_positions and key_times"

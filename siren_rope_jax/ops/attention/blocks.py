@@ -4,20 +4,24 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int
 
-from siren_rope_jax.ops.attention.operands import Layout, RelativeEmbedding
+from siren_rope_jax.ops.attention.operands import BucketsOfSlots, Layout
 from siren_rope_jax.ops.bias import Bias
 
 
-def visible(layout: Layout, rows: Int[Array, " C"], columns: Int[Array, " K"]) -> Bool[Array, "B C K"]:
+def visible(
+    layout: Layout, rows: Int[Array, " C"], columns: Int[Array, " K"], *, inclusive: bool
+) -> Bool[Array, "B C K"]:
     """Returns whether the query of slot rows[i] sees the event of slot columns[j], as element [b, i, j]."""
     segment = layout.segment_ids[:, rows, None]
-    seen = (segment == layout.ids_of_keys[:, None, columns]) & (segment != 0)
-    if layout.own:
-        seen &= rows[:, None] > columns[None, :]
-    if layout.times is not None:
-        of_keys = layout.times if layout.key_times is None else layout.key_times
-        seen &= layout.times[:, rows, None] > of_keys[:, None, columns]
-    return seen
+    same = (segment == layout.ids_of_keys[:, None, columns]) & (segment != 0)
+    row, column = rows[None, :, None], columns[None, None, :]
+    seen = same & (row > column) if layout.own else same
+    if layout.times is not None and layout.times_of_keys is not None:
+        time, of_key = layout.times[:, rows, None], layout.times_of_keys[:, None, columns]
+        seen &= time >= of_key if inclusive and not layout.own else time > of_key
+    if layout.oldest is not None and layout.ranks is not None:
+        seen &= layout.ranks[:, None, columns] >= layout.oldest[:, rows, None]
+    return seen | (same & (row == column)) if inclusive and layout.own else seen
 
 
 def not_hidden(
@@ -31,7 +35,7 @@ def logits_of_block(
     query: Float[Array, "B N C H"],
     key: Float[Array, "B M K H"],
     *,
-    scale: float,
+    scale: float | Float32[Array, ""] | Float32[Array, " N"],
     bias: Float32[Array, "#B #N C K"] | None,
     relative_key: Float[Array, "T N H"] | None,
     buckets: Int[Array, "B 1 C K"] | None,
@@ -42,7 +46,8 @@ def logits_of_block(
     if relative_key is not None and buckets is not None:
         of_bucket = jnp.einsum("bnch,tnh->bnct", query, relative_key, preferred_element_type=jnp.float32)
         logits += jnp.take_along_axis(of_bucket, buckets, axis=-1)
-    logits *= scale
+    scale = jnp.asarray(scale, jnp.float32)
+    logits *= scale[None, :, None, None] if scale.ndim else scale
     return logits if bias is None else logits + bias
 
 
@@ -86,19 +91,19 @@ def bias_of_block(
 
 
 def buckets_of_block(
-    relative: RelativeEmbedding, rows: Int[Array, " C"], columns: Int[Array, " K"], *, batch: int
+    buckets: BucketsOfSlots, rows: Int[Array, " C"], columns: Int[Array, " K"], *, batch: int
 ) -> Int[Array, "B C K"]:
     """Evaluates the buckets of some slots and checks their shape and type.
 
     Raises:
       ValueError: if the shape does not fit, or the type is not an integer.
     """
-    buckets, shape = relative.buckets(rows, columns), (batch, rows.size, columns.size)
-    if buckets.shape != shape or not jnp.issubdtype(buckets.dtype, jnp.integer):
+    block, shape = buckets(rows, columns), (batch, rows.size, columns.size)
+    if block.shape != shape or not jnp.issubdtype(block.dtype, jnp.integer):
         raise ValueError(
-            f"relative.buckets must return integers of shape {shape}, but returned {buckets.dtype} of {buckets.shape}"
+            f"relative.buckets must return integers of shape {shape}, but returned {block.dtype} of {block.shape}"
         )
-    return jnp.asarray(buckets)
+    return jnp.asarray(block)
 
 
 def _sum_by_bucket(

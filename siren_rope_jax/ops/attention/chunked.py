@@ -1,12 +1,12 @@
 """Attention block by block with an online softmax; memory is linear in the length, also in the backward pass."""
 
+import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
-import jax.core
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Float32, Int, Shaped
+from jaxtyping import Array, Bool, Float, Float32, Int, Shaped
 
 from siren_rope_jax.ops.attention.blocks import (
     bias_of_block,
@@ -17,16 +17,20 @@ from siren_rope_jax.ops.attention.blocks import (
     visible,
 )
 from siren_rope_jax.ops.attention.operands import Layout, Operands
+from siren_rope_jax.ops.linear import linear_call
+from siren_rope_jax.ops.slots import opened
 
+_T = TypeVar("_T")
 _LOWEST = jnp.finfo(jnp.float32).min
 
 
 class _Learned(NamedTuple):
     """Differentiable arrays other than queries, keys and values."""
 
+    scale: Float32[Array, ""] | Float32[Array, " N"]
     relative_key: Float[Array, "T N H"] | None
     relative_value: Float[Array, "T N V"] | None
-    closed_over: list[Float[Array, "..."]]  # float arrays that the bias closes over
+    of_slots: list[Float[Array, "..."]]  # float arrays of the bias
 
 
 class _Inputs(NamedTuple):
@@ -42,9 +46,24 @@ class _Fixed(NamedTuple):
     """Arrays without gradients."""
 
     layout: Layout  # padded to whole chunks
-    first: Int[Array, " C"]  # first chunk of keys for each chunk of queries
-    end: Int[Array, " C"]  # end, exclusive, of its chunks of keys
-    closed_over: list[Shaped[Array, "..."]]  # other arrays that the bias and the buckets close over
+    meet: Bool[Array, "C D"]  # whether a chunk of queries may see one of keys
+    of_slots: list[Shaped[Array, "..."]]  # other arrays of the bias and the buckets
+
+
+class _Residuals(NamedTuple):
+    """What the derivative is taken at."""
+
+    inputs: _Inputs
+    fixed: _Fixed
+    log_total: Float32[Array, "C B N I 1"]
+
+
+class _Attended(NamedTuple):
+    """Mixtures, the logarithm of the sum of the weights, and 1 where a query sees anything, else 0."""
+
+    mixture: Float32[Array, "C B N I V"]
+    log_total: Float32[Array, "C B N I 1"]
+    some: Float32[Array, "C B N I 1"]
 
 
 def suits(operands: Operands, platform: str, kind: str) -> bool:
@@ -55,146 +74,179 @@ def suits(operands: Operands, platform: str, kind: str) -> bool:
 
 
 def chunked_attention(operands: Operands) -> Float[Array, "B Q N V"]:
-    """Computes `strictly_causal_attention` from arrays that are 0 in padding; has no forward-mode derivative.
+    """Computes `strictly_causal_attention` from arrays that are 0 in padding.
 
     Each chunk of queries visits the chunks of keys in turn and keeps running values: the largest logit, the sum of the
-    weights, and the sum of the weighted values. The backward pass recomputes each block from the logarithm of the sum.
+    weights, and the sum of the weighted values. The derivative is a sum over blocks again, of each block's own
+    derivative with the sum of the weights held; its transpose recomputes each block, so that the backward pass is the
+    one of FlashAttention, and derivatives of it are plain autodiff.
 
     Source: Milakov, Gimelshein 2018 (online softmax); Dao et al. 2022 (FlashAttention), algorithms 1 and 4.
     """
     query, key, value, layout = operands.query, operands.key, operands.value, operands.layout
     bias, relative = operands.bias, operands.relative
-    (batch, length, heads, _), keys = query.shape, key.shape[1]
-    rows_each, columns_each = min(operands.chunk, length), min(operands.chunk, keys)
+    (batch, length, heads, _), keys, width = query.shape, key.shape[1], value.shape[3]
+    rows_each, columns_each = (_at_most(operands.chunk, size) for size in (length, keys))
+    inclusive = operands.inclusive
 
-    def terms(rows: Int[Array, " I"], columns: Int[Array, " J"]) -> tuple[Array | None, Array | None]:
+    # A custom derivative must not close over tracers, so the arrays of bias and buckets become arguments.
+    examples = jnp.arange(rows_each), jnp.arange(columns_each)
+    functions = bias, None if relative is None else relative.buckets
+    functions = [None if function is None else opened(function, *examples) for function in functions]
+    arrays, structure = jax.tree.flatten(functions)
+    is_float = [jnp.issubdtype(x.dtype, jnp.floating) for x in arrays]
+    floats, others = (
+        [x for x, a_float in zip(arrays, is_float, strict=True) if a_float == wanted] for wanted in (True, False)
+    )
+
+    def terms(learned: _Learned, fixed: _Fixed, rows: Array, columns: Array) -> tuple[Array | None, Array | None]:
+        left, others_left = iter(learned.of_slots), iter(fixed.of_slots)
+        bias, buckets = structure.unflatten([next(left if a_float else others_left) for a_float in is_float])
         rows, columns = jnp.minimum(rows, length - 1), jnp.minimum(columns, keys - 1)
-        of_bias = None if bias is None else bias_of_block(bias, rows, columns, batch=batch, heads=heads)
-        buckets = None if relative is None else buckets_of_block(relative, rows, columns, batch=batch)[:, None]
-        return of_bias, buckets
-
-    # A custom derivative must not close over tracers, so the arrays in the closures of `bias` and `buckets` become
-    # arguments.
-    terms_of, differentiable, others = _without_closure(terms, jnp.arange(rows_each), jnp.arange(columns_each))
+        return (
+            None if bias is None else bias_of_block(bias, rows, columns, batch=batch, heads=heads),
+            None if buckets is None else buckets_of_block(buckets, rows, columns, batch=batch)[:, None],
+        )
 
     def logits_of(
         query: Array, key: Array, learned: _Learned, fixed: _Fixed, i: Array, j: Array
-    ) -> tuple[Array, tuple[Array | None, Array | None]]:
-        of_bias, buckets = terms_of(learned.closed_over, fixed.closed_over, *slots(i, j))
+    ) -> tuple[Array, Array, Array | None]:
+        """Returns the logits of a block, which of them count, and the buckets."""
+        rows, columns = i * rows_each + jnp.arange(rows_each), j * columns_each + jnp.arange(columns_each)
+        of_bias, buckets = terms(learned, fixed, rows, columns)
         tables = {"relative_key": learned.relative_key, "buckets": buckets}
-        return logits_of_block(query, key, scale=operands.scale, bias=of_bias, **tables), (of_bias, buckets)
+        logits = logits_of_block(query, key, scale=learned.scale, bias=of_bias, **tables)
+        seen = visible(fixed.layout, rows, columns, inclusive=inclusive)[:, None]
+        return logits, not_hidden(seen, of_bias), buckets
 
     def mixture_of(weights: Array, value: Array, learned: _Learned, buckets: Array | None) -> Array:
         return mixture_of_block(weights, value, relative_value=learned.relative_value, buckets=buckets)
 
-    def slots(i: Array, j: Array) -> tuple[Array, Array]:
-        return i * rows_each + jnp.arange(rows_each), j * columns_each + jnp.arange(columns_each)
+    def zeros(inputs: _Inputs, width: int) -> Array:
+        return jnp.zeros_like(inputs.query, jnp.float32, shape=(batch, heads, rows_each, width))
 
-    def seen_of(fixed: _Fixed, i: Array, j: Array) -> Array:
-        return visible(fixed.layout, *slots(i, j))[:, None]
+    @jax.custom_jvp
+    def attend(inputs: _Inputs, fixed: _Fixed) -> _Attended:
+        def queries(i: Array) -> tuple[Array, Array, Array]:
+            query = _at(inputs.query, i)
 
-    @jax.custom_vjp
-    def attend(inputs: _Inputs, fixed: _Fixed) -> tuple[Array, Array]:
-        """Returns mixtures and log-sum-exp of the logits; 0 and infinity for queries that see nothing."""
-
-        def queries(i: Array) -> tuple[Array, Array]:
-            def meet(j: Array, so_far: tuple[Array, ...]) -> tuple[Array, ...]:
+            def meet(so_far: tuple[Array, ...], j: Array) -> tuple[Array, ...]:
                 some, largest, total, mixture = so_far
-                logits, (of_bias, buckets) = logits_of(
-                    _at(inputs.query, i), _at(inputs.key, j), inputs.learned, fixed, i, j
-                )
-                seen = not_hidden(seen_of(fixed, i, j), of_bias)
+                logits, seen, buckets = logits_of(query, _at(inputs.key, j), inputs.learned, fixed, i, j)
                 larger = jnp.maximum(largest, jnp.where(seen, logits, _LOWEST).max(-1, keepdims=True))
                 weights, shrink = jnp.where(seen, jnp.exp(logits - larger), 0), jnp.exp(largest - larger)
                 mixture = shrink * mixture + mixture_of(weights, _at(inputs.value, j), inputs.learned, buckets)
-                some = some | seen.any(-1, keepdims=True)
+                some = jnp.maximum(some, seen.any(-1, keepdims=True).astype(some.dtype))
                 return some, larger, shrink * total + weights.sum(-1, keepdims=True), mixture
 
-            zeros = jnp.zeros((batch, heads, rows_each, 1 + value.shape[-1]), jnp.float32)
-            largest = jnp.full_like(zeros[..., :1], _LOWEST)
-            start = largest > 0, largest, zeros[..., :1], zeros[..., 1:]
-            some, largest, total, mixture = jax.lax.fori_loop(fixed.first[i], fixed.end[i], meet, start)
-            total = jnp.where(some, total, 1)
-            return mixture / total, jnp.where(some, largest + jnp.log(total), jnp.inf)
+            empty = zeros(inputs, 1)
+            start = empty, empty + _LOWEST, empty, zeros(inputs, width)
+            some, largest, total, mixture = _over_keys(meet, start, fixed.meet[i])
+            total = jnp.where(some > 0, total, 1)
+            return mixture / total, jnp.where(some > 0, largest + jnp.log(total), 0), some
 
-        return jax.lax.map(queries, jnp.arange(inputs.query.shape[0]))
+        return _Attended(*jax.lax.map(queries, jnp.arange(inputs.query.shape[0])))
 
-    def forward(inputs: _Inputs, fixed: _Fixed) -> tuple[tuple[Array, Array], tuple[_Inputs, _Fixed, Array, Array]]:
-        mixture, log_total = attend(inputs, fixed)
-        return (mixture, log_total), (inputs, fixed, mixture, log_total)
+    def parts_of(residuals: _Residuals, i: Array) -> Callable[..., tuple[Array, Array]]:
+        """Returns a function for what a chunk of keys adds to the sums of the weights and to the mixtures."""
+        log_total = _at(residuals.log_total, i)
 
-    def backward(kept: tuple[_Inputs, _Fixed, Array, Array], cotangents: tuple[Array, Array]) -> tuple[_Inputs, None]:
-        inputs, fixed, mixture, log_total = kept
-        of_mixture, _ = cotangents
-        along = jnp.sum(of_mixture * mixture, axis=-1, keepdims=True)
+        def parts(j: Array, query: Array, key: Array, value: Array, learned: _Learned) -> tuple[Array, Array]:
+            logits, seen, buckets = logits_of(query, key, learned, residuals.fixed, i, j)
+            weights = jnp.exp(jnp.where(seen, logits - log_total, _LOWEST))
+            return weights.sum(-1, keepdims=True), mixture_of(weights, value, learned, buckets)
 
-        def queries(i: Array, gradient: _Inputs) -> _Inputs:
-            def meet(j: Array, gradient: _Inputs) -> _Inputs:
-                value = _at(inputs.value, j)
-                logits, pull_logits, (_, buckets) = jax.vjp(
-                    lambda query, key, learned: logits_of(query, key, learned, fixed, i, j),
-                    _at(inputs.query, i),
-                    _at(inputs.key, j),
-                    inputs.learned,
-                    has_aux=True,
+        return parts
+
+    def tangents(residuals: _Residuals, along: _Inputs) -> tuple[Array, Array]:
+        inputs = residuals.inputs
+
+        def queries(i: Array) -> tuple[Array, Array]:
+            parts, query, along_query = parts_of(residuals, i), _at(inputs.query, i), _at(along.query, i)
+
+            def meet(so_far: tuple[Array, ...], j: Array) -> tuple[Array, ...]:
+                at = query, _at(inputs.key, j), _at(inputs.value, j), inputs.learned
+                towards = along_query, _at(along.key, j), _at(along.value, j), along.learned
+                _, (of_total, of_mixture) = jax.jvp(functools.partial(parts, j), at, towards)
+                return so_far[0] + of_total, so_far[1] + of_mixture
+
+            start = zeros(along, 1), zeros(along, width)
+            of_total, of_mixture = _over_keys(meet, start, residuals.fixed.meet[i])
+            return of_total, of_mixture
+
+        return jax.lax.map(queries, jnp.arange(along.query.shape[0]))
+
+    def cotangents(residuals: _Residuals, of_results: tuple[Array, Array]) -> _Inputs:
+        inputs = residuals.inputs
+
+        def queries(so_far: tuple[Any, ...], i: Array) -> tuple[tuple[Any, ...], Array]:
+            parts, query, of_parts = parts_of(residuals, i), _at(inputs.query, i), tuple(_at(x, i) for x in of_results)
+
+            def meet(so_far: tuple[Any, ...], j: Array) -> tuple[Any, ...]:
+                at = query, _at(inputs.key, j), _at(inputs.value, j), inputs.learned
+                _, pull_back = jax.vjp(functools.partial(parts, j), *at)
+                of_query, of_key, of_value, of_learned = pull_back(of_parts)
+                query_so_far, keys, values, learned = so_far
+                return (
+                    query_so_far + of_query.astype(jnp.float32),
+                    _plus(keys, j, of_key),
+                    _plus(values, j, of_value),
+                    jax.tree.map(lambda a, b: a + b.astype(a.dtype), learned, of_learned),
                 )
-                weights = jnp.where(seen_of(fixed, i, j), jnp.exp(logits - _at(log_total, i)), 0)
-                _, pull_mixture = jax.vjp(
-                    lambda weights, value, learned: mixture_of(weights, value, learned, buckets),
-                    weights,
-                    value,
-                    inputs.learned,
-                )
-                of_weights, of_value, by_mixture = pull_mixture(_at(of_mixture, i))
-                of_query, of_key, by_logits = pull_logits(weights * (of_weights - _at(along, i)))
-                return _Inputs(
-                    _plus(gradient.query, i, of_query),
-                    _plus(gradient.key, j, of_key),
-                    _plus(gradient.value, j, of_value),
-                    jax.tree.map(
-                        lambda so_far, a, b: so_far + (a + b).astype(so_far.dtype),
-                        gradient.learned,
-                        by_mixture,
-                        by_logits,
-                    ),
-                )
 
-            return jax.lax.fori_loop(fixed.first[i], fixed.end[i], meet, gradient)
+            start = jnp.zeros_like(query, jnp.float32), *so_far
+            of_query, *others = _over_keys(meet, start, residuals.fixed.meet[i])
+            return tuple(others), of_query
 
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), inputs)
-        gradient = jax.lax.fori_loop(0, inputs.query.shape[0], queries, zeros)
-        return jax.tree.map(lambda x, gradient: gradient.astype(x.dtype), inputs, gradient), None
+        empty = jax.tree.map(lambda x: jnp.zeros_like(x, jnp.float32), (inputs.key, inputs.value, inputs.learned))
+        of_keys, of_queries = jax.lax.scan(queries, empty, jnp.arange(inputs.query.shape[0]))
+        return jax.tree.map(lambda x, gradient: gradient.astype(x.dtype), inputs, _Inputs(of_queries, *of_keys))
 
-    attend.defvjp(forward, backward)
+    @attend.defjvp
+    def attend_jvp(primals, directions):  # type: ignore[no-untyped-def]
+        (inputs, fixed), (along, _) = primals, directions
+        attended = attend(inputs, fixed)
+        residuals = _Residuals(inputs, fixed, attended.log_total)
+        of_total, of_mixture = linear_call(tangents, cotangents, residuals, along)
+        of_mixture -= attended.mixture * of_total
+        return attended, _Attended(of_mixture, of_total, jnp.zeros_like(attended.some))
 
-    layout = Layout(
-        _padded(layout.segment_ids, rows_each),
-        None if layout.times is None else _padded(layout.times, rows_each),
-        None if layout.key_segment_ids is None else _padded(layout.key_segment_ids, columns_each),
-        None if layout.key_times is None else _padded(layout.key_times, columns_each),
-    )
+    layout = _whole_chunks(layout, rows_each, columns_each)
     tables = (None, None) if relative is None else (jnp.asarray(relative.key), jnp.asarray(relative.value))
     inputs = _Inputs(
         _chunks(query, rows_each),
         _chunks(key, columns_each),
         _chunks(value, columns_each),
-        _Learned(*tables, differentiable),
+        _Learned(jnp.asarray(operands.scale, jnp.float32), *tables, floats),
     )
-    fixed = _Fixed(layout, *_ranges(layout, rows_each, columns_each), others)
-    mixture, log_total = attend(inputs, fixed)
-    attended = jnp.where(log_total == jnp.inf, operands.no_history[:, None], mixture)
-    attended = jnp.transpose(attended, (1, 0, 3, 2, 4)).reshape(batch, -1, heads, value.shape[-1])
+    fixed = _Fixed(layout, _meet(layout, rows_each, columns_each), others)
+    mixture, _, some = attend(*_vary_alike((inputs, fixed)))
+    attended = jnp.where(some > 0, mixture, operands.no_history[:, None])
+    attended = jnp.transpose(attended, (1, 0, 3, 2, 4)).reshape(
+        batch, _count(query, rows_each) * rows_each, heads, width
+    )
     return attended[:, :length].astype(value.dtype)
 
 
-def _padded(x: Shaped[Array, "B S *rest"], size: int) -> Shaped[Array, "B T *rest"]:
-    """Pads with zeros, the segment number of padding, to a multiple of `size` slots."""
-    return jnp.pad(x, ((0, 0), (0, -x.shape[1] % size)) + ((0, 0),) * (x.ndim - 2))
+def _at_most(chunk: int, size: int) -> int:
+    return min(chunk, size) if isinstance(size, int) else chunk  # a symbolic size, of jax.export, compares with nothing
 
 
-def _chunks(x: Float[Array, "B S N H"], size: int) -> Float[Array, "C B N I H"]:
-    x = _padded(x, size)
-    return jnp.transpose(x.reshape(x.shape[0], -1, size, *x.shape[2:]), (1, 0, 3, 2, 4))
+def _vary_alike(arrays: Any) -> Any:
+    """Lets arrays vary over all axes of `jax.shard_map` that any of them varies over: what a loop carries must."""
+    marks = [jnp.zeros_like(x, bool, shape=()) for x in jax.tree.leaves(arrays)]
+    mark = functools.reduce(jnp.logical_or, marks)
+    return jax.tree.map(lambda x: jnp.where(mark, x, x), arrays)
+
+
+def _over_keys(step: Callable[[_T, Array], _T], start: _T, meet: Bool[Array, " D"]) -> _T:
+    """Carries running values over the chunks of keys that the queries may see."""
+
+    def visit(so_far: _T, given: tuple[Array, Array]) -> tuple[_T, None]:
+        j, meets = given
+        return jax.lax.cond(meets, step, lambda so_far, _: so_far, so_far, j), None
+
+    return jax.lax.scan(visit, start, (jnp.arange(meet.shape[0]), meet))[0]
 
 
 def _at(chunks: Shaped[Array, "C *chunk"], i: Int[Array, ""]) -> Shaped[Array, "*chunk"]:
@@ -207,41 +259,53 @@ def _plus(
     return jax.lax.dynamic_update_index_in_dim(chunks, _at(chunks, i) + x.astype(chunks.dtype), i, 0)
 
 
-def _ranges(layout: Layout, rows_each: int, columns_each: int) -> tuple[Int[Array, " C"], Int[Array, " C"]]:
-    """Returns first and end of the chunks of keys that each chunk of queries may see, by order and segment numbers."""
+def _whole_chunks(layout: Layout, rows_each: int, columns_each: int) -> Layout:
+    def of_rows(x: Shaped[Array, "B Q"] | None) -> Shaped[Array, "B _"] | None:
+        return None if x is None else _padded(x, rows_each)
 
-    def low_and_high(ids: Int[Array, "B S"], size: int) -> tuple[Int[Array, "B C"], Int[Array, "B C"]]:
-        ids = ids.reshape(ids.shape[0], -1, size)
-        least, most = (
-            jnp.asarray(extreme, ids.dtype) for extreme in (jnp.iinfo(ids.dtype).min, jnp.iinfo(ids.dtype).max)
-        )
-        return jnp.where(ids != 0, ids, most).min(-1), jnp.where(ids != 0, ids, least).max(-1)
+    def of_columns(x: Shaped[Array, "B S"] | None) -> Shaped[Array, "B _"] | None:
+        return None if x is None else _padded(x, columns_each)
 
-    low, high = low_and_high(layout.segment_ids, rows_each)
-    key_low, key_high = low_and_high(layout.ids_of_keys, columns_each)
-    meet = ((low[:, :, None] <= key_high[:, None]) & (key_low[:, None] <= high[:, :, None])).any(0)
-    meet = jnp.tril(meet) if layout.own else meet
-    first, behind = jnp.argmax(meet, axis=1), jnp.argmax(meet[:, ::-1], axis=1)
-    return first, jnp.where(meet.any(axis=1), meet.shape[1] - behind, first)
+    return Layout(
+        segment_ids=_padded(layout.segment_ids, rows_each),
+        times=of_rows(layout.times),
+        key_segment_ids=of_columns(layout.key_segment_ids),
+        key_times=of_columns(layout.key_times),
+        oldest=of_rows(layout.oldest),
+        ranks=of_columns(layout.ranks),
+    )
 
 
-def _without_closure(
-    function: Callable[..., Any], *examples: Array
-) -> tuple[Callable[..., Any], list[Float[Array, "..."]], list[Shaped[Array, "..."]]]:
-    """Converts the closure of a function to arguments.
+def _padded(x: Shaped[Array, "B S *rest"], size: int) -> Shaped[Array, "B T *rest"]:
+    """Pads with zeros, the segment number of padding, to a multiple of `size` slots."""
+    return jnp.pad(x, ((0, 0), (0, _count(x, size) * size - x.shape[1])) + ((0, 0),) * (x.ndim - 2))
 
-    Returns:
-      A function of (floats, others, *arguments); and the floats and the other arrays that `function` closes over.
-    """
-    closed, shapes = jax.make_jaxpr(function, return_shape=True)(*examples)
-    constants = [jnp.asarray(x) for x in closed.consts]
-    is_float = [jnp.issubdtype(x.dtype, jnp.floating) for x in constants]
 
-    def opened(floats: list[Array], others: list[Array], *arguments: Array) -> Any:
-        floats_left, others_left = iter(floats), iter(others)
-        constants = [next(floats_left if a_float else others_left) for a_float in is_float]
-        results = jax.core.eval_jaxpr(closed.jaxpr, constants, *arguments)
-        return jax.tree.unflatten(jax.tree.structure(shapes), results)
+def _count(x: Shaped[Array, "B S *rest"], size: int) -> int:
+    return -(-x.shape[1] // size)  # of chunks
 
-    floats = [x for x, a_float in zip(constants, is_float, strict=True) if a_float]
-    return opened, floats, [x for x, a_float in zip(constants, is_float, strict=True) if not a_float]
+
+def _chunks(x: Float[Array, "B S N H"], size: int) -> Float[Array, "C B N I H"]:
+    in_chunks = _padded(x, size).reshape(x.shape[0], _count(x, size), size, *x.shape[2:])
+    return jnp.transpose(in_chunks, (1, 0, 3, 2, 4))
+
+
+def _meet(layout: Layout, rows_each: int, columns_each: int) -> Bool[Array, "C D"]:
+    """Returns which chunks of queries may see which chunks of keys, by order, segment numbers and window."""
+
+    def low_and_high(
+        x: Int[Array, "B S"], ids: Int[Array, "B S"], size: int
+    ) -> tuple[Int[Array, "B C 1"], Int[Array, "B C 1"]]:
+        x, real = (of.reshape(of.shape[0], _count(of, size), size) for of in (x, ids != 0))
+        least, most = (jnp.asarray(extreme, x.dtype) for extreme in (jnp.iinfo(x.dtype).min, jnp.iinfo(x.dtype).max))
+        return jnp.where(real, x, most).min(-1, keepdims=True), jnp.where(real, x, least).max(-1, keepdims=True)
+
+    ids, ids_of_keys = layout.segment_ids, layout.ids_of_keys
+    low, high = low_and_high(ids, ids, rows_each)
+    key_low, key_high = (jnp.swapaxes(x, 1, 2) for x in low_and_high(ids_of_keys, ids_of_keys, columns_each))
+    meet = (low <= key_high) & (key_low <= high)
+    if layout.oldest is not None and layout.ranks is not None:
+        oldest, _ = low_and_high(layout.oldest, ids, rows_each)
+        _, latest = low_and_high(layout.ranks, ids_of_keys, columns_each)
+        meet &= oldest <= jnp.swapaxes(latest, 1, 2)
+    return jnp.tril(meet.any(0)) if layout.own else meet.any(0)

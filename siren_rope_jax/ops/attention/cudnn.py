@@ -30,23 +30,29 @@ def refusal(operands: Operands) -> str | None:
 def cudnn_attention(operands: Operands) -> Float[Array, "B S N H"]:
     """Computes `strictly_causal_attention` from arrays that are 0 in padding.
 
-    Each query moves to the slot before its own, which makes causal attention strictly causal, and the kernel skips the
-    blocks above the diagonal. Segments and times become one mask for all heads, [B, 1, S, S] with 16 bits each.
+    Each query that does not see itself moves to the slot before its own, which makes causal attention strictly causal,
+    and the kernel skips the blocks above the diagonal. Segments, times and window become one mask for all heads,
+    [B, 1, S, S] with 16 bits each.
     """
     length, value_type = operands.query.shape[1], operands.value.dtype
+    if isinstance(operands.scale, float):
+        scaled, scale = operands.query, operands.scale
+    else:
+        scaled, scale = operands.scaled_query(), 1.0  # the kernel takes a constant alone
     odd = ((0, 0), (0, length % 2))  # cuDNN does not support gradients for odd lengths
     layout = jax.tree.map(lambda x: jnp.pad(x, odd), operands.layout)
-    query, key, value = (jnp.pad(x, (*odd, (0, 0), (0, 0))) for x in (operands.query, operands.key, operands.value))
-    slots = jnp.arange(query.shape[1])
-    seen = visible(layout, jnp.roll(slots, -1), slots)
+    query, key, value = (jnp.pad(x, (*odd, (0, 0), (0, 0))) for x in (scaled, operands.key, operands.value))
+    slots, moved = jnp.arange(query.shape[1]), 0 if operands.inclusive else 1
+    seen = visible(layout, jnp.roll(slots, -moved), slots, inclusive=operands.inclusive)
     some = seen.any(axis=-1, keepdims=True)
     attended = jax.nn.dot_product_attention(
-        jnp.roll(query, -1, axis=1),
+        jnp.roll(query, -moved, axis=1),
         key,
         value,
         mask=(seen | ~some)[:, None],  # a fully masked query would be NaN: unmask it, since its output is not used
-        scale=operands.scale,
+        scale=scale,
         is_causal=True,
         implementation=_KERNEL,
     )
-    return jnp.roll(jnp.where(some[..., None], attended, operands.no_history), 1, axis=1)[:, :length].astype(value_type)
+    attended = jnp.where(some[..., None], attended, operands.no_history)
+    return jnp.roll(attended, moved, axis=1)[:, :length].astype(value_type)

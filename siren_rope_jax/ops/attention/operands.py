@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Integer
+from jaxtyping import Array, Float, Float32, Int, Int32, Integer
 
 from siren_rope_jax.ops.bias import Bias
 
@@ -14,9 +14,11 @@ class Layout(NamedTuple):
     """Segment (0 is padding) and time of each slot; those of the keys are given if keys are another sequence."""
 
     segment_ids: Int[Array, "B Q"]
-    times: Integer[Array, "B Q"] | None
-    key_segment_ids: Int[Array, "B S"] | None
-    key_times: Integer[Array, "B S"] | None
+    times: Integer[Array, "B Q"] | None = None
+    key_segment_ids: Int[Array, "B S"] | None = None
+    key_times: Integer[Array, "B S"] | None = None
+    oldest: Int32[Array, "B Q"] | None = None  # lowest rank that a query sees, if there is a window
+    ranks: Int32[Array, "B S"] | None = None  # of the keys
 
     @property
     def own(self) -> bool:
@@ -24,15 +26,23 @@ class Layout(NamedTuple):
         return self.key_segment_ids is None
 
     @property
+    def times_of_keys(self) -> Integer[Array, "B S"] | None:
+        """Times of the keys."""
+        return self.times if self.key_times is None else self.key_times
+
+    @property
     def ids_of_keys(self) -> Int[Array, "B S"]:
         """Segment ids of the keys."""
         return self.segment_ids if self.key_segment_ids is None else self.key_segment_ids
 
 
+BucketsOfSlots = Callable[[Int[Array, " Q"], Int[Array, " K"]], Int[Array, "B Q K"]]
+
+
 class RelativeEmbedding(NamedTuple):
     """Vectors added to keys and values by their relation to the query, such as the interval between the two."""
 
-    buckets: Callable[[Int[Array, " Q"], Int[Array, " K"]], Int[Array, "B Q K"]]  # function of query and key slots
+    buckets: BucketsOfSlots
     key: Float[Array, "T N H"]  # one vector for each of T buckets
     value: Float[Array, "T N V"]
 
@@ -46,7 +56,8 @@ class Operands:
     value: Float[Array, "B S M V"]
     layout: Layout
     no_history: Float[Array, "N V"]
-    scale: float
+    scale: float | Float32[Array, ""] | Float32[Array, " N"]
+    inclusive: bool = False
     bias: Bias | None = None
     relative: RelativeEmbedding | None = None
     chunk: int = 128
@@ -59,9 +70,14 @@ class Operands:
 
     @property
     def extras(self) -> list[str]:
-        """Names of the given arguments that fused kernels do not support."""
+        """Names of the given arguments that no fused kernel supports."""
         extras = {"bias": self.bias, "relative": self.relative, "key_segment_ids": self.layout.key_segment_ids}
         return [name for name, extra in extras.items() if extra is not None]
+
+    def scaled_query(self) -> Float[Array, "B Q N H"]:
+        """Multiplies the queries by the scale, for kernels that take no scale or only a constant."""
+        scale = jnp.asarray(self.scale, self.query.dtype)
+        return self.query * (scale[None, None, :, None] if scale.ndim else scale)
 
     def without_padding(self) -> "Operands":
         """Sets padding to 0, since a weight of 0 does not stop a NaN, neither forwards nor backwards."""

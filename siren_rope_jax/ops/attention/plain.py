@@ -24,8 +24,8 @@ def plain_attention(operands: Operands) -> Float[Array, "B Q N V"]:
     # One batched matrix product over [B, N] is twice as fast on a CPU as the einsum over "B S N H".
     query, key, value = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
     of_bias = None if bias is None else bias_of_block(bias, rows, columns, batch=batch, heads=heads)
-    seen = not_hidden(visible(operands.layout, rows, columns)[:, None], of_bias)
-    buckets = None if relative is None else buckets_of_block(relative, rows, columns, batch=batch)[:, None]
+    seen = not_hidden(visible(operands.layout, rows, columns, inclusive=operands.inclusive)[:, None], of_bias)
+    buckets = None if relative is None else buckets_of_block(relative.buckets, rows, columns, batch=batch)[:, None]
     relative_key, relative_value = (None, None) if relative is None else (relative.key, relative.value)
     logits = logits_of_block(query, key, scale=operands.scale, bias=of_bias, relative_key=relative_key, buckets=buckets)
     logits = jnp.where(seen, logits, jnp.finfo(jnp.float32).min)

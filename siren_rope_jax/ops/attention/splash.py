@@ -30,6 +30,14 @@ def refusal(operands: Operands) -> str | None:
             "query, key and value must be all float32 or all bfloat16 for implementation splash, but are "
             f"{operands.types}"
         )
+    if operands.layout.ranks is not None:
+        return "implementation splash must get no window, but gets one"
+    if not isinstance(operands.query.shape[1], int):
+        return f"the length must be a number for implementation splash, but is symbolic, {operands.query.shape[1]}"
+    if _checked_axes():
+        return "implementation splash must be called with check_vma=False inside jax.shard_map, but is called without"
+    if operands.layout.times is not None and operands.inclusive:
+        return "implementation splash must get no times if an event sees itself, but gets them"
     if operands.layout.times is not None and not operands.times_ascend:
         return "times_ascend must be True for implementation splash with times, but is False"
     return None
@@ -45,11 +53,21 @@ def splash_attention(operands: Operands) -> Float[Array, "B S N V"]:
     """
     length, value_type = operands.query.shape[1], operands.value.dtype
     bounds, some, ascend = _bounds(operands.layout)
-    query = operands.query * jnp.asarray(operands.scale, operands.query.dtype)
-    query, key, value = (jnp.swapaxes(_padded(x), 1, 2) for x in (query, operands.key, operands.value))
+    if operands.inclusive:
+        bounds, some = bounds + 1, operands.layout.segment_ids != 0
+    query, key, value = (
+        jnp.swapaxes(_padded(x), 1, 2) for x in (operands.scaled_query(), operands.key, operands.value)
+    )
     attended = _on_each_device(query, key, value, _padded(operands.layout.segment_ids), _padded(bounds))
     attended = jnp.where(some[..., None, None], jnp.swapaxes(attended, 1, 2)[:, :length], operands.no_history)
     return jnp.where(ascend[:, None, None, None], attended, jnp.nan).astype(value_type)
+
+
+def _checked_axes() -> bool:
+    """Returns whether `jax.shard_map` checks over which axes arrays vary, which the kernel does not declare."""
+    mesh = jax.sharding.get_abstract_mesh()
+    # Only then does the index along an axis, which differs from device to device, say so in its type.
+    return any("{V:" in str(jax.typeof(jax.lax.axis_index(name))) for name in mesh.manual_axes)
 
 
 def _padded(x: Array) -> Array:

@@ -1,8 +1,9 @@
 """Strictly causal attention over packed segments, within one sequence or from requests to a history."""
 
 import math
-from typing import get_args
+from typing import Any, get_args
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Integer
@@ -10,6 +11,7 @@ from jaxtyping import Array, Float, Int, Integer
 from siren_rope_jax.ops.arguments import check_arrays, device_integers
 from siren_rope_jax.ops.attention.implementations import Implementation, attend
 from siren_rope_jax.ops.attention.operands import Layout, Operands, RelativeEmbedding
+from siren_rope_jax.ops.attention.window import windowed
 from siren_rope_jax.ops.bias import Bias
 from siren_rope_jax.ops.slots import OfSlots
 
@@ -21,17 +23,20 @@ def strictly_causal_attention(
     *,
     segment_ids: Int[Array, "B Q"],
     no_history: Float[Array, "N V"],
-    scale: float | None = None,
+    scale: float | Float[Array, ""] | Float[Array, " N"] | None = None,
     times: Integer[Array, "B Q"] | None = None,
     key_segment_ids: Int[Array, "B S"] | None = None,
     key_times: Integer[Array, "B S"] | None = None,
     bias: Bias | None = None,
     relative: RelativeEmbedding | None = None,
+    inclusive: bool = False,
+    window: int | None = None,
+    sinks: int = 0,
     implementation: Implementation = "auto",
     chunk: int = 128,
     times_ascend: bool = False,
 ) -> Float[Array, "B Q N V"]:
-    """Lets each event attend to the earlier events of its own segment, never to itself.
+    """Lets each event attend to the earlier events of its own segment, and to itself only if asked to.
 
     Queries may come from another sequence than keys and values: requests, each at its own time, against histories.
     Then `key_segment_ids`, `times` and `key_times` define visibility: a request sees the events of its segment whose
@@ -45,7 +50,7 @@ def strictly_causal_attention(
         All other numbers must be finite: a NaN or an overflow in one event is NaN in all events that see it, and may
         reach others of the row.
       no_history: output of padding and of an event that sees no earlier event, or only such as a bias of -inf hides.
-      scale: factor of the logits; 1/sqrt(H) if not given.
+      scale: factor of the logits, a number or learned, for all heads or one for each; 1/sqrt(H) if not given.
       times: if given, events of the same time do not see each other, such as several shown in one request; integers
         that fit int32.
       key_segment_ids: segment ids of the keys, if they are another sequence than the queries.
@@ -53,12 +58,17 @@ def strictly_causal_attention(
       bias: added to the scaled logits: a function of query slots and key slots (`alibi_bias`, `t5_bias`,
         `hstu_bias`, and their sums), so that no [B, N, Q, S] array of it is needed.
       relative: vectors added to keys and values by the relation of query and key (TiSASRec).
+      inclusive: let each event see itself too, the ordinary causal attention of language models; with keys of another
+        sequence, those of its own time.
+      window: number of events that each one sees at most: the latest, by time and then by slot, of those it could see.
+      sinks: number of first events of a segment that are seen in spite of the window.
       implementation: "plain" computes all logits, [B, N, Q, S], at once; "chunked" computes a block of them at a time,
         with memory linear in Q and S. "cudnn" and "splash" are fused kernels, for NVIDIA GPUs and for TPUs, without
-        bias, relative or another sequence of keys. "auto" takes the device's kernel if it can serve the arguments,
+        bias, relative or another sequence of keys; splash also without a window, and without times if inclusive. "auto"
+        takes the device's kernel if it can serve the arguments,
         else chunked from 1024 x 1024 pairs on (on a CPU 256 x 256), else plain. The device is that of the mesh in
         context (`jax.set_mesh`), or the process's first. On several devices splash needs that mesh: it divides the
-        batch over the axis "data" and the heads over "model". Only plain has forward-mode derivatives.
+        batch over the axis "data" and the heads over "model". The kernels have no forward-mode derivatives.
       chunk: number of queries, and of keys, in a block of "chunked".
       times_ascend: promise that no event of a segment is earlier than one in a slot before it; "splash" requires it
         if times are given, and a row that breaks it is NaN there.
@@ -97,17 +107,21 @@ def strictly_causal_attention(
         raise ValueError(f"implementation must be one of {get_args(Implementation)}, but is {implementation!r}")
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1, but is {chunk}")
-    if scale is None:
-        scale = 1 / math.sqrt(query.shape[-1])
-    elif isinstance(scale, np.generic):
-        scale = float(scale)  # a NumPy float64 would make the logits float64 under x64
+    if window is None and sinks:
+        raise ValueError(f"window must be given with sinks, but only sinks is given, {sinks}")
+    if sinks < 0 or (window is not None and window < 1):
+        raise ValueError(f"window must be at least 1 and sinks at least 0, but they are {window} and {sinks}")
+    layout = Layout(segment_ids, times, key_segment_ids, key_times)
+    if window is not None:
+        layout = windowed(layout, window=window, sinks=sinks, inclusive=inclusive)
     operands = Operands(
         query=query,
         key=key,
         value=value,
-        layout=Layout(segment_ids, times, key_segment_ids, key_times),
+        layout=layout,
         no_history=no_history,
-        scale=scale,
+        scale=_checked_scale(scale, query),
+        inclusive=inclusive,
         bias=bias,
         relative=relative,
         chunk=chunk,
@@ -157,6 +171,18 @@ def _check_arrays(
         raise ValueError("key_times must be given with key_segment_ids, but are given alone")
     if key_segment_ids is not None and (times is None or key_times is None):
         raise ValueError("times and key_times must be given with key_segment_ids, but one is missing")
+
+
+def _checked_scale(scale: Any, query: Array) -> float | Array:
+    if scale is None:
+        return 1 / math.sqrt(query.shape[-1])
+    heads = query.shape[2]
+    if isinstance(scale, float | int | np.generic) and not isinstance(scale, bool):
+        return float(scale)  # a NumPy float64 would make the logits float64 under x64
+    if not isinstance(scale, jax.Array | np.ndarray) or scale.shape not in ((), (heads,)):
+        given = f"of shape {jnp.shape(scale)}" if isinstance(scale, jax.Array | np.ndarray) else type(scale).__name__
+        raise ValueError(f"scale must be a number or an array of shape [] or [{heads}], but is {given}")
+    return jnp.asarray(scale, jnp.float32)
 
 
 def _check_tables(relative: RelativeEmbedding, heads: int, width: int, value_width: int) -> None:

@@ -1,0 +1,38 @@
+"""A window on the latest events of a segment, with the first events always seen."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int32
+
+from siren_rope_jax.ops.attention.operands import Layout
+
+
+def windowed(layout: Layout, *, window: int, sinks: int, inclusive: bool) -> Layout:
+    """Adds to a layout the rank of each key and the lowest rank that each query sees.
+
+    Ranks count the events of a segment from its earliest: by time, then by slot. One sort of queries and keys together
+    gives both, so that no array of all pairs is needed.
+    """
+    (batch, queries), keys = layout.segment_ids.shape, layout.ids_of_keys.shape[1]
+    of_queries, of_keys = layout.times, layout.times_of_keys
+    if of_queries is None or of_keys is None:
+        of_keys = of_queries = jnp.broadcast_to(jnp.arange(keys, dtype=jnp.int32), (batch, keys))
+    ids, times = (
+        jnp.concatenate([a, b], axis=1) for a, b in ((layout.ids_of_keys, layout.segment_ids), (of_keys, of_queries))
+    )
+    is_key = jnp.broadcast_to(jnp.arange(keys + queries) < keys, ids.shape).astype(jnp.int32)
+    # A query comes after the keys of its own time only if it sees them.
+    last = is_key if layout.own or not inclusive else -is_key
+    slots = jnp.broadcast_to(jnp.arange(keys + queries, dtype=jnp.int32), ids.shape)
+    ids, _, _, slots, is_key = jax.lax.sort((ids, times, last, slots, is_key), dimension=1, num_keys=4)
+    before = jnp.cumsum(is_key, axis=1) - is_key
+    starts = jnp.pad(ids[:, 1:] != ids[:, :-1], ((0, 0), (1, 0)), constant_values=True)
+    before = before - jax.lax.cummax(jnp.where(starts, before, 0), axis=1)
+    _, ranks = jax.lax.sort((slots, before), dimension=1, num_keys=1)
+    ranks, seen = ranks[:, :keys], ranks[:, keys:]
+    itself = 1 if layout.own and inclusive else 0
+    return layout._replace(ranks=_first_always(ranks, sinks), oldest=seen + itself - window)
+
+
+def _first_always(ranks: Int32[Array, "B S"], sinks: int) -> Int32[Array, "B S"]:
+    return jnp.where(ranks < sinks, jnp.iinfo(jnp.int32).max, ranks)
