@@ -269,6 +269,13 @@ def attend_to_itself(x, no_history, segment_ids, times):
     return ops.strictly_causal_attention(x, x, x, segment_ids=segment_ids, no_history=no_history, times=times)
 
 
+def frequencies_at_both_lengths(positions):
+    extended = {"rope_theta": 1e4, "factor": 2.0, "original_max_position_embeddings": 4, "short_factor": [1.0, 1.0]}
+    longrope = extended | {"rope_type": "longrope", "long_factor": [2.0, 3.0], "short_mscale": 1.0, "long_mscale": 1.5}
+    dynamic = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
+    return [ops.frequencies_at(positions, 4, each, max_position_embeddings=4)[0] for each in (longrope, dynamic)]
+
+
 HEADS_4, TURNS, DAYS, FREQUENCIES = normal(0, 2, 3, 4, 4), normal(0, 2, 3, 2), normal(0, 2, 3), normal(0, 2)
 PLACES, TIMES = jnp.arange(6, dtype=jnp.int32).reshape(2, 3), jnp.asarray([[0, 9, 70], [5, 5, 6]], jnp.int32)
 # dtype of the result ("" for that of the first argument), the op, its arguments; the first, if a float, may be narrow.
@@ -278,6 +285,7 @@ CASES = {
     "calendar_features": ("float32", lambda *d: ops.calendar_features(*d, start_day=0, span_days=9), TIMES, TIMES),
     "content_angles": ("float32", ops.content_angles, TURNS, normal(0, 2, 2)),
     "elapsed_days": ("float32", ops.elapsed_days, TIMES),
+    "frequencies_at": ("float32", frequencies_at_both_lengths, PLACES),
     "hstu_bias": ("float32", on_slots(ops.hstu_bias), PLACES, TIMES, normal(0, 3), normal(0, 9)),
     "interval_buckets": ("int32", on_slots(lambda *t: ops.interval_buckets(*t, max_interval=4)), TIMES, PLACES // 4),
     "lie_rotations": ("float32", ops.lie_rotations, TURNS, normal(0, 2, 1, 6)),
@@ -287,6 +295,7 @@ CASES = {
     "rotate_blocks": ("", ops.rotate_blocks, HEADS_4, normal(0, 2, 3, 2, 2, 2)),
     "rotate_pairs": ("", rotate_pairs, HEADS_4, TURNS, TURNS),
     "sincos": ("float32", sincos, TURNS),
+    "query_growth": ("float32", lambda positions: ops.query_growth(positions, 0.1, 3), PLACES),
     "sinusoidal_encoding": ("float32", lambda positions: ops.sinusoidal_encoding(positions, 4), PLACES),
     "siren_apply": ("float32", lambda x, params: ops.siren_apply(params, x), TIME_FEATURES, SOURCE["network"]),
     "siren_init": ("float32", lambda seed: ops.siren_init(jax.random.key(seed), 1, 2, width=2), jnp.int32(0)),

@@ -13,7 +13,13 @@ from siren_rope_jax.ops.bias import (
 )
 from siren_rope_jax.ops.calendar import calendar_features, elapsed_days, split_unix_time
 from siren_rope_jax.ops.encodings import sinusoidal_encoding, time2vec
-from siren_rope_jax.ops.frequencies import ScaledFrequencies, inverse_frequencies, scaled_frequencies
+from siren_rope_jax.ops.frequencies import (
+    ScaledFrequencies,
+    frequencies_at,
+    inverse_frequencies,
+    query_growth,
+    scaled_frequencies,
+)
 from siren_rope_jax.ops.intervals import interval_buckets
 from siren_rope_jax.ops.lie import lie_rotations, planar_generators, rotate_blocks
 from siren_rope_jax.ops.rotary import apply_rotary, rotate_pairs, sincos, xpos_scale
@@ -31,6 +37,7 @@ __all__ = [
     "calendar_features",
     "content_angles",
     "elapsed_days",
+    "frequencies_at",
     "hstu_bias",
     "interval_buckets",
     "inverse_frequencies",
@@ -38,6 +45,7 @@ __all__ = [
     "log_time_buckets",
     "ordinal_angles",
     "planar_generators",
+    "query_growth",
     "rotate_blocks",
     "rotate_pairs",
     "scaled_frequencies",

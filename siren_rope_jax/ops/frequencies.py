@@ -1,13 +1,17 @@
 """Inverse frequencies of the rotary pairs, and their scalings to more context than a model was trained on."""
 
 import math
-import reprlib
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32, Float64
+from jaxtyping import Array, Float32, Int32, Num
+
+from siren_rope_jax.ops.arguments import device_floats
+from siren_rope_jax.ops.rope_methods import SCALED, Given, Theta, powers, unscaled
+from siren_rope_jax.ops.rope_parameters import ORIGINAL_LENGTH, number, read_rope_parameters
 
 
 def inverse_frequencies(head_dim: int, *, base: float = 10_000.0) -> Float32[Array, " R"]:
@@ -29,14 +33,23 @@ def inverse_frequencies(head_dim: int, *, base: float = 10_000.0) -> Float32[Arr
         raise ValueError(f"head_dim must be a positive even number, but is {head_dim}")
     if not 1 < base < float("inf"):
         raise ValueError(f"base must be a finite number above 1, but is {base}")
-    return jnp.asarray(_powers(head_dim, base), jnp.float32)
+    return jnp.asarray(powers(head_dim, base), jnp.float32)
 
 
 class ScaledFrequencies(NamedTuple):
-    """Frequencies of the R rotary pairs, and the factor of their sines and cosines."""
+    """Frequencies of the R rotary pairs, and what else their dictionary says of the attention."""
 
     frequencies: Float32[Array, " R"]
     attention_factor: float
+    """Factor of sines and cosines."""
+    mrope_section: tuple[int, ...] | None = None
+    """Pairs that turn by each of several positions (time, height, width): give each section the angles of its own."""
+    mrope_interleaved: bool = False
+    """Whether the pairs of the sections alternate, instead of lying one section after the other."""
+    query_growth: tuple[float, float] | None = None
+    """beta and length of `query_growth`, by which queries are multiplied."""
+    unread: tuple[str, ...] = ()
+    """Keys that the method does not read."""
 
 
 def scaled_frequencies(
@@ -45,6 +58,7 @@ def scaled_frequencies(
     *,
     max_position_embeddings: float,
     seq_len: float | None = None,
+    layer_type: str | None = None,
 ) -> ScaledFrequencies:
     """Computes the frequencies that a Hugging Face `rope_parameters` dictionary asks for.
 
@@ -53,197 +67,162 @@ def scaled_frequencies(
 
     Args:
       head_dim: dimensions of a head, of which the first int(head_dim * partial_rotary_factor) are rotated.
-      rope_parameters: the dictionary as a config holds it; null counts as absent. `rope_theta` is always needed,
-        `partial_rotary_factor` may always be there, and `rope_type` (formerly `type`) is one of
-        default (also where absent);
-        linear, ntk, dynamic: with `factor`;
+      rope_parameters: the dictionary as a config holds it, or one such dictionary per type of layer; null counts as
+        absent. `rope_theta` is always needed; `mrope_section`, `mrope_interleaved`, `llama_4_scaling_beta` (with
+        `original_max_position_embeddings`) and, except with axial, `partial_rotary_factor` may always be there.
+        `rope_type` (formerly `type`) is one of
+        default (also where absent; formerly mrope too);
+        linear, ntk: with `factor`;
+        dynamic: with `factor`, or with `alpha`, which is ntk by alpha at every length;
         yarn: with `original_max_position_embeddings`; may have `factor` (else max_position_embeddings over it),
         `attention_factor`, `beta_fast`, `beta_slow`, `mscale`, `mscale_all_dim`, `truncate`;
-        longrope: with `original_max_position_embeddings`, `short_factor`, `long_factor`; may have `factor` (as yarn),
-        `attention_factor`;
-        llama3: with `original_max_position_embeddings`, `factor`, `low_freq_factor`, `high_freq_factor`.
+        longrope (formerly su): with `original_max_position_embeddings`, `short_factor`, `long_factor`; may have
+        `factor` (as yarn), `attention_factor`, and `short_mscale` and `long_mscale`, which stand for it up to the
+        original length and beyond;
+        llama3: with `original_max_position_embeddings`, `factor`, `low_freq_factor`, `high_freq_factor`;
+        proportional: may have `factor`; pairs beyond the partial rotary factor have the frequency 0, and the others
+        are spread as if all of them turned;
+        axial: R = head_dim/4 frequencies, which turn once by the row and once by the column of a patch.
       max_position_embeddings: trained length, from the same config.
       seq_len: longest sequence to come, which dynamic and longrope depend on; None if within the trained length.
+      layer_type: whose frequencies, where the dictionary has several sets, such as "full_attention".
 
     Returns:
-      float32 radians per unit of position, computed in float64 and rounded once, and the attention factor: 1.0 except
-      for yarn and longrope.
+      float32 radians per unit of position, computed in float64 and rounded once; the attention factor, 1.0 except for
+      yarn and longrope; sections and growth of queries where the dictionary has them; and the keys that the method
+      does not read, as transformers does not (`attn_factor`, `finetuned`, dynamic's `original_max_position_embeddings`
+      among them), of which a warning tells.
 
     Raises:
-      ValueError: if a key is unknown to the rope_type or missing, a value is not a number in its range, or the rotary
-        dimension is not a positive even number.
+      ValueError: if a key is missing or misspelt, a value is not in its range, the layer type is not one of those in
+        the dictionary, or the rotary dimension is not a positive even number.
 
     Source: Chen et al. 2023 (linear), bloc97 2023 (ntk), emozilla 2023 (dynamic), Peng et al. 2023 (yarn), Ding et al.
-      2024 (longrope), Llama Team 2024 (llama3); names and defaults of Hugging Face transformers 5.23.
+      2024 (longrope), Llama Team 2024 (llama3); names and defaults of Hugging Face transformers 5.24.
     """
-    method, given = _checked(rope_parameters)
-    given["max_position_embeddings"] = _number("max_position_embeddings", max_position_embeddings)
-    given["seq_len"] = 0.0 if seq_len is None else _number("seq_len", seq_len)
-    theta = _powers(_rotary_dim(head_dim, given), given["rope_theta"])
-    frequencies, attention_factor = method(theta, given)
-    return ScaledFrequencies(jnp.asarray(frequencies, jnp.float32), attention_factor)
+    method, theta, given, unread = _read(head_dim, rope_parameters, max_position_embeddings, layer_type)
+    given["seq_len"] = 0.0 if seq_len is None else number("seq_len", seq_len)
+    frequencies, attention_factor = SCALED[method](theta, given)
+    beta = given.get("llama_4_scaling_beta")
+    return ScaledFrequencies(
+        jnp.asarray(frequencies, jnp.float32),
+        attention_factor,
+        mrope_section=given.get("mrope_section"),
+        mrope_interleaved=given.get("mrope_interleaved", False),
+        query_growth=None if beta is None else (beta, given[ORIGINAL_LENGTH]),
+        unread=unread,
+    )
 
 
-_Theta = Float64[np.ndarray, " R"]
-_Given = dict[str, Any]
-_Scaled = tuple[_Theta, float]
+def frequencies_at(
+    positions: Num[Array, "*batch S"],
+    head_dim: int,
+    rope_parameters: Mapping[str, Any],
+    *,
+    max_position_embeddings: float,
+    layer_type: str | None = None,
+) -> tuple[Float32[Array, "*batch R"], float | Float32[Array, "*batch"]]:
+    """Computes the frequencies for the positions at hand, under jit too, where dynamic and longrope choose by length.
+
+    The length is the largest position plus one, of each sequence for itself, so that a sequence is rotated as if alone.
+    transformers takes the longest of the whole batch, which `positions.reshape(-1)` gives.
+
+        frequencies, attention_factor = frequencies_at(positions, 64, rope_parameters, max_position_embeddings=4096)
+        angles = jax.vmap(ordinal_angles)(positions, frequencies)  # [B, S], [B, R] -> [B, S, R]
+
+    Keys that were rotated and cached before a sequence outgrew a length must be rotated anew.
+
+    Args:
+      positions: of one sequence, or of several of the same number of slots.
+      head_dim, rope_parameters, max_position_embeddings, layer_type: as in `scaled_frequencies`.
+
+    Returns:
+      float32 radians per unit of position: those of `scaled_frequencies(seq_len=...)`, dynamic's to 1e-6; and the
+      factor of sines and cosines, an array only where `short_mscale` and `long_mscale` differ. A sequence with a NaN
+      among its positions has NaN where it would have to choose.
+
+    Raises:
+      ValueError: as `scaled_frequencies`, or if the positions are not integers or floats of at least 32 bits.
+
+    Source: `dynamic_rope_update` of Hugging Face transformers 5.24.
+    """
+    method, theta, given, _ = _read(head_dim, rope_parameters, max_position_embeddings, layer_type)
+    seq_len = jnp.max(device_floats("positions", positions), axis=-1, initial=0) + 1
+    if method == "dynamic":
+        return _dynamic_at(seq_len, theta, given), 1.0
+    (short, short_factor), (long, long_factor) = (SCALED[method](theta, given | {"seq_len": n}) for n in (0, math.inf))
+    if method != "longrope":
+        return jnp.broadcast_to(jnp.asarray(short, jnp.float32), (*seq_len.shape, theta.size)), short_factor
+    limit = given[ORIGINAL_LENGTH]
+    frequencies = _by_length(seq_len[..., None], limit, short, long)
+    if short_factor == long_factor:
+        return frequencies, short_factor
+    return frequencies, _by_length(seq_len, limit, short_factor, long_factor)
 
 
-def _powers(rotary_dim: int, base: float) -> _Theta:
-    # In float64 on the host: a float32 power is off by 1e-6, which long positions multiply.
-    return base ** (-np.arange(0, rotary_dim, 2) / rotary_dim)
+def query_growth(positions: Num[Array, "*batch"], beta: float, length: float) -> Float32[Array, "*batch"]:
+    """Computes the factors by which queries grow with their position, so that attention stays sharp over many keys.
+
+        query *= query_growth(positions, *scaled.query_growth)[..., None, None]  # [B, S, N, H]
+
+    Args:
+      positions: of the queries, from 0. Llama 4 itself counts from 1: give it positions + 1.
+      beta: `llama_4_scaling_beta`, or `attn_scale` of Llama 4.
+      length: `original_max_position_embeddings`, or `floor_scale` of Llama 4.
+
+    Returns:
+      1 + beta log(1 + floor(position / length)), float32.
+
+    Raises:
+      ValueError: if the positions are not integers or floats of at least 32 bits, beta is not a finite number of at
+        least 0, or the length not a finite number above 0.
+
+    Source: Ministral 3 and Llama 4 in Hugging Face transformers 5.24.
+    """
+    beta, length = number("beta", beta), number("length", length)
+    # Not the floor of a quotient, which XLA may compute by a reciprocal: 49 * (1 / 49) is below 1.
+    times = jnp.floor_divide(device_floats("positions", positions), jnp.float32(length))
+    return 1 + beta * jnp.log1p(times)
 
 
-def _default(theta: _Theta, given: _Given) -> _Scaled:
-    return theta, 1.0
+def _read(
+    head_dim: int, rope_parameters: Mapping[str, Any], max_position_embeddings: float, layer_type: str | None
+) -> tuple[str, Theta, Given, tuple[str, ...]]:
+    """Returns the method, the frequencies before it, its settings and the keys that it does not read."""
+    method, given, unread = read_rope_parameters(rope_parameters, layer_type)
+    given["max_position_embeddings"] = number("max_position_embeddings", max_position_embeddings)
+    theta = unscaled(method, head_dim, given)
+    sections = given.get("mrope_section")
+    if sections is not None and sum(sections) != theta.size:
+        raise ValueError(f"mrope_section must share out the {theta.size} rotary pairs, but is {list(sections)}")
+    if unread:
+        keys = ", ".join(map(str, unread))
+        warnings.warn(f"rope_parameters have keys that rope_type {method} does not read: {keys}", stacklevel=3)
+    return method, theta, given, unread
 
 
-def _linear(theta: _Theta, given: _Given) -> _Scaled:
-    return theta / given["factor"], 1.0
+def _dynamic_at(seq_len: Float32[Array, "*batch"], theta: Theta, given: Given) -> Float32[Array, "*batch R"]:
+    """Computes `_dynamic` in float32, to less than 1e-6.
+
+    A float32 logarithm of 5 is off by 2e-7, and its exponential by as much relative to itself. So the doublings in the
+    stretch are counted out, in integers, and only what is left is turned into a power.
+    """
+    trained, last = given["max_position_embeddings"], theta.size - 1
+    # The difference first: a quotient near 1 less 1 would lose what it is about.
+    stretch = 1 + given["factor"] * jnp.maximum((seq_len - trained) / trained, 0)[..., None]
+    doublings = jnp.round(jnp.log2(stretch)).astype(jnp.int32)
+    pairs = np.arange(theta.size, dtype=np.int32)
+    whole, rest = jnp.divmod(doublings * pairs, last)
+    left = rest.astype(jnp.float32) * math.log(2) + pairs * jnp.log(_halved(stretch, doublings))
+    return _halved(jnp.asarray(theta, jnp.float32) * jnp.exp(-left / last), whole)
 
 
-def _ntk(theta: _Theta, given: _Given) -> _Scaled:
-    return _rebased(theta, given["factor"]), 1.0
+def _halved(x: Float32[Array, "..."], times: Int32[Array, "..."]) -> Float32[Array, "..."]:
+    # The powers of two from the host: XLA's exp2 is not exact, and ldexp has no derivative.
+    return x * jnp.asarray(2.0 ** -np.arange(127), jnp.float32)[times]
 
 
-def _dynamic(theta: _Theta, given: _Given) -> _Scaled:
-    beyond = max(given["seq_len"] / given["max_position_embeddings"] - 1, 0)
-    return _rebased(theta, 1 + given["factor"] * beyond), 1.0
-
-
-def _yarn(theta: _Theta, given: _Given) -> _Scaled:
-    factor, original = _factor(given), given[_ORIGINAL]
-    fast, slow = given.get("beta_fast", 32.0), given.get("beta_slow", 1.0)
-    if fast <= slow:
-        raise ValueError(f"beta_fast must be above beta_slow, but they are {fast} and {slow}")
-    # The pairs, counted in real numbers, that turn `fast` and `slow` times within the original length.
-    log_base = math.log(given["rope_theta"])
-    low, high = (theta.size * math.log(original / (2 * math.pi * n)) / log_base for n in (fast, slow))
-    if given.get("truncate", True):
-        low, high = math.floor(low), math.ceil(high)
-    # Clips both ends on both sides: clipping one end alone would reverse a ramp that lies wholly beyond the pairs.
-    low, high = np.clip([low, high], 0, 2 * theta.size - 1)
-    ramp = np.clip((np.arange(theta.size) - low) / (high - low or 0.001), 0, 1)
-    return _blended(theta, factor, 1 - ramp), given.get("attention_factor", _yarn_attention(factor, given))
-
-
-def _yarn_attention(factor: float, given: _Given) -> float:
-    scale, scale_all = given.get("mscale"), given.get("mscale_all_dim")
-    if not (scale and scale_all):  # Hugging Face takes 0 as absent
-        scale, scale_all = 1.0, 0.0
-    return (0.1 * scale * math.log(factor) + 1) / (0.1 * scale_all * math.log(factor) + 1)
-
-
-def _longrope(theta: _Theta, given: _Given) -> _Scaled:
-    for key in ("short_factor", "long_factor"):
-        if len(given[key]) != theta.size:
-            raise ValueError(f"{key} must have one number per rotary pair, {theta.size}, but has {len(given[key])}")
-    factor, original = _factor(given), given[_ORIGINAL]
-    scaled = theta / given["long_factor" if given["seq_len"] > original else "short_factor"]
-    if "attention_factor" in given or factor == 1:
-        return scaled, given.get("attention_factor", 1.0)
-    if original <= 1:
-        raise ValueError(f"{_ORIGINAL} must be above 1 where longrope has no attention_factor, but is {original}")
-    return scaled, math.sqrt(1 + math.log(factor) / math.log(original))
-
-
-def _llama3(theta: _Theta, given: _Given) -> _Scaled:
-    low, high = given["low_freq_factor"], given["high_freq_factor"]
-    if low >= high:
-        raise ValueError(f"low_freq_factor must be below high_freq_factor, but they are {low} and {high}")
-    turns = given[_ORIGINAL] * theta / (2 * math.pi)
-    return _blended(theta, given["factor"], np.clip((turns - low) / (high - low), 0, 1)), 1.0
-
-
-def _rebased(theta: _Theta, stretch: float) -> _Theta:
-    """Returns the frequencies of the base times stretch^(d/(d-2)): the first stays, the last is over `stretch`."""
-    if theta.size == 1:
-        raise ValueError("ntk and dynamic need a rotary dimension of at least 4, but it is 2")
-    return theta / stretch ** np.linspace(0, 1, theta.size)
-
-
-def _blended(theta: _Theta, factor: float, kept: _Theta) -> _Theta:
-    """Blends each frequency between itself, where `kept` is 1, and itself over `factor`, where it is 0."""
-    return theta * (kept + (1 - kept) / factor)
-
-
-def _factor(given: _Given) -> float:
-    longest, original = given["max_position_embeddings"], given[_ORIGINAL]
-    if "factor" not in given and longest < original:
-        raise ValueError(
-            f"max_position_embeddings must be at least {_ORIGINAL} where factor is absent, "
-            f"but they are {longest} and {original}"
-        )
-    return given.get("factor", longest / original)
-
-
-class _Method(NamedTuple):
-    scale: Callable[[_Theta, _Given], _Scaled]
-    required: tuple[str, ...] = ()
-    optional: tuple[str, ...] = ()
-
-
-_ORIGINAL = "original_max_position_embeddings"
-_YARN_OPTIONS = ("factor", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate")
-_METHODS = {
-    "default": _Method(_default),
-    "linear": _Method(_linear, ("factor",)),
-    "ntk": _Method(_ntk, ("factor",)),
-    "dynamic": _Method(_dynamic, ("factor",)),
-    "yarn": _Method(_yarn, (_ORIGINAL,), _YARN_OPTIONS),
-    "longrope": _Method(_longrope, (_ORIGINAL, "short_factor", "long_factor"), ("factor", "attention_factor")),
-    "llama3": _Method(_llama3, (_ORIGINAL, "factor", "low_freq_factor", "high_freq_factor")),
-}
-_LEAST = {"factor": 1, "mscale": 0, "mscale_all_dim": 0}
-
-
-def _checked(rope_parameters: Mapping[str, Any]) -> tuple[Callable[[_Theta, _Given], _Scaled], _Given]:
-    if not isinstance(rope_parameters, Mapping):
-        raise ValueError(f"rope_parameters must be a dictionary, but is {reprlib.repr(rope_parameters)}")
-    given = {key: value for key, value in rope_parameters.items() if value is not None}
-    older_name = given.pop("type", "default")
-    rope_type = given.pop("rope_type", older_name)
-    if not isinstance(rope_type, str) or rope_type not in _METHODS:
-        raise ValueError(f"rope_type must be one of {', '.join(_METHODS)}, but is {reprlib.repr(rope_type)}")
-    method = _METHODS[rope_type]
-    required = ("rope_theta", *method.required)
-    for key in given:
-        if key not in (*required, *method.optional, "partial_rotary_factor"):
-            raise ValueError(f"rope_parameters of rope_type {rope_type} must not have the key {key}")
-    for key in required:
-        if key not in given:
-            raise ValueError(f"rope_parameters of rope_type {rope_type} must have the key {key}, but lacks it")
-    return method.scale, {key: _value(key, value) for key, value in given.items()}
-
-
-def _value(key: str, value: Any) -> float | bool | Float64[np.ndarray, " R"]:
-    if key == "truncate":
-        if not isinstance(value, bool):
-            raise ValueError(f"truncate must be true or false, but is {reprlib.repr(value)}")
-        return value
-    if key not in ("short_factor", "long_factor"):
-        return _number(key, value)
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"{key} must be a list of numbers, but is {reprlib.repr(value)}")
-    return np.array([_number(f"{key}[{index}]", number) for index, number in enumerate(value)], np.float64)
-
-
-def _number(name: str, value: Any) -> float:
-    least = _LEAST.get(name)
-    above = 1 if name == "rope_theta" else 0
-    is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    if not (is_number and abs(value) < 1e300 and (value > above if least is None else value >= least)):
-        interval = f"above {above}" if least is None else f"of at least {least}"
-        raise ValueError(f"{name} must be a finite number {interval}, but is {reprlib.repr(value)}")
-    return float(value)
-
-
-def _rotary_dim(head_dim: int, given: _Given) -> int:
-    share = given.get("partial_rotary_factor", 1.0)
-    rotary_dim = int(_number("head_dim", head_dim) * share)
-    if share > 1 or head_dim % 1 or rotary_dim == 0 or rotary_dim % 2:
-        raise ValueError(
-            f"int(head_dim * partial_rotary_factor) must be a positive even number up to head_dim, "
-            f"but is {rotary_dim} for {head_dim} and {share}"
-        )
-    return rotary_dim
+def _by_length(seq_len: Float32[Array, "..."], limit: float, short: Any, long: Any) -> Float32[Array, "..."]:
+    # A NaN is neither short nor long, and must not pass for short.
+    known = jnp.where(seq_len <= limit, jnp.asarray(short, jnp.float32), jnp.nan)
+    return jnp.where(seq_len > limit, jnp.asarray(long, jnp.float32), known)

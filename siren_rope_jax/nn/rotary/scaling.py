@@ -77,7 +77,13 @@ class ScalingConfig:
             given[length] = unit * given[length]
         lengths = {key: given.pop(key, None) for key in ("max_position_embeddings", "seq_len")}
         try:
-            return scaled_frequencies(head_dim, given | {"rope_theta": base}, **lengths)
+            scaled = scaled_frequencies(head_dim, given | {"rope_theta": base}, **lengths)
+            # Of a file of somebody else a warning is enough, of a setting it is not.
+            if scaled.unread:
+                raise ValueError(
+                    f"rope_parameters of rope_type {self.rope_type} must not have the key {scaled.unread[0]}"
+                )
+            return scaled
         except ValueError as error:
             in_positions = "" if unit == 1 else f" (lengths in positions, {unit} per day)"
             raise ValueError(f"{name}{in_positions}: {error}") from None
