@@ -214,12 +214,12 @@ def test_each_type_of_layer_has_the_frequencies_of_its_own_set():
     chex.assert_trees_all_equal(sliding, inverse_frequencies(8))
 
 
-def test_keys_beside_the_sets_of_layers_are_unread():
-    with pytest.warns(UserWarning, match="truncate"):
-        result = scaled_frequencies(
-            8, LAYERS | {"truncate": False}, max_position_embeddings=2048, layer_type="sliding_attention"
-        )
-    assert result.unread == ("truncate",)
+def test_keys_beside_the_sets_of_layers_are_unread_even_where_a_set_has_them_too():
+    beside = {"rope_theta": 5.0, "factor": 3.0}
+    with pytest.warns(UserWarning, match="rope_type linear does not read: rope_theta, factor$"):
+        result = scaled_frequencies(8, beside | LAYERS, max_position_embeddings=2048, layer_type="full_attention")
+    assert result.unread == ("rope_theta", "factor")
+    chex.assert_trees_all_close(result.frequencies, inverse_frequencies(8) / 8, rtol=1e-7)
 
 
 @pytest.mark.parametrize("layer_type", [None, "chunked_attention", "rope_theta", 0, ["full_attention"]])
@@ -365,3 +365,12 @@ def test_positions_that_are_no_numbers_of_32_bits_are_refused(positions):
     for refused in (lambda: at(positions), lambda: query_growth(positions, 0.1, 8)):
         with raises_one_sentence("positions must be integers or floats of at least 32 bits", positions.dtype):
             refused()
+
+
+def test_one_position_is_no_sequence():
+    with raises_one_sentence("positions must have an axis of slots, but is one number"):
+        at(jnp.asarray(3))
+
+
+def test_settings_of_others_in_a_dictionary_of_their_own_are_no_layers():
+    assert read({"vendor": {"colour": "red"}}).unread == ("vendor",)

@@ -142,11 +142,14 @@ def frequencies_at(
       among its positions has NaN where it would have to choose.
 
     Raises:
-      ValueError: as `scaled_frequencies`, or if the positions are not integers or floats of at least 32 bits.
+      ValueError: as `scaled_frequencies`, or if the positions are one number, or not integers or floats of at least
+        32 bits.
 
     Source: `dynamic_rope_update` of Hugging Face transformers 5.24.
     """
     method, theta, given, _ = _read(head_dim, rope_parameters, max_position_embeddings, layer_type)
+    if jnp.ndim(positions) == 0:
+        raise ValueError("positions must have an axis of slots, but is one number")
     seq_len = jnp.max(device_floats("positions", positions), axis=-1, initial=0) + 1
     if method == "dynamic":
         return _dynamic_at(seq_len, theta, given), 1.0

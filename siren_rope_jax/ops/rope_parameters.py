@@ -38,13 +38,14 @@ def read_rope_parameters(rope_parameters: Mapping[str, Any], layer_type: str | N
     required = ["rope_theta", *needed]
     if "llama_4_scaling_beta" in given and ORIGINAL_LENGTH not in required:
         required.append(ORIGINAL_LENGTH)
-    unread = (*beside, *(key for key in given if key not in (*required, *optional, *_OF_EVERY_METHOD)))
+    readable = {*required, *optional, *_OF_EVERY_METHOD}
+    unread = (*beside, *(key for key in given if key not in readable))
     for key in unread:
         _check_spelling(key)
     for key in required:
         if key not in given:
             raise ValueError(f"rope_parameters of rope_type {method} must have the key {key}, but lacks it")
-    return RopeParameters(method, {key: _value(key, given[key]) for key in given if key not in unread}, unread)
+    return RopeParameters(method, {key: _value(key, given[key]) for key in given if key in readable}, unread)
 
 
 def number(name: str, value: Any) -> float:
@@ -93,7 +94,7 @@ _LEAST = {"factor": 1, "alpha": 1, "mscale": 0, "mscale_all_dim": 0, "llama_4_sc
 def _of_layer(rope_parameters: Mapping[str, Any], layer_type: str | None) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Returns the set of keys of a type of layer, and the names of keys that stand beside the sets."""
     given = {key: value for key, value in rope_parameters.items() if value is not None}
-    layers = {key: value for key, value in given.items() if isinstance(value, Mapping)}
+    layers = {key: value for key, value in given.items() if isinstance(value, Mapping) and value.keys() & _KNOWN}
     if not layers or given.keys() & {"rope_type", "type"}:
         if layer_type is not None:
             raise ValueError(
