@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Num
 
+from siren_rope_jax.ops.linear import linear_call
 from siren_rope_jax.ops.rotary import sincos
 
 _LARGEST_ANGLE = 2.0**24  # as in `sincos`: neighbouring float32 angles are more than a radian apart beyond
@@ -21,7 +22,7 @@ def lie_rotations(
     commute: one coordinate, generators that are multiples of one, generators in the same planes
     (`planar_generators`), blocks of 2. Otherwise R(x)^T R(y) depends on x and y themselves, and
     equals R(y - x) only to first order in the coordinates. A rotation depends on its own event's coordinates alone,
-    so a rotated key can be cached in any case. Gradients are reverse-mode (jax.grad, jax.vjp) for blocks above 2.
+    so a rotated key can be cached in any case. Blocks above 2 have all derivatives but reverse mode of reverse mode.
 
     Args:
       coordinates: position, time and similar numbers of each event, of order 1, since angles are products with them.
@@ -125,7 +126,7 @@ def _weighted_sum(weights: Float32[Array, "*batch C"], arrays: Float32[Array, "C
     return sum((weights[..., c] * arrays[c] for c in range(len(arrays))), start=jnp.zeros((), jnp.float32))
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def _exp(skew: Float32[Array, "*batch b b E"]) -> Float32[Array, "*batch b b E"]:
     """Computes exp of skew-symmetric matrices, made orthogonal again by one step of Newton and Schulz."""
     rotation = _expm1(skew) + _identity(skew)
@@ -161,13 +162,12 @@ def _identity(like: Float32[Array, "*batch b b E"]) -> Float32[Array, "b b 1"]:
     return jnp.eye(like.shape[-2], dtype=jnp.float32)[..., None]
 
 
-def _exp_forward(skew):  # type: ignore[no-untyped-def]
-    return _exp(skew), skew
-
-
-def _exp_backward(skew, cotangent):  # type: ignore[no-untyped-def]
+@_exp.defjvp
+def _exp_jvp(primals, tangents):  # type: ignore[no-untyped-def]
+    (skew,), (along,) = primals, tangents
     # The adjoint of the derivative at A is the derivative at A^T = -A. This keeps no matrix of any squaring in memory.
-    return (jax.jvp(_expm1, (-skew,), (cotangent,))[1],)
+    return _exp(skew), linear_call(_slope, lambda skew, cotangent: _slope(-skew, cotangent), skew, along)
 
 
-_exp.defvjp(_exp_forward, _exp_backward)
+def _slope(skew: Float32[Array, "*shape"], along: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
+    return jax.jvp(_expm1, (skew,), (along,))[1]

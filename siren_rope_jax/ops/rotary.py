@@ -82,7 +82,8 @@ def rotate_pairs(
     Args:
       x: queries or keys, [batch axes, sequence, heads, H]; any number of batch axes, none too.
       sin: sine of the angles. With one axis less than `x` they are shared by all heads, [..., S, R]; with as many,
-        [..., S, M, R], there is one set for each of M groups of neighbouring heads. Axes before may have size 1.
+        [..., S, M, R], there is one set for each of M groups of neighbouring heads. Axes before may have size 1, and
+        [S, R] serves any batch.
       cos: cosine of the angles, in the same shape.
       angles: the angles themselves, in the same shape. Derivatives are then taken by them instead of by sine and
         cosine, at half the cost; a common factor of sine and cosine must be a constant.
@@ -98,6 +99,8 @@ def rotate_pairs(
     Source: Su et al. 2021, eq. 34; partial rotation as in GPT-NeoX (Black et al. 2022).
     """
     check_arrays(x=x, sin=sin, cos=cos)
+    sin, cos = _for_batch(sin, x), _for_batch(cos, x)
+    angles = None if angles is None else _for_batch(angles, x)
     if x.ndim < 2 or not jnp.issubdtype(x.dtype, jnp.floating) or sin.ndim < 1:
         raise ValueError(
             "x must be floating-point numbers [..., S, N, H] and the angles [..., R], "
@@ -127,6 +130,11 @@ def rotate_pairs(
         sin, cos = jax.lax.stop_gradient((sin, cos))
         turned = cast(Array, _turn_by(turned, angles, sin, cos, interleaved))
     return jnp.concatenate([turned, x[..., 2 * pairs :]], axis=-1) if width > 2 * pairs else turned
+
+
+def _for_batch(angles: Float[Array, "*angles R"], x: Float[Array, "*batch N H"]) -> Float[Array, "*more R"]:
+    """Adds the batch axes that angles [S, R] of all examples lack."""
+    return angles[(None,) * (x.ndim - 3)] if angles.ndim == 2 and x.ndim > 3 else angles
 
 
 def _grouped(x: Float[Array, "*batch N H"], angles: Float[Array, "*angles R"]) -> Float[Array, "*heads H"]:
@@ -228,7 +236,8 @@ def apply_rotary(
     Args:
       x: queries or keys, [batch axes, sequence, heads, H]; any number of batch axes, none too.
       angles: radians, float32. With one axis less than `x` they are shared by all heads, [..., S, R]; with as many,
-        [..., S, M, R], there is one set for each of M groups of neighbouring heads. Axes before may have size 1.
+        [..., S, M, R], there is one set for each of M groups of neighbouring heads. Axes before may have size 1, and
+        [S, R] serves any batch.
       scale: factor of the pairs; one number (`attention_factor`) or an array that broadcasts to the angles
         (`xpos_scale` for queries, its inverse for keys).
       interleaved: pair (2j, 2j + 1), as in the authors' and other PyTorch weights, instead of (j, j + R).
