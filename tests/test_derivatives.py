@@ -1,7 +1,6 @@
 """Every derivative written by hand: in forward and reverse mode and in each of their products, against float64."""
 
 import functools
-import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ class Case(NamedTuple):
     ours: Callable[..., Any]
     plain: Callable[..., Any]
     shapes: tuple[tuple[int, ...], ...]
-    reverse_only: bool = False  # may refuse all but reverse mode
+    refused: str = ""  # the mode that the function refuses
 
 
 def rotated(x, angles, *, ours, interleaved=False):
@@ -64,9 +63,9 @@ def turned_by_matrices(generators, coordinates, *, ours):
     return jax.scipy.linalg.expm(skew - jnp.swapaxes(skew, -1, -2))
 
 
-def case(function, *shapes, reverse_only=False, **options):
+def case(function, *shapes, refused="", **options):
     ours, plain = (functools.partial(function, ours=ours, **options) for ours in (True, False))
-    return Case(ours, plain, shapes, reverse_only)
+    return Case(ours, plain, shapes, refused)
 
 
 X = (2, LENGTH, HEADS, 2 * PAIRS + 2)
@@ -79,8 +78,8 @@ CASES = {
     "rotation of one row": case(rotated, X, (1, LENGTH, PAIRS)),
     "rotation by group, one slot": case(rotated, X, (1, 1, 2, PAIRS)),
     "rotation by three heads": case(rotated, (2, LENGTH, 3, 2 * PAIRS), (2, 1, 3, PAIRS)),
-    "chunked attention": case(attended, EACH, EACH, EACH, (HEADS, 4), reverse_only=True),
-    "block rotation": case(turned_by_matrices, (2, 1, 3), (1, LENGTH, 2), reverse_only=True),
+    "chunked attention": case(attended, EACH, EACH, EACH, (HEADS, 4)),
+    "block rotation": case(turned_by_matrices, (2, 1, 3), (1, LENGTH, 2), refused="reverse over reverse"),
 }
 
 
@@ -112,17 +111,16 @@ def loss(function):
 
 
 def check(name, mode, variant):
-    ours, plain, shapes, reverse_only = CASES[name]
+    ours, plain, shapes, refused = CASES[name]
     generator = np.random.default_rng(3)
     arrays = [generator.normal(size=shape) for shape in shapes]
     differentiated = variant(MODES[mode](loss(ours)))
     given = [jnp.asarray(x, jnp.float32) for x in arrays]
-    try:
-        result = differentiated(*given)
-    except (TypeError, ValueError, NotImplementedError) as error:
-        refused = re.search("orward-mode|everse-mode|custom_lin", str(error))
-        assert refused and reverse_only and mode != "reverse", error  # noqa: PT017, PT018
+    if mode == refused:
+        with pytest.raises(ValueError, match="Reverse-mode differentiation does not work"):
+            differentiated(*given)
         return
+    result = differentiated(*given)
     with jax.enable_x64(True):
         expected = MODES[mode](loss(plain))(*(jnp.asarray(np.float32(x), jnp.float64) for x in arrays))
     for one, exact in zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True):

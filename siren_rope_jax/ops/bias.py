@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int, Int32, Integer
 
 from siren_rope_jax.ops.arguments import device_integers
+from siren_rope_jax.ops.meshes import on_auto_axes
 from siren_rope_jax.ops.slots import OfSlots, apart, at_slots, check_axes, check_together, sides_of, signed_integers
 
 Bias = Callable[[Int[Array, " Q"], Int[Array, " K"]], Float[Array, "#B #N Q K"]]
@@ -208,8 +209,12 @@ def _bucket(estimate: Float[Array, "*shape"], x: Integer[Array, "*shape"], edges
 
     The rounded estimate is one of the two edges around `x`: the upper is not reached, the lower is.
     """
-    nearest = jnp.clip(jnp.round(estimate), 0, edges.size - 1).astype(jnp.int32)
-    return nearest - (x < jnp.asarray(edges, x.dtype)[nearest]).astype(jnp.int32)
+
+    def of(estimate: Float[Array, "*shape"], x: Integer[Array, "*shape"]) -> Int32[Array, "*shape"]:
+        nearest = jnp.clip(jnp.round(estimate), 0, edges.size - 1).astype(jnp.int32)
+        return nearest - (x < jnp.asarray(edges, x.dtype)[nearest]).astype(jnp.int32)
+
+    return on_auto_axes(of, like=x, axes=x.ndim)(estimate, x)
 
 
 def _t5_edges(buckets: int, max_distance: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Inverse frequencies of the rotary pairs, and their scalings to more context than a model was trained on."""
 
+import functools
 import math
 import warnings
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float32, Int32, Num
 
 from siren_rope_jax.ops.arguments import device_floats
+from siren_rope_jax.ops.meshes import on_auto_axes
 from siren_rope_jax.ops.rope_methods import SCALED, Given, Theta, powers, unscaled
 from siren_rope_jax.ops.rope_parameters import ORIGINAL_LENGTH, number, read_rope_parameters
 
@@ -152,7 +154,8 @@ def frequencies_at(
         raise ValueError("positions must have an axis of slots, but is one number")
     seq_len = jnp.max(device_floats("positions", positions), axis=-1, initial=0) + 1
     if method == "dynamic":
-        return _dynamic_at(seq_len, theta, given), 1.0
+        scaled = functools.partial(_dynamic_at, theta=theta, given=given)
+        return on_auto_axes(scaled, like=seq_len, axes=seq_len.ndim)(seq_len), 1.0
     (short, short_factor), (long, long_factor) = (SCALED[method](theta, given | {"seq_len": n}) for n in (0, math.inf))
     if method != "longrope":
         return jnp.broadcast_to(jnp.asarray(short, jnp.float32), (*seq_len.shape, theta.size)), short_factor

@@ -4,8 +4,9 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Int32, UInt
+from jaxtyping import Array, Bool, Int, Int32, UInt
 
+from siren_rope_jax.ops.meshes import on_auto_axes
 from siren_rope_jax.ops.slots import OfSlots, apart, at_slots, check_together, sides_of
 
 
@@ -44,9 +45,10 @@ def interval_buckets(
     )
     if not 1 <= max_interval < 2**31:
         raise ValueError(f"max_interval must be at least 1 and fit int32, but is {max_interval}")
-    gaps = _smallest_gaps(key_times, key_segment_ids)
+    gaps = on_auto_axes(_smallest_gaps, like=key_times)(key_times, key_segment_ids)
     if another:
-        gaps = _gaps_before(times, segment_ids, key_times, key_segment_ids, gaps)
+        before = times, segment_ids, key_times, key_segment_ids, gaps
+        gaps = on_auto_axes(_gaps_before, like=times)(*before)
     gaps = jnp.maximum(gaps + 1, 1)  # 1 s if there is none
     of_pairs = functools.partial(_intervals, max_interval=max_interval)
     return OfSlots(of_pairs, (times, key_times, gaps), times.shape[1], key_times.shape[1])
@@ -74,10 +76,18 @@ def _smallest_gaps(times: Int[Array, "B S"], segment_ids: Int[Array, "B S"]) -> 
     times, segment_ids = (jnp.take_along_axis(x, latest, axis=1) for x in (times, segment_ids))
     starts = jnp.pad(segment_ids[:, 1:] != segment_ids[:, :-1], ((0, 0), (1, 0)), constant_values=True)
     gaps = jnp.where(starts, 0, jnp.pad(apart(times[:, 1:], times[:, :-1]), ((0, 0), (1, 0))))
-    _, smallest = jax.lax.associative_scan(
-        lambda a, b: (a[0] | b[0], jnp.where(b[0], b[1], jnp.minimum(a[1], b[1]))), (starts, gaps - 1), axis=1
-    )
-    return smallest
+
+    def later(
+        a: tuple[Bool[Array, "*shape"], UInt[Array, "*shape"]], b: tuple[Bool[Array, "*shape"], UInt[Array, "*shape"]]
+    ) -> tuple[Bool[Array, "*shape"], UInt[Array, "*shape"]]:
+        return a[0] | b[0], jnp.where(b[0], b[1], jnp.minimum(a[1], b[1]))
+
+    if isinstance(times.shape[1], int):
+        return jax.lax.associative_scan(later, (starts, gaps - 1), axis=1)[1]
+    # A symbolic length, of jax.export, has no tree of pairs: one event after the other.
+    events = starts.T, gaps.T - 1
+    first = jax.tree.map(lambda x: x[0], events)
+    return jax.lax.scan(lambda a, b: ((so_far := later(a, b)), so_far[1]), first, events)[1].T
 
 
 def _gaps_before(

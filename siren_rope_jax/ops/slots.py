@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, Integer, UInt
 
 from siren_rope_jax.ops.arguments import device_integers
+from siren_rope_jax.ops.meshes import on_auto_axes
 
 
 @jax.tree_util.register_dataclass
@@ -29,7 +30,8 @@ class OfSlots:
 
     def __call__(self, query_slots: Int[Array, " Q"], key_slots: Int[Array, " K"]) -> Array:
         """Computes the block of these slots."""
-        return self.function(self.arrays, query_slots, key_slots)
+        rows: Any = jax.tree.leaves(self.arrays)[0]
+        return on_auto_axes(self.function, like=rows, axes=1)(self.arrays, query_slots, key_slots)
 
     def __add__(self, other: "OfSlots") -> "OfSlots":
         """Adds block by block.

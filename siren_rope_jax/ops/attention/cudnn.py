@@ -8,6 +8,7 @@ from siren_rope_jax.ops.attention.blocks import visible
 from siren_rope_jax.ops.attention.operands import Operands
 
 _KERNEL = "cudnn"
+_TYPES = (["bfloat16"], ["float16"])
 
 
 def suits(operands: Operands, platform: str, kind: str) -> bool:
@@ -20,7 +21,7 @@ def refusal(operands: Operands) -> str | None:
     widths = operands.query.shape[3], operands.value.shape[3]
     if operands.extras:
         return f"implementation cudnn must get no bias, relative or key_segment_ids, but gets {operands.extras}"
-    if operands.types not in (["bfloat16"], ["float16"]):
+    if operands.types not in _TYPES:
         return f"query, key and value must be of one 16-bit type for implementation cudnn, but are {operands.types}"
     if widths[0] != widths[1] or widths[0] % 8 or widths[0] > 128:
         return f"heads must have one width for implementation cudnn, a multiple of 8 up to 128, but have {widths}"

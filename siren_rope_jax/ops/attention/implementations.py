@@ -6,14 +6,13 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 from jax.extend.core import InconclusiveDimensionOperation
-from jax.sharding import AxisType
-from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
 from siren_rope_jax.ops.attention import chunked, cudnn, plain, splash
 from siren_rope_jax.ops.attention.operands import Operands
+from siren_rope_jax.ops.attention.window import windowed
+from siren_rope_jax.ops.meshes import explicit_axes, on_auto_axes, target_device
 from siren_rope_jax.ops.slots import OfSlots
-from siren_rope_jax.ops.target import target_device
 
 Implementation = Literal["auto", "plain", "chunked", "cudnn", "splash"]
 _Arrays = dict[str, Any]
@@ -54,18 +53,16 @@ def attend(operands: Operands, implementation: Implementation) -> Float[Array, "
     operands = operands.without_padding()
 
     def of_arrays(given: _Arrays) -> Float[Array, "B Q N V"]:
-        return chosen.attend(dataclasses.replace(operands, **given))
+        whole = dataclasses.replace(operands, **given)
+        return chosen.attend(dataclasses.replace(whole, layout=windowed(whole)))
 
     names = ["query", "key", "value", "layout", "no_history"]
     names += ["scale"] if isinstance(operands.scale, Array) else []
     arrays = {name: getattr(operands, name) for name in names}
     attend_to = _with_gradients_only(of_arrays) if chosen.gradients_only else of_arrays
-    if not (explicit := _explicit_axes()):
-        return attend_to(arrays)
-    # The compiler divides the work; results are divided as the queries are.
-    spec = jax.typeof(operands.query).sharding.spec
-    divided: Any = jax.sharding.auto_axes(attend_to, axes=explicit, out_sharding=P(*spec[:3], None))
-    return divided(arrays | _extras(operands, explicit))
+    if explicit := explicit_axes():
+        arrays |= _extras(operands, explicit)
+    return on_auto_axes(attend_to, like=operands.query)(arrays)
 
 
 def _suits(entry: _Entry, operands: Operands, device: tuple[str, str]) -> bool:
@@ -73,12 +70,6 @@ def _suits(entry: _Entry, operands: Operands, device: tuple[str, str]) -> bool:
         return entry.suits(operands, *device)
     except InconclusiveDimensionOperation:  # a symbolic length of jax.export, which may turn out short or long
         return False
-
-
-def _explicit_axes() -> tuple[str, ...]:
-    mesh = jax.sharding.get_abstract_mesh()
-    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
-    return tuple(name for name, kind in kinds if kind == AxisType.Explicit)
 
 
 def _extras(operands: Operands, explicit: tuple[str, ...]) -> _Arrays:

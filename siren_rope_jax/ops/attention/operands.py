@@ -58,6 +58,8 @@ class Operands:
     no_history: Float[Array, "N V"]
     scale: float | Float32[Array, ""] | Float32[Array, " N"]
     inclusive: bool = False
+    window: int | None = None
+    sinks: int = 0
     bias: Bias | None = None
     relative: RelativeEmbedding | None = None
     chunk: int = 128

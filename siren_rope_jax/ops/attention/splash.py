@@ -1,24 +1,26 @@
 """Attention by the Pallas kernel "splash attention", for TPUs."""
 
+import functools
 import math
+from collections.abc import Callable
 from typing import cast
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Bool, Float, Int32
+from jaxtyping import Array, Bool, Float, Int, Int32
 
 from siren_rope_jax.ops.attention.operands import Layout, Operands
-from siren_rope_jax.ops.target import target_device
+from siren_rope_jax.ops.meshes import target_device
 
 _LANES = 128  # lengths are padded to whole lanes
 _BLOCKS = (512, 384, 256, 128)
 
 
 def suits(operands: Operands, platform: str, kind: str) -> bool:
-    """Returns whether the device is a TPU and the rows fill the kernel's lanes."""
-    return platform == "tpu" and operands.query.shape[1] >= _LANES
+    """Returns whether the device is a TPU, the rows fill the kernel's lanes, and no row may turn out unfit for it."""
+    return platform == "tpu" and operands.window is None and operands.query.shape[1] >= _LANES
 
 
 def refusal(operands: Operands) -> str | None:
@@ -30,8 +32,8 @@ def refusal(operands: Operands) -> str | None:
             "query, key and value must be all float32 or all bfloat16 for implementation splash, but are "
             f"{operands.types}"
         )
-    if operands.layout.ranks is not None:
-        return "implementation splash must get no window, but gets one"
+    if operands.window is not None and (operands.sinks or operands.layout.times is not None):
+        return "implementation splash must get no sinks and no times with a window, but gets them"
     if not isinstance(operands.query.shape[1], int):
         return f"the length must be a number for implementation splash, but is symbolic, {operands.query.shape[1]}"
     if _checked_axes():
@@ -47,18 +49,22 @@ def splash_attention(operands: Operands) -> Float[Array, "B S N V"]:
     """Computes `strictly_causal_attention` from arrays that are 0 in padding and times that ascend in each segment.
 
     With ascending times a query sees the events of its segment before one slot, its bound, which replaces the query's
-    own slot in the kernel's causal mask. A row whose times do not ascend is NaN.
+    own slot in the kernel's causal mask. A row whose times do not ascend is NaN; and, since the kernel's window counts
+    slots, with a window a row whose segments are not in one piece.
 
     Without a TPU it runs in the interpreter, slowly.
     """
     length, value_type = operands.query.shape[1], operands.value.dtype
     bounds, some, ascend = _bounds(operands.layout)
     if operands.inclusive:
-        bounds, some = bounds + 1, operands.layout.segment_ids != 0
+        some = operands.layout.segment_ids != 0
+    if operands.layout.ranks is not None:
+        ascend &= _in_one_piece(operands.layout.segment_ids, operands.layout.ranks)
     query, key, value = (
         jnp.swapaxes(_padded(x), 1, 2) for x in (operands.scaled_query(), operands.key, operands.value)
     )
-    attended = _on_each_device(query, key, value, _padded(operands.layout.segment_ids), _padded(bounds))
+    kernel = functools.partial(_kernel, inclusive=operands.inclusive, window=operands.window)
+    attended = _on_each_device(kernel, query, key, value, _padded(operands.layout.segment_ids), _padded(bounds))
     attended = jnp.where(some[..., None, None], jnp.swapaxes(attended, 1, 2)[:, :length], operands.no_history)
     return jnp.where(ascend[:, None, None, None], attended, jnp.nan).astype(value_type)
 
@@ -93,7 +99,16 @@ def _bounds(layout: Layout) -> tuple[Int32[Array, "B S"], Bool[Array, "B S"], Bo
     return bounds, some, ~ahead.any(axis=1)
 
 
+def _in_one_piece(segment_ids: Int[Array, "B S"], ranks: Int32[Array, "B S"]) -> Bool[Array, " B"]:
+    """Returns whether each segment of a row fills neighbouring slots, so that slots count its events."""
+    slots = jnp.broadcast_to(jnp.arange(ranks.shape[1], dtype=jnp.int32), ranks.shape)
+    starts = jnp.pad(segment_ids[:, 1:] != segment_ids[:, :-1], ((0, 0), (1, 0)), constant_values=True)
+    first = jax.lax.cummax(jnp.where(starts, slots, 0), axis=1)
+    return ((ranks == slots - first) | (segment_ids == 0)).all(axis=1)
+
+
 def _on_each_device(
+    kernel: Callable[..., Array],
     query: Float[Array, "B N S H"],
     key: Float[Array, "B M S H"],
     value: Float[Array, "B M S V"],
@@ -104,7 +119,7 @@ def _on_each_device(
     mesh = jax.sharding.get_abstract_mesh()
     free = {name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind != AxisType.Manual}
     if all(mesh.shape[name] == 1 for name in free):
-        return _kernel(query, key, value, segment_ids, bounds)
+        return kernel(query, key, value, segment_ids, bounds)
 
     def dividing(names: tuple[str, ...], size: int) -> tuple[str, ...] | None:
         names = tuple(name for name in names if name in free)
@@ -113,7 +128,7 @@ def _on_each_device(
     batch, heads = dividing(("slice", "data"), query.shape[0]), dividing(("model",), key.shape[1])
     of_heads, of_slots = P(batch, heads), P(batch)
     return jax.shard_map(
-        _kernel,
+        kernel,
         in_specs=(of_heads, of_heads, of_heads, of_slots, of_slots),
         out_specs=of_heads,
         axis_names=free,
@@ -121,7 +136,9 @@ def _on_each_device(
     )(query, key, value, segment_ids, bounds)
 
 
-def _kernel(query: Array, key: Array, value: Array, segment_ids: Array, bounds: Array) -> Array:
+def _kernel(
+    query: Array, key: Array, value: Array, segment_ids: Array, bounds: Array, *, inclusive: bool, window: int | None
+) -> Array:
     # Imported late: Pallas takes a while to load, and only TPUs need it.
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
@@ -129,8 +146,13 @@ def _kernel(query: Array, key: Array, value: Array, segment_ids: Array, bounds: 
     heads, length = query.shape[1], query.shape[2]
     size = next(size for size in _BLOCKS if length % size == 0)
     names = "block_q", "block_kv", "block_q_dkv", "block_kv_dkv", "block_q_dq", "block_kv_dq"
+    shape, offset = (length, length), 0 if inclusive else -1
+    if window is None:
+        mask = masks.CausalMask(shape, offset=offset)
+    else:
+        mask = masks.LocalMask(shape, (window - 1, 0), offset=offset)
     causal = splash.make_splash_mha(
-        masks.MultiHeadMask([masks.CausalMask((length, length), offset=-1)] * heads),
+        masks.MultiHeadMask([mask] * heads),
         block_sizes=splash.BlockSizes(**dict.fromkeys(names, size)),
         head_shards=1,
         q_seq_shards=1,
@@ -138,7 +160,7 @@ def _kernel(query: Array, key: Array, value: Array, segment_ids: Array, bounds: 
     )
 
     def one_row(query: Array, key: Array, value: Array, segment_ids: Array, bounds: Array) -> Array:
-        # The kernel runs every block up to the diagonal with the mask "q_sequence - 1 >= slot of the key", where
+        # The kernel runs every block up to the diagonal with the mask "q_sequence + offset >= slot of the key", where
         # q_sequence is the query's slot by default.
         infos = (causal.fwd_mask_info, causal.dq_mask_info, causal.dkv_mask_info)
         bounded = (info._replace(q_sequence=bounds) for info in infos if info is not None)

@@ -11,7 +11,6 @@ from jaxtyping import Array, Float, Int, Integer
 from siren_rope_jax.ops.arguments import check_arrays, device_integers
 from siren_rope_jax.ops.attention.implementations import Implementation, attend
 from siren_rope_jax.ops.attention.operands import Layout, Operands, RelativeEmbedding
-from siren_rope_jax.ops.attention.window import windowed
 from siren_rope_jax.ops.bias import Bias
 from siren_rope_jax.ops.slots import OfSlots
 
@@ -64,8 +63,9 @@ def strictly_causal_attention(
       sinks: number of first events of a segment that are seen in spite of the window.
       implementation: "plain" computes all logits, [B, N, Q, S], at once; "chunked" computes a block of them at a time,
         with memory linear in Q and S. "cudnn" and "splash" are fused kernels, for NVIDIA GPUs and for TPUs, without
-        bias, relative or another sequence of keys; splash also without a window, and without times if inclusive. "auto"
-        takes the device's kernel if it can serve the arguments,
+        bias, relative or another sequence of keys; splash also without sinks, without times with a window, and
+        without times if inclusive; with a window it needs segments of neighbouring slots, else a row is NaN there.
+        "auto" takes the device's kernel if it can serve the arguments (and, on TPUs, there is no window),
         else chunked from 1024 x 1024 pairs on (on a CPU 256 x 256), else plain. The device is that of the mesh in
         context (`jax.set_mesh`), or the process's first. On several devices splash needs that mesh: it divides the
         batch over the axis "data" and the heads over "model". The kernels have no forward-mode derivatives.
@@ -111,17 +111,16 @@ def strictly_causal_attention(
         raise ValueError(f"window must be given with sinks, but only sinks is given, {sinks}")
     if sinks < 0 or (window is not None and window < 1):
         raise ValueError(f"window must be at least 1 and sinks at least 0, but they are {window} and {sinks}")
-    layout = Layout(segment_ids, times, key_segment_ids, key_times)
-    if window is not None:
-        layout = windowed(layout, window=window, sinks=sinks, inclusive=inclusive)
     operands = Operands(
         query=query,
         key=key,
         value=value,
-        layout=layout,
+        layout=Layout(segment_ids, times, key_segment_ids, key_times),
         no_history=no_history,
         scale=_checked_scale(scale, query),
         inclusive=inclusive,
+        window=window,
+        sinks=sinks,
         bias=bias,
         relative=relative,
         chunk=chunk,

@@ -4,15 +4,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int32
 
-from siren_rope_jax.ops.attention.operands import Layout
+from siren_rope_jax.ops.attention.operands import Layout, Operands
 
 
-def windowed(layout: Layout, *, window: int, sinks: int, inclusive: bool) -> Layout:
-    """Adds to a layout the rank of each key and the lowest rank that each query sees.
+def windowed(operands: Operands) -> Layout:
+    """Adds to the layout the rank of each key and the lowest rank that each query sees, if there is a window.
 
     Ranks count the events of a segment from its earliest: by time, then by slot. One sort of queries and keys together
     gives both, so that no array of all pairs is needed.
     """
+    layout, window, inclusive = operands.layout, operands.window, operands.inclusive
+    if window is None:
+        return layout
     (batch, queries), keys = layout.segment_ids.shape, layout.ids_of_keys.shape[1]
     of_queries, of_keys = layout.times, layout.times_of_keys
     if of_queries is None or of_keys is None:
@@ -31,7 +34,7 @@ def windowed(layout: Layout, *, window: int, sinks: int, inclusive: bool) -> Lay
     _, ranks = jax.lax.sort((slots, before), dimension=1, num_keys=1)
     ranks, seen = ranks[:, :keys], ranks[:, keys:]
     itself = 1 if layout.own and inclusive else 0
-    return layout._replace(ranks=_first_always(ranks, sinks), oldest=seen + itself - window)
+    return layout._replace(ranks=_first_always(ranks, operands.sinks), oldest=seen + itself - window)
 
 
 def _first_always(ranks: Int32[Array, "B S"], sinks: int) -> Int32[Array, "B S"]:
