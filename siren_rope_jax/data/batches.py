@@ -192,26 +192,25 @@ def batches(
 
 
 def _gather(encoded: Encoded, rows: PackedRows, indices: np.ndarray) -> Batch:
-    beyond = np.flatnonzero(indices >= len(rows.row_index))
-
-    def take(values: np.ndarray, empty: int | bool) -> np.ndarray:
-        taken = values.take(indices, axis=0, mode="clip")
-        taken[beyond] = empty
-        return taken
-
-    row_index, segment = take(rows.row_index, PADDING), take(rows.segment, 0)
+    row_index, segment = _take(rows.row_index, indices, PADDING), _take(rows.segment, indices, 0)
     padding = np.flatnonzero(row_index == PADDING)
-    columns: dict[str, Any] = {"segment": segment, "position": take(rows.position, 0)}
+    columns: dict[str, Any] = {"segment": segment, "position": _take(rows.position, indices, 0)}
     for name, column in encoded.columns.items():
         columns[name] = column.take(row_index, axis=0, mode="clip")  # PADDING takes the first event
         columns[name].reshape(row_index.size, *column.shape[1:])[padding] = 0
     labels = columns.pop("labels")
-    labels[~take(rows.scored, False)] = np.nan
+    labels[~_take(rows.scored, indices, False)] = np.nan
     if encoded.late is not None:
         known = encoded.late.known.take(row_index, axis=0, mode="clip")
         unknown = (known > _next_seconds(segment, columns["elapsed_seconds"])[..., None]) & (segment != 0)[..., None]
         columns["actions"] = np.where(np.tile(unknown, 2), encoded.late.pending, columns["actions"])
     return Batch(Events(**columns), labels)
+
+
+def _take(values: np.ndarray, indices: np.ndarray, empty: int | bool) -> np.ndarray:
+    taken = values.take(indices, axis=0, mode="clip")
+    taken[indices >= len(values)] = empty
+    return taken
 
 
 def _next_seconds(segment: Int32[np.ndarray, "b L"], elapsed: Int32[np.ndarray, "b L"]) -> Int32[np.ndarray, "b L"]:

@@ -133,12 +133,10 @@ class Layout:
     def put_batch(self, batch: Batch, batch_size: int) -> Batch:
         """Makes one global batch from the rows that each process holds, those of `rows_here`."""
         rows_axis = len(self._leading)
-
-        def put(local: np.ndarray) -> jax.Array:
-            shape = (*local.shape[:rows_axis], batch_size, *local.shape[rows_axis + 1 :])
-            return jax.make_array_from_process_local_data(self.batch, local, shape)
-
-        return jax.tree.map(put, batch)
+        arrays, tree = jax.tree.flatten(batch)
+        shapes = [(*x.shape[:rows_axis], batch_size, *x.shape[rows_axis + 1 :]) for x in arrays]
+        # All at once: one call for each array takes twice as long.
+        return jax.tree.unflatten(tree, jax.make_array_from_process_local_data(self.batch, arrays, shapes))
 
 
 def make_layout(config: MeshConfig, *, seeds: int | None = None, devices: Sequence[Any] | None = None) -> Layout:
