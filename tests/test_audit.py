@@ -26,7 +26,7 @@ from siren_rope_jax.train.probes import Audited, Finding
 pytestmark = pytest.mark.slow
 
 CONFIG = dataclasses.replace(
-    small(TrainConfig(model=ModelConfig(rotary=RotaryConfig("ordinal"))), steps=60),
+    small(TrainConfig(model=ModelConfig(width=16, heads=1, rotary=RotaryConfig("ordinal"))), steps=60),
     batches=BatchConfig(window=16, row_length=32, batch_size=16),
     optimizer=OptimizerConfig(learning_rate=1e-2),
 )

@@ -1,6 +1,7 @@
 """Training with an optimizer that the caller passes: the run resumes, and is evaluated by whoever does not have it."""
 
 import dataclasses
+import functools
 
 import chex
 import jax
@@ -20,7 +21,7 @@ from siren_rope_jax.train.loop import train
 from siren_rope_jax.train.optimizer import OptimizerConfig, make_optimizer
 from siren_rope_jax.train.session import load_session
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compiled_once")]
 
 LOG = small_log([12, 9, 15, 8, 11, 14])
 MODEL = ModelConfig(
@@ -36,8 +37,9 @@ CONFIG = TrainConfig(
 QUIET = Console(quiet=True)
 
 
+@functools.cache
 def lion():
-    """An optimizer whose state has other arrays than the default one's."""
+    """An optimizer whose state has other arrays than the default one's; the same one, so that its runs share a step."""
     return optax.lion(1e-2)
 
 
