@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import PartitionSpec as P
-from small_logs import compile_small, encode, heard_start, small_config, small_log, small_rotary
+from small_logs import compile_small, encode, heard_state, small_config, small_log, small_rotary
 
 from siren_rope_jax.batch import Batch
 from siren_rope_jax.data.batches import BatchConfig, batches, make_rows
@@ -39,7 +39,7 @@ def train_on(meshes: Meshes) -> dict[str, np.ndarray]:
     for name, mesh in meshes.items():
         layout = make_layout(MeshConfig(**mesh))
         model = compile_small(encoder, layout, make_optimizer(OptimizerConfig(), 200), config=CONFIG)
-        state, losses = model.initial_state()._replace(params=heard_start(model)), []
+        state, losses = heard_state(model), []
         dataset = batches(encoded, rows, SHAPE, seed=0, rows_here=layout.rows_here(SHAPE.batch_size))
         for index in range(STEPS):
             batch = dataset[index]
@@ -59,7 +59,7 @@ def gradients() -> dict[str, np.ndarray]:
     batch = batch._replace(labels=np.nan_to_num(batch.labels))  # every device's mean then counts the same
     layout = make_layout(MeshConfig())
     model = compile_small(encoder, layout, config=CONFIG)
-    params = jax.tree.map(np.asarray, heard_start(model))
+    params = jax.tree.map(np.asarray, heard_state(model).params)
 
     def loss_of(params: Any, batch: Batch) -> jax.Array:
         logits = model.merge(params)(batch.events)

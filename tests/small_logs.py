@@ -30,7 +30,7 @@ from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.optimizer import OptimizerConfig, make_optimizer
 from siren_rope_jax.train.session import input_spec
 from siren_rope_jax.train.sharding import Layout
-from siren_rope_jax.train.step import CompiledModel, compile_model
+from siren_rope_jax.train.step import CompiledModel, TrainState, compile_model
 from siren_rope_jax.train.tasks import make_tasks
 
 START_DAY = 19_100  # 2022-04-18
@@ -236,13 +236,14 @@ def heard(model: GenerativeRecommender) -> GenerativeRecommender:
     return model
 
 
-def heard_start(model: CompiledModel) -> nnx.State:
-    """The parameters that a compiled model starts with, but heard."""
+def heard_state(model: CompiledModel) -> TrainState:
+    """The state that a compiled model starts with, but heard."""
 
-    def start() -> nnx.State:
-        return nnx.state(heard(model.merge(model.initial_state().params)))
+    def start() -> TrainState:
+        state = model.initial_state()
+        return state._replace(params=nnx.state(heard(model.merge(state.params))))
 
-    return jax.jit(start, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, model.abstract_state.params))()
+    return jax.jit(start, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, model.abstract_state))()
 
 
 def sequences(lengths: Sequence[int]) -> Encoded:

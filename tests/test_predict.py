@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import polars as pl
 import pytest
-from small_logs import INPUTS, compile_small, encode, heard_start, small_config, small_log, small_rotary
+from small_logs import INPUTS, compile_small, encode, heard_state, small_config, small_log, small_rotary
 
 from siren_rope_jax.data.batches import BatchConfig
 from siren_rope_jax.data.periods import TEST, VALIDATION
@@ -33,7 +33,7 @@ CLOSE = {"rtol": 0, "atol": 1e-6}
 @pytest.fixture(scope="module")
 def predict():
     model = compile_small(ENCODER, LAYOUT)
-    params = heard_start(model)
+    params = heard_state(model).params
 
     def run(wanted, config, encoded=ENCODED):
         return predict_events(model.predict, params, encoded, wanted, config, LAYOUT)

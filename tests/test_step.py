@@ -56,7 +56,7 @@ def test_a_label_that_depends_on_the_hour_alone_is_learned_with_any_rotation(kin
     encoder, encoded = encode(log)
     rows = make_rows(encoded, (log.period == TRAIN)[encoded.log_index], CONFIG)
     found = {}
-    for told in (True, False):
+    for told in (True, False) if kind == "none" else (True,):
         config = small_config(small_rotary(kind), head_calendar=told)
         model = compile_small(encoder, LAYOUT, config=config)
         state = model.initial_state()

@@ -81,10 +81,11 @@ def compile_model(
     weights = jnp.asarray(task_weights, jnp.float32)
     mesh = layout.mesh.abstract_mesh
 
+    @jax.jit  # traced once, for the shapes and for the draw
     def make_model(key: Key[Array, ""]) -> GenerativeRecommender:
         return GenerativeRecommender(config, spec, tuple(task.start for task in tasks), key=key)
 
-    graph, shapes = nnx.split(nnx.eval_shape(lambda: make_model(jax.random.key(0))))
+    graph, shapes = nnx.split(jax.eval_shape(make_model, jax.random.key(0)))
 
     def merge(params: nnx.State) -> GenerativeRecommender:
         return nnx.merge(graph, params)
