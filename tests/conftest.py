@@ -25,9 +25,6 @@ os.environ["XLA_FLAGS"] = " ".join(
 # One thread for gradient boosting too: two test processes share two cores.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-# Tracing makes many objects, nearly all of which live on: looking for garbage among them took a twentieth of the time.
-gc.set_threshold(100_000, 50, 100)
-
 # One cache of compiled programs for all test processes and the processes that they start.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _cache = tempfile.TemporaryDirectory()
@@ -37,6 +34,9 @@ from jaxtyping import install_import_hook
 
 # As for users and pyright, an int may stand for a float.
 install_import_hook("siren_rope_jax", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+# Tracing makes many objects, nearly all of which live on: looking for garbage among them took a twentieth of the time.
+gc.set_threshold(100_000, 50, 100)
 
 
 @pytest.fixture(scope="module")
