@@ -140,9 +140,11 @@ def test_an_interrupted_run_stops_where_the_uninterrupted_one_does(log, wavering
     assert _steps_of(run) == stop
 
 
-def test_a_validation_that_tells_nothing_is_not_in_vain(log, tmp_path):
+def test_a_validation_that_tells_nothing_is_not_in_vain(log, wavering, tmp_path):
+    config, values = wavering
+    assert stop_of(values, 1) < STEPS
     silent = dataclasses.replace(log, labels=np.where((log.period == VALIDATION)[:, None], 0, log.labels))
-    train(silent, dataclasses.replace(EVERY_STEP, patience=1), tmp_path / "run", console=_silent())
+    train(silent, dataclasses.replace(config, patience=1), tmp_path / "run", console=_silent())
     assert _steps_of(tmp_path / "run") == STEPS
 
 
@@ -287,13 +289,13 @@ def test_more_steps_can_be_added_and_are_said_and_stored(log, finished, tmp_path
 @pytest.mark.parametrize(
     ("checkpoints", "steps"),
     [
-        (CheckpointConfig(seconds=0, latest=3), {3, 4, 5}),
-        (CheckpointConfig(every=2, latest=1), {2, 4, 5}),
+        (CheckpointConfig(seconds=0, latest=3), {STEPS - 2, STEPS - 1, STEPS}),
+        (CheckpointConfig(every=3, latest=1), {3, 6, STEPS}),
     ],
     ids=["seconds", "every"],
 )
 def test_checkpoints_are_written_when_they_are_asked_for(log, tmp_path, checkpoints, steps):
-    config = dataclasses.replace(CONFIG, steps=5, evaluations=1, checkpoints=checkpoints)
+    config = dataclasses.replace(CONFIG, evaluations=1, checkpoints=checkpoints)
     train(log, config, tmp_path / "run", console=_silent())
     assert {int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()} == steps
 
