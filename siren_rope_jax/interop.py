@@ -16,7 +16,7 @@ from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.nn.recommender import GenerativeRecommender
 from siren_rope_jax.nn.rotary import RotaryConfig, SirenRotary, SirenSettings, TimeOrderSettings
 from siren_rope_jax.ops.calendar import split_unix_time
-from siren_rope_jax.ops.siren import SirenParams
+from siren_rope_jax.ops.siren import Branches
 
 # Arguments of the authors' constructors, with their defaults; None must be given.
 _SHARED: dict[str, Any] = {
@@ -194,7 +194,7 @@ def _fill(model: GenerativeRecommender, weights: _Weights, rope_d_angle: int) ->
         """Repeats each angle for the neighbouring pairs that share it."""
         return jnp.repeat(x, pairs // rope_d_angle, axis=-1)
 
-    def angle_network(empty: Mapping[str, Any], name: str) -> SirenParams:
+    def angle_network(empty: Mapping[str, Any], name: str) -> Branches:
         names = {
             "sine": [f"{name}.net.{i}.linear" for i in range(3)] + [f"{name}.net.3"],
             "relu": [f"{name}.residual.{2 * i}" for i in range(4)],

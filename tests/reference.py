@@ -30,6 +30,7 @@ def calendar_features(day, second, start_day, span_days, clamp=True):
 
 
 def siren(params, features, omega0):
+    params = getattr(params, "branches", params)
     activations = {"sine": lambda x: np.sin(omega0 * x), "relu": lambda x: np.maximum(x, 0)}
     total = 0.0
     for branch, layers in params.items():

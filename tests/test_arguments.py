@@ -1,11 +1,14 @@
 """What is no array of numbers, or numbers that mean something else, is refused by the ops or visible in the result."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from one_sentence import raises_one_sentence
 
+from siren_rope_jax import ops
 from siren_rope_jax.ops import (
     alibi_bias,
     apply_rotary,
@@ -97,3 +100,80 @@ def test_one_time_in_a_zone_is_that_of_many(time):
 def test_what_is_no_zone_is_refused_in_one_sentence(zone):
     with raises_one_sentence("time_zone must be an IANA zone", zone):
         split_unix_time([0], time_zone=zone)
+
+
+POSITIONS, FEATURES = jnp.broadcast_to(jnp.arange(3), (2, 3)), jnp.ones((2, 3, 5))
+HEADS, ROTATED = jnp.ones((2, 3, 2, 8)), jnp.ones((2, 3, 4))
+PAIRS, SLOTS = inverse_frequencies(8), jnp.arange(3)
+NETWORK = ops.siren_init(jax.random.key(0), 5, 4, width=3, hidden_layers=1)
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 2.0}
+# Each op with the arrays that it takes.
+TAKING = {
+    "ordinal_angles": (ordinal_angles, POSITIONS, PAIRS),
+    "time_order_angles": (
+        lambda p, days, w, of_time, scale: time_order_angles(p, days, w, time_frequencies=of_time, time_scale=scale),
+        *(POSITIONS, jnp.ones((2, 3)), PAIRS, PAIRS, jnp.ones(4)),
+    ),
+    "siren_apply": (lambda x: ops.siren_apply(NETWORK, x), FEATURES),
+    "siren_rope_angles": (
+        lambda p, x, w, scale, gate: ops.siren_rope_angles(p, x, w, NETWORK, scale=scale, gate=gate),
+        *(POSITIONS, FEATURES, PAIRS, jnp.ones(4), jnp.ones((2, 1))),
+    ),
+    "content_angles": (ops.content_angles, FEATURES, jnp.ones((5, 4))),
+    "sincos": (ops.sincos, ROTATED),
+    "rotate_pairs": (lambda x, s, c, a: rotate_pairs(x, s, c, angles=a), HEADS, ROTATED, ROTATED, ROTATED),
+    "apply_rotary": (lambda x, a, scale: apply_rotary(x, a, scale=scale), HEADS, ROTATED, ROTATED),
+    "xpos_scale": (lambda p: ops.xpos_scale(p, 4), POSITIONS),
+    "lie_rotations": (ops.lie_rotations, jnp.ones((2, 3, 2)), jnp.ones((2, 2, 3))),
+    "rotate_blocks": (ops.rotate_blocks, jnp.ones((2, 3, 2, 6)), jnp.ones((2, 3, 2, 3, 3))),
+    "planar_generators": (lambda w: ops.planar_generators(w, 4), PAIRS),
+    "sinusoidal_encoding": (lambda p: ops.sinusoidal_encoding(p, 8), POSITIONS),
+    "time2vec": (time2vec, jnp.ones((2, 3)), jnp.ones(4), jnp.ones(4)),
+    "calendar_features": (lambda d, s: calendar_features(d, s, start_day=0, span_days=3.0), POSITIONS, POSITIONS),
+    "elapsed_days": (ops.elapsed_days, POSITIONS),
+    "alibi_bias": (lambda p, m: alibi_bias(p, m)(SLOTS, SLOTS), POSITIONS, jnp.ones(2)),
+    "t5_bias": (lambda p, w: ops.t5_bias(p, w)(SLOTS, SLOTS), POSITIONS, jnp.ones((8, 2))),
+    "hstu_bias": (
+        lambda p, t, u, w: ops.hstu_bias(p, t, u, w)(SLOTS, SLOTS),
+        *(POSITIONS, POSITIONS, jnp.ones(9), jnp.ones(9)),
+    ),
+    "interval_buckets": (lambda t, ids: ops.interval_buckets(t, ids, max_interval=3), POSITIONS, POSITIONS),
+    "t5_buckets": (ops.t5_buckets, POSITIONS),
+    "log_time_buckets": (ops.log_time_buckets, POSITIONS),
+    "query_growth": (lambda p: ops.query_growth(p, 0.1, 4), POSITIONS),
+    "frequencies_at": (lambda p: ops.frequencies_at(p, 8, DYNAMIC, max_position_embeddings=4), POSITIONS),
+    "strictly_causal_attention": (
+        lambda q, k, v, none, scale, ids: strictly_causal_attention(
+            q, k, v, segment_ids=ids, no_history=none, scale=scale
+        ),
+        *(HEADS, HEADS, HEADS, jnp.ones((2, 8)), jnp.ones(2), POSITIONS),
+    ),
+}
+NO_NUMBERS = {
+    "text": lambda x: "x",
+    "dates": lambda x: np.zeros(x.shape, "datetime64[s]"),
+    "durations": lambda x: np.zeros(x.shape, "timedelta64[s]"),
+    "truth values": lambda x: np.ones(x.shape, bool),
+    "complex numbers": lambda x: np.ones(x.shape, complex),
+    "objects": lambda x: np.ones(x.shape, object),
+}
+
+
+@pytest.mark.parametrize("kind", NO_NUMBERS)
+@pytest.mark.parametrize("name", TAKING)
+def test_no_op_takes_what_is_no_array_of_real_numbers(name, kind):
+    op, *arrays = TAKING[name]
+    for index in range(len(arrays)):
+        given = [NO_NUMBERS[kind](x) if i == index else x for i, x in enumerate(arrays)]
+        with raises_one_sentence("must"):
+            op(*given)
+
+
+def test_seconds_that_are_passed_as_milliseconds_are_told_of():
+    with pytest.warns(UserWarning, match='look like seconds, but unit is "ms", which puts them from 1970-01-20'):
+        split_unix_time([1_700_000_000, 1_700_086_400], unit="ms")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for times in ([0, 999], [1_700_000_000_000], [5, 1_700_000_000]):
+            split_unix_time(times, unit="ms")
+        split_unix_time([1_700_000_000])

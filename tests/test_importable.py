@@ -171,7 +171,7 @@ def test_the_angle_source_is_trained_inside_another_library(model):
         assert error < 2e-5 * max(np.linalg.norm(gradient), 1) * np.linalg.norm(step)
     # The biases of a last layer turn all queries and keys alike, so nothing depends on them; on all else it does.
     norms = jax.tree.map(np.linalg.norm, gradients)
-    last_biases = [layers[-1].pop("bias") for layers in norms["source"]["network"].values()]
+    last_biases = [layers[-1].pop("bias") for layers in norms["source"]["network"].branches.values()]
     assert max(last_biases) < 1e-5 < 1e-3 < min(jax.tree.leaves(norms))
 
 

@@ -99,7 +99,7 @@ def test_angle_network_equals_the_authors(siren):
     phases = [2 * np.pi * (time % period) / period for period in (86_400, 604_800)]
     cyclic = [wave(phase) for phase in phases for wave in (np.sin, np.cos)]
     features = np.stack([siren.inputs["order_features"], time / 31_536_000 - 55, *cyclic], axis=-1)
-    result = siren_apply(params, jnp.asarray(features, jnp.float32))
+    result = siren_apply(params, jnp.asarray(features, jnp.float32), omega0=10.0)
     chex.assert_trees_all_close(result, siren.part("output")["angle_nn_output"], rtol=0, atol=1e-5)
 
 

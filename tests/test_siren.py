@@ -38,7 +38,7 @@ def check_uniform(values, bound):
 @pytest.mark.slow
 @pytest.mark.parametrize(("in_features", "width", "omega0"), [(5, 64, 10.0), (6, 16, 30.0), (37, 24, 1.0)])
 def test_initial_weights_follow_the_published_distributions(in_features, width, omega0):
-    params = many_draws(in_features, width, omega0)
+    params = many_draws(in_features, width, omega0).branches
     assert set(params) == {"sine", "relu"}
     sizes = [in_features, width, width, 3]
     for branch, layers in params.items():
@@ -50,7 +50,7 @@ def test_initial_weights_follow_the_published_distributions(in_features, width, 
 
 
 def test_no_two_draws_of_a_network_share_their_random_numbers():
-    params = many_draws(16, 16, 10.0)
+    params = many_draws(16, 16, 10.0).branches
     arrays = [layer[name] for layers in params.values() for layer in layers[:2] for name in ("kernel", "bias")]
     rows = np.stack([np.asarray(array).reshape(DRAWS, -1)[:, :16].ravel() for array in arrays])
     correlation = np.corrcoef(rows) - np.eye(len(rows))
@@ -68,7 +68,7 @@ def test_one_key_repeats_its_draw_and_another_key_does_not():
 def test_leaving_one_branch_out_keeps_the_draw_of_the_other(branch):
     both = siren_init(jax.random.key(3), 5, 2, width=8)
     alone = siren_init(jax.random.key(3), 5, 2, width=8, branches=(branch,))
-    chex.assert_trees_all_equal(alone, {branch: both[branch]}, strict=True)
+    chex.assert_trees_all_equal(alone.branches, {branch: both.branches[branch]}, strict=True)
 
 
 @pytest.mark.slow
@@ -79,23 +79,39 @@ def test_network_equals_float64(jit, branches):
     features = jax.random.uniform(jax.random.key(5), (2, 7, 5), minval=-1, maxval=1)
     result = (apply if jit else siren_apply)(params, features)
     chex.assert_type(result, jnp.float32)
-    chex.assert_trees_all_close(result, reference.siren(params, features, 10.0), rtol=0, atol=3e-6)
+    chex.assert_trees_all_close(result, reference.siren(params.branches, features, 10.0), rtol=0, atol=3e-6)
 
 
 def test_omega0_is_the_frequency_of_the_sine_layers():
     params = siren_init(jax.random.key(6), 5, 3, width=16, omega0=2.5)
     features = jax.random.uniform(jax.random.key(7), (7, 5), minval=-1, maxval=1)
-    result = apply(params, features, omega0=2.5)
-    chex.assert_trees_all_close(result, reference.siren(params, features, 2.5), rtol=0, atol=3e-6)
-    assert np.abs(result - reference.siren(params, features, 10.0)).max() > 0.01
+    result = apply(params, features)
+    chex.assert_trees_all_equal(apply(params, features, omega0=2.5), result)
+    chex.assert_trees_all_equal(apply(params.branches, features, omega0=2.5), result)
+    chex.assert_trees_all_close(result, reference.siren(params.branches, features, 2.5), rtol=0, atol=3e-6)
+    assert np.abs(result - reference.siren(params.branches, features, 10.0)).max() > 0.01
 
 
 @pytest.mark.slow
 def test_branches_add():
     params = siren_init(jax.random.key(8), 5, 3, width=16)
     features = jax.random.normal(jax.random.key(9), (4, 5))
-    apart = [apply({branch: layers}, features) for branch, layers in params.items()]
+    apart = [apply({branch: layers}, features, omega0=10.0) for branch, layers in params.branches.items()]
     chex.assert_trees_all_close(apply(params, features), apart[0] + apart[1], rtol=1e-6)
+
+
+def test_another_omega0_than_the_one_of_the_weights_is_refused_in_one_sentence():
+    params = siren_init(jax.random.key(6), 5, 3, width=8, omega0=2.5)
+    with raises_one_sentence("omega0", "drawn for, 2.5", "10.0"):
+        siren_apply(params, jnp.zeros((2, 5)), omega0=10.0)
+    with raises_one_sentence("omega0", "missing"):
+        siren_apply(params.branches, jnp.zeros((2, 5)))
+
+
+def test_the_weights_keep_their_omega0_through_transformations_of_trees():
+    params = siren_init(jax.random.key(6), 5, 3, width=8, omega0=2.5)
+    leaves, structure = jax.tree.flatten(jax.tree.map(lambda x: x / 2, params))
+    assert jax.jit(lambda p: p)(structure.unflatten(leaves)).omega0 == 2.5
 
 
 def test_every_weight_and_feature_has_a_gradient():
@@ -136,7 +152,7 @@ def test_unknown_branches_are_refused_in_one_sentence(branches):
 
 def test_params_without_a_known_branch_are_refused_in_one_sentence():
     params = siren_init(jax.random.key(0), 5, 3, width=8)
-    for wrong in ({}, {"dnn": params["relu"]}):
+    for wrong in ({}, {"dnn": params.branches["relu"]}):
         with raises_one_sentence("params", '"sine", "relu" or both', sorted(wrong)):
             siren_apply(wrong, jnp.zeros((2, 5)))
 
@@ -149,11 +165,11 @@ def test_features_that_do_not_fit_the_network_are_refused_in_one_sentence():
 
 def test_layers_that_do_not_fit_each_other_are_refused_in_one_sentence():
     params = siren_init(jax.random.key(0), 5, 4, width=8)
-    params["relu"][1] = {"kernel": jnp.zeros((7, 8)), "bias": jnp.zeros(8)}
+    params.branches["relu"][1] = {"kernel": jnp.zeros((7, 8)), "bias": jnp.zeros(8)}
     with raises_one_sentence("layer 1 of the relu branch takes 7 features, but is given 8"):
         siren_apply(params, jnp.zeros((2, 5)))
 
 
 def test_a_branch_without_layers_is_refused_in_one_sentence():
     with raises_one_sentence("the sine branch must have a layer, but has none"):
-        siren_apply({"sine": []}, jnp.zeros((2, 5)))
+        siren_apply({"sine": []}, jnp.zeros((2, 5)), omega0=10.0)

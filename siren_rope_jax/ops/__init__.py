@@ -23,7 +23,7 @@ from siren_rope_jax.ops.frequencies import (
 from siren_rope_jax.ops.intervals import interval_buckets
 from siren_rope_jax.ops.lie import lie_rotations, planar_generators, rotate_blocks
 from siren_rope_jax.ops.rotary import apply_rotary, rotate_pairs, sincos, xpos_scale
-from siren_rope_jax.ops.siren import siren_apply, siren_init
+from siren_rope_jax.ops.siren import SirenParams, siren_apply, siren_init
 from siren_rope_jax.ops.slots import OfSlots
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "OfSlots",
     "RelativeEmbedding",
     "ScaledFrequencies",
+    "SirenParams",
     "alibi_bias",
     "alibi_slopes",
     "apply_rotary",

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int, Num
 
-from siren_rope_jax.ops.arguments import check_arrays, device_floats
-from siren_rope_jax.ops.siren import SirenParams, siren_apply
+from siren_rope_jax.ops.arguments import check_arrays, check_numbers, device_floats
+from siren_rope_jax.ops.siren import Branches, SirenParams, siren_apply
 
 # One number, one a pair, one a head (and pair): [], [R], [N, 1] or [N, R].
 PerPair = float | Float[Array, ""] | Float[Array, " R"] | Float[Array, "N #R"]
@@ -77,6 +77,7 @@ def time_order_angles(
         )
     order = _scaled(ordinal_angles(positions, frequencies), position_scale, "position_scale")
     time_frequencies = frequencies if time_frequencies is None else time_frequencies
+    check_arrays(time_frequencies=time_frequencies)
     if time_frequencies.shape != frequencies.shape:
         raise ValueError(f"time_frequencies must have shape {frequencies.shape}, but have {time_frequencies.shape}")
     time = _scaled(
@@ -89,11 +90,11 @@ def siren_rope_angles(
     positions: Int[Array, "*batch"] | Float[Array, "*batch"],
     features: Float[Array, "*batch F"],
     frequencies: Float[Array, " R"],
-    params: SirenParams,
+    params: SirenParams | Branches,
     *,
     scale: PerPair,
     gate: PerPair,
-    omega0: float = 10.0,
+    omega0: float | None = None,
 ) -> Float32[Array, "*batch R"] | Float32[Array, "*batch N R"]:
     """Computes the angles of SIREN-RoPE: a learned function of time, plus the gated ordinal angle.
 
@@ -101,10 +102,10 @@ def siren_rope_angles(
       positions: ordinal position of each event.
       features: time features (`calendar_features`) or some of them, and metadata where the network takes it.
       frequencies: radians per position of each rotary pair.
-      params: angle network with R outputs (`siren_init`).
+      params: angle network with R outputs (`siren_init`), or its branches alone.
       scale: learned factor of each pair, omega_j, or of each head's pairs, [N, R]; the paper starts it at pi.
       gate: learned factor of the ordinal angle, lambda, or one of each head, [N, 1]; the paper starts it at 1.
-      omega0: frequency of the sine layers.
+      omega0: frequency of the sine layers; needed with branches alone, since other parameters carry theirs.
 
     Returns:
       f(features)_j scale_j + p theta_j gate, in radians, float32; one set per head if scale or gate is.
@@ -115,6 +116,7 @@ def siren_rope_angles(
 
     Source: Cheng, Sun, Lu 2026 (arXiv 2604.24717), eq. 1.
     """
+    check_arrays(features=features, frequencies=frequencies)
     if jnp.shape(positions) != features.shape[:-1]:
         raise ValueError(
             "features must have the shape of positions plus one axis, "
@@ -147,6 +149,9 @@ def content_angles(
 
     Source: content-conditioned rotation as in Cheng, Sun, Lu 2026, section 4.3, with the token in place of metadata.
     """
+    check_arrays(x=x, kernel=kernel)
+    if not x.ndim:
+        raise ValueError("x must have shape [..., D], but is one number")
     if kernel.ndim not in (2, 3) or kernel.shape[0] != x.shape[-1]:
         raise ValueError(f"kernel must have shape [{x.shape[-1]}, R] or [{x.shape[-1]}, N, R], but has {kernel.shape}")
     if not 0 < bound < np.inf:
@@ -160,6 +165,7 @@ def content_angles(
 
 def _scaled(angles: Float32[Array, "*batch R"], scale: PerPair, name: str) -> Float32[Array, "..."]:
     """Multiplies angles by a scale, with an axis of heads before the pairs if the scale has one."""
+    check_numbers(**{name: scale})
     shape, pairs = jnp.shape(scale), angles.shape[-1]
     if len(shape) > 2 or (shape[-1:] not in ((), (pairs,)) and not (len(shape) == 2 and shape[-1] == 1)):
         raise ValueError(f"{name} must have shape [], [{pairs}], [N, 1] or [N, {pairs}], but has {shape}")

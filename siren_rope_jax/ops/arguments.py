@@ -9,14 +9,29 @@ _NO_NUMBERS = "OSUVMmTc"  # kinds of NumPy: objects, text, raw data, dates, dura
 
 
 def check_arrays(**arrays: object) -> None:
-    """Checks that arguments are arrays, of JAX or of NumPy.
+    """Checks that arguments are arrays of real numbers, of JAX or of NumPy.
 
     Raises:
-      ValueError: at the first that is something else, such as a list or None.
+      ValueError: at the first that is something else, such as a list, None, or an array of dates or truth values.
     """
     for name, x in arrays.items():
         if not isinstance(x, jax.Array | np.ndarray):
             raise ValueError(f"{name} must be an array, but is of type {type(x).__name__}")
+        if not (jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer)) or x.dtype.kind == "m":
+            raise ValueError(f"{name} must be an array of real numbers, but the dtype is {x.dtype}")
+
+
+def check_numbers(**numbers: object) -> None:
+    """Checks that arguments are real numbers, or arrays of them.
+
+    Raises:
+      ValueError: at the first that is something else, such as a list, None or a truth value.
+    """
+    for name, x in numbers.items():
+        if isinstance(x, jax.Array | np.ndarray):
+            check_arrays(**{name: x})
+        elif isinstance(x, bool | np.bool_) or not isinstance(x, float | int | np.integer | np.floating):
+            raise ValueError(f"{name} must be a number or an array, but is of type {type(x).__name__}")
 
 
 def device_floats(name: str, x: Array | np.ndarray | float) -> Array:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int, Int32, Integer
 
-from siren_rope_jax.ops.arguments import device_integers
+from siren_rope_jax.ops.arguments import check_arrays, device_integers
 from siren_rope_jax.ops.meshes import on_auto_axes
 from siren_rope_jax.ops.slots import OfSlots, apart, at_slots, check_axes, check_together, sides_of, signed_integers
 
@@ -55,7 +55,7 @@ def alibi_bias(
     Source: Press, Smith, Lewis 2022 (arXiv 2108.12409), section 3.
     """
     ((positions, key_positions),) = sides_of(positions=(positions, key_positions))
-    slopes = jnp.asarray(slopes)
+    slopes = _table("slopes", slopes)
     check_axes("slopes", slopes, "[N]")
     return OfSlots(_alibi, (positions, key_positions, slopes), positions.shape[1], key_positions.shape[1])
 
@@ -109,7 +109,7 @@ def t5_bias(
     Source: Raffel et al. 2020 (arXiv 1910.10683), section 2.1.
     """
     ((positions, key_positions),) = sides_of(positions=(positions, key_positions))
-    table = jnp.asarray(table)
+    table = _table("table", table)
     check_axes("table", table, "[M, N]")
     # All further distances share the last edge's row, so the bucket is computed per distance, not per pair.
     last = _t5_edges(table.shape[0], max_distance)[-1]
@@ -175,7 +175,7 @@ def hstu_bias(
     (positions, key_positions), (times, key_times) = sides_of(
         positions=(positions, key_positions), times=(times, key_times)
     )
-    position_table, time_table = jnp.asarray(position_table), jnp.asarray(time_table)
+    position_table, time_table = _table("position_table", position_table), _table("time_table", time_table)
     check_axes("position_table", position_table, "[P]")
     check_axes("time_table", time_table, "[M]")
     arrays = positions, key_positions, times, key_times, position_table, time_table
@@ -190,6 +190,11 @@ def _hstu(
     of_time = time_table.astype(jnp.float32)[log_time_buckets(seconds, buckets=time_table.size)]
     of_position = _by_distance(positions, key_positions, position_table[:, None], query_slots, key_slots)
     return of_position + of_time[:, None]
+
+
+def _table(name: str, x: Array) -> Array:
+    check_arrays(**{name: x})
+    return jnp.asarray(x)
 
 
 def _by_distance(

@@ -5,6 +5,7 @@ the host, in int64, into two int32 numbers that the device can use without loss.
 """
 
 import datetime
+import warnings
 import zoneinfo
 
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int
 from numpy.typing import ArrayLike
 
-from siren_rope_jax.ops.arguments import device_integers
+from siren_rope_jax.ops.arguments import device_floats, device_integers
 from siren_rope_jax.ops.rotary import sincos
 
 SECONDS_PER_DAY = 86_400
@@ -27,7 +28,8 @@ def split_unix_time(
 
     Args:
       time: integers, any shape; Unix seconds or milliseconds, UTC.
-      unit: "s" or "ms"; milliseconds are rounded down to the second.
+      unit: "s" or "ms"; milliseconds are rounded down to the second. A warning tells of "milliseconds" that all lie
+        before 1973 and look like seconds.
       utc_offset: seconds to add for local time, one number or one per event (+28800 is UTC+8).
       time_zone: IANA name such as "America/Sao_Paulo", daylight saving included; excludes `utc_offset`.
 
@@ -52,6 +54,13 @@ def split_unix_time(
     except ValueError:
         raise ValueError(f"utc_offset must match time of shape {time.shape}, but has shape {offset.shape}") from None
     seconds = time.astype(np.int64) // (1 if unit == "s" else 1000)
+    if unit == "ms" and seconds.size and seconds.min() >= 10**5 and seconds.max() < 10**8:
+        first, last = (
+            datetime.datetime.fromtimestamp(int(s), datetime.UTC).date() for s in (seconds.min(), seconds.max())
+        )
+        warnings.warn(
+            f'times look like seconds, but unit is "ms", which puts them from {first} to {last}', stacklevel=2
+        )
     day_of_slack = SECONDS_PER_DAY  # so that adding an offset stays inside the years too
     if seconds.size and (seconds.min() < _FIRST_SECOND + day_of_slack or seconds.max() > _LAST_SECOND - day_of_slack):
         raise ValueError(
@@ -93,8 +102,11 @@ def elapsed_days(elapsed_seconds: Int[Array, "*batch"]) -> Float32[Array, "*batc
 
     Args:
       elapsed_seconds: since any start; float32 resolves single seconds in the first 128 days.
+
+    Raises:
+      ValueError: if they are not integers or floats of at least 32 bits.
     """
-    return elapsed_seconds.astype(jnp.float32) / SECONDS_PER_DAY
+    return device_floats("elapsed_seconds", elapsed_seconds) / SECONDS_PER_DAY
 
 
 CALENDAR_COLUMNS = {"day": (0, 1), "week": (2, 3), "span": (4,)}  # of `calendar_features`

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Num
 
 from siren_rope_jax.ops.angles import ordinal_angles
-from siren_rope_jax.ops.arguments import device_floats
+from siren_rope_jax.ops.arguments import check_arrays, device_floats
 from siren_rope_jax.ops.frequencies import inverse_frequencies
 from siren_rope_jax.ops.rotary import sincos
 
@@ -53,6 +53,7 @@ def time2vec(
 
     Source: Kazemi et al. 2019 (arXiv 1907.05321), eq. 1.
     """
+    check_arrays(time=time, frequencies=frequencies, phases=phases)
     if not jnp.issubdtype(time.dtype, jnp.floating):
         raise ValueError(f"time must be floating point, such as days since a fixed moment, but is {time.dtype}")
     if frequencies.ndim != 1 or frequencies.shape != phases.shape or not frequencies.size:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Num
 
+from siren_rope_jax.ops.arguments import check_arrays
 from siren_rope_jax.ops.linear import linear_call
 from siren_rope_jax.ops.rotary import sincos
 
@@ -39,6 +40,7 @@ def lie_rotations(
 
     Source: LieRE, Ostmeier et al. 2024 (arXiv 2406.10322); scaling and squaring of a Taylor polynomial.
     """
+    check_arrays(coordinates=coordinates, generators=generators)
     if generators.ndim != 3 or coordinates.shape[-1:] != generators.shape[:1] or generators.shape[0] < 1:
         raise ValueError(
             "generators must have shape [C, G, T] for coordinates of shape [..., C], C at least 1, "
@@ -76,6 +78,7 @@ def rotate_blocks(x: Float[Array, "*batch N H"], rotations: Float[Array, "*batch
 
     Source: LieRE, Ostmeier et al. 2024 (arXiv 2406.10322).
     """
+    check_arrays(x=x, rotations=rotations)
     if rotations.ndim < 3 or rotations.shape[-1] != rotations.shape[-2]:
         raise ValueError(f"rotations must have shape [..., G, b, b], but have {rotations.shape}")
     groups, block = rotations.shape[-3:-1]
@@ -109,6 +112,7 @@ def planar_generators(frequencies: Float[Array, " R"], block: int) -> Float32[Ar
 
     Source: planar RoPE, Su et al. 2021, eq. 15, as a special case of Ostmeier et al. 2024.
     """
+    check_arrays(frequencies=frequencies)
     if block < 2 or block % 2:
         raise ValueError(f"block must be a positive even number, but is {block}")
     if frequencies.ndim != 1 or frequencies.shape[0] % (block // 2):

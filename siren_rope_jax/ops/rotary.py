@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Num
 
-from siren_rope_jax.ops.arguments import check_arrays
+from siren_rope_jax.ops.arguments import check_arrays, check_numbers, device_floats
 
 # pi/2 as a sum, with three pieces of 12 bits: 12 bits of a multiple times each piece is exact in float32.
 _HALF_PI = tuple(
@@ -17,7 +17,6 @@ _HALF_PI = tuple(
 _LARGEST_ANGLE = np.float32(2**24)
 
 
-@jax.custom_jvp
 def sincos(angles: Float[Array, "*shape"]) -> tuple[Float32[Array, "*shape"], Float32[Array, "*shape"]]:
     """Computes sine and cosine together, several times faster than one after the other on a CPU.
 
@@ -28,8 +27,17 @@ def sincos(angles: Float[Array, "*shape"]) -> tuple[Float32[Array, "*shape"], Fl
       (sin, cos), float32, each within 2e-7 for |angle| <= 2^20; up to 2^24 the error stays below float32's own
       spacing there; NaN beyond, where neighbouring float32 angles are more than a radian apart.
 
+    Raises:
+      ValueError: if the angles are not real numbers.
+
     Source: Cody and Waite 1980, argument reduction; minimax polynomials on [-pi/4, pi/4] of Cephes (Moshier).
     """
+    check_numbers(angles=angles)
+    return _sincos(angles)
+
+
+@jax.custom_jvp
+def _sincos(angles: Float[Array, "*shape"]) -> tuple[Float32[Array, "*shape"], Float32[Array, "*shape"]]:
     x = jnp.asarray(angles).astype(jnp.float32)
     multiple = jnp.round(x * np.float32(2 / np.pi))
     high = jnp.round(multiple * np.float32(2**-12)) * np.float32(2**12)
@@ -57,10 +65,10 @@ def _settled(x: Float[Array, "*shape"], angles: Float[Array, "*shape"]) -> Float
     return x / jnp.where(jnp.abs(angles) <= _LARGEST_ANGLE, np.float32(1), jnp.nan)
 
 
-@sincos.defjvp
+@_sincos.defjvp
 def _sincos_jvp(primals, tangents):  # type: ignore[no-untyped-def]
     (angles,), (tangent,) = primals, tangents
-    sin, cos = sincos(angles)
+    sin, cos = _sincos(angles)
     tangent = tangent.astype(jnp.float32)
     return (sin, cos), (cos * tangent, -sin * tangent)
 
@@ -99,6 +107,8 @@ def rotate_pairs(
     Source: Su et al. 2021, eq. 34; partial rotation as in GPT-NeoX (Black et al. 2022).
     """
     check_arrays(x=x, sin=sin, cos=cos)
+    if angles is not None:
+        check_arrays(angles=angles)
     sin, cos = _for_batch(sin, x), _for_batch(cos, x)
     angles = None if angles is None else _for_batch(angles, x)
     if x.ndim < 2 or not jnp.issubdtype(x.dtype, jnp.floating) or sin.ndim < 1:
@@ -256,6 +266,7 @@ def apply_rotary(
     if angles.dtype not in (jnp.float32, jnp.float64):
         raise ValueError(f"angles must be float32, but are {angles.dtype}")
     sin, cos = sincos(angles)
+    check_numbers(scale=scale)
     if not (isinstance(scale, float | int) and scale == 1):
         shape = jnp.shape(scale)
         sizes = zip(shape[::-1], angles.shape[::-1], strict=False)
@@ -290,5 +301,6 @@ def xpos_scale(
         raise ValueError(f"pairs must be at least 1, but is {pairs}")
     if not (0 < gamma < float("inf") and 0 < scale_base < float("inf")):
         raise ValueError(f"gamma and scale_base must be positive and finite, but are {gamma} and {scale_base}")
+    positions = device_floats("positions", positions)
     log_zeta = np.log((np.arange(pairs) / pairs + gamma) / (1 + gamma))
-    return jnp.exp(jnp.asarray(positions, jnp.float32)[..., None] * jnp.asarray(log_zeta / scale_base, jnp.float32))
+    return jnp.exp(positions[..., None] * jnp.asarray(log_zeta / scale_base, jnp.float32))

@@ -1,16 +1,29 @@
 """The dual-branch angle network: a SIREN (sine layers) plus a ReLU network, over a plain pytree."""
 
+import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Key
 
+from siren_rope_jax.ops.arguments import check_arrays
 from siren_rope_jax.ops.rotary import sincos
 
 Layer = dict[str, Float[Array, "..."]]
-SirenParams = dict[str, list[Layer]]
+Branches = dict[str, list[Layer]]
 BRANCHES = ("sine", "relu")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class SirenParams:
+    """Weights of the dual-branch network, a pytree, and the frequency of the sine layers that they were drawn for."""
+
+    branches: Any  # whatever a transformation of trees makes of `Branches`
+    """{branch: [{"kernel": [in, out], "bias": [out]}, ...]}, float32."""
+    omega0: float = dataclasses.field(metadata={"static": True})
 
 
 def siren_init(
@@ -35,9 +48,9 @@ def siren_init(
       branches: "sine", "relu" or both.
 
     Returns:
-      {branch: [{"kernel": [in, out], "bias": [out]}, ...]}, float32. Sine branch: first kernel U(+-1/n_in), later
-      ones and the last, linear one U(+-sqrt(6/n_in)/omega0). ReLU branch: U(+-1/sqrt(n_in)). Every bias:
-      U(+-1/sqrt(n_in)), PyTorch's default, on which the published start depends.
+      The weights, float32, with omega0. Sine branch: first kernel U(+-1/n_in), later ones and the last, linear one
+      U(+-sqrt(6/n_in)/omega0). ReLU branch: U(+-1/sqrt(n_in)). Every bias: U(+-1/sqrt(n_in)), PyTorch's default, on
+      which the published start depends.
 
     Raises:
       ValueError: if a size or omega0 is not positive, or a branch is unknown, repeated or none is given.
@@ -69,7 +82,7 @@ def siren_init(
 
     shapes = [in_features] + [width] * hidden_layers + [out_features]
     keys: dict[str, Key[Array, ""]] = dict(zip(BRANCHES, jax.random.split(key, 2), strict=True))
-    return {
+    drawn = {
         branch: [
             layer(layer_key, n_in, n_out, bound(branch, index, n_in))
             for index, (layer_key, n_in, n_out) in enumerate(
@@ -78,29 +91,33 @@ def siren_init(
         ]
         for branch in branches
     }
+    return SirenParams(drawn, float(omega0))
 
 
 def siren_apply(
-    params: SirenParams, features: Float[Array, "*batch F"], *, omega0: float = 10.0
+    params: SirenParams | Branches, features: Float[Array, "*batch F"], *, omega0: float | None = None
 ) -> Float32[Array, "*batch R"]:
     """Evaluates f_sin(features) + f_dnn(features), the branches that `params` holds.
 
     Args:
-      params: as `siren_init` returns them.
+      params: as `siren_init` returns them, or their branches alone, such as weights of another framework.
       features: inputs of each event.
-      omega0: frequency of the sine layers, the one they were initialised for.
+      omega0: frequency of the sine layers; needed with branches alone, since other parameters carry theirs.
 
     Returns:
       float32 outputs, one for each rotary pair; before the learned scale, in no unit yet.
 
     Raises:
-      ValueError: if `params` holds no known branch or its kernels do not fit the features and each other.
+      ValueError: if `params` holds no known branch, its kernels do not fit the features and each other, or omega0 is
+        missing or another than the one they carry.
 
     Source: Sitzmann et al. 2020, eq. 1; Cheng, Sun, Lu 2026, eq. 1.
     """
-    if not params or not set(params) <= set(BRANCHES):
-        raise ValueError(f'params must hold "sine", "relu" or both, but holds {sorted(params)}')
-    for branch, layers in params.items():
+    check_arrays(features=features)
+    if not features.ndim:
+        raise ValueError("features must have shape [..., F], but are one number")
+    branches, omega0 = _opened(params, omega0)
+    for branch, layers in branches.items():
         if not layers:
             raise ValueError(f"the {branch} branch must have a layer, but has none")
         given = features.shape[-1]
@@ -113,12 +130,25 @@ def siren_apply(
             given = following
     activations = {"sine": lambda x: sincos(omega0 * x)[0], "relu": jax.nn.relu}
     outputs = []
-    for branch, (*hidden, last) in params.items():
+    for branch, (*hidden, last) in branches.items():
         x = features.astype(jnp.float32)
         for layer in hidden:
             x = activations[branch](_linear(layer, x))
         outputs.append(_linear(last, x))
     return sum(outputs[1:], start=outputs[0]).astype(jnp.float32)
+
+
+def _opened(params: SirenParams | Branches, omega0: float | None) -> tuple[Branches, float]:
+    carried = params.omega0 if isinstance(params, SirenParams) else omega0
+    branches = params.branches if isinstance(params, SirenParams) else params
+    if not isinstance(branches, dict) or not branches or not set(branches) <= set(BRANCHES):
+        given = sorted(branches) if isinstance(branches, dict) else f"a {type(branches).__name__}"
+        raise ValueError(f'params must hold "sine", "relu" or both, but holds {given}')
+    if carried is None:
+        raise ValueError("omega0 must be given with branches alone, which do not carry it, but is missing")
+    if omega0 is not None and omega0 != carried:
+        raise ValueError(f"omega0 must be the one that the parameters were drawn for, {carried}, but is {omega0}")
+    return branches, carried
 
 
 def _linear(layer: Layer, x: Float[Array, "*batch F"]) -> Float[Array, "*batch D"]:

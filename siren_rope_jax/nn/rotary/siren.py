@@ -86,7 +86,7 @@ class SirenRotary(AngleSource):
                     hidden_layers=settings.hidden_layers,
                     omega0=settings.omega0,
                     branches=settings.branches,
-                )
+                ).branches
             )
             for _ in range(2 if settings.separate_action_network else 1)
         )

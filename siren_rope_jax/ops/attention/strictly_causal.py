@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Integer
 
-from siren_rope_jax.ops.arguments import check_arrays, device_integers
+from siren_rope_jax.ops.arguments import check_arrays, check_numbers, device_integers
 from siren_rope_jax.ops.attention.implementations import Implementation, attend
 from siren_rope_jax.ops.attention.operands import Layout, Operands, RelativeEmbedding
 from siren_rope_jax.ops.bias import Bias
@@ -175,12 +175,11 @@ def _check_arrays(
 def _checked_scale(scale: Any, query: Array) -> float | Array:
     if scale is None:
         return 1 / math.sqrt(query.shape[-1])
-    heads = query.shape[2]
-    if isinstance(scale, float | int | np.generic) and not isinstance(scale, bool):
+    check_numbers(scale=scale)
+    if not isinstance(scale, jax.Array | np.ndarray):
         return float(scale)  # a NumPy float64 would make the logits float64 under x64
-    if not isinstance(scale, jax.Array | np.ndarray) or scale.shape not in ((), (heads,)):
-        given = f"of shape {jnp.shape(scale)}" if isinstance(scale, jax.Array | np.ndarray) else type(scale).__name__
-        raise ValueError(f"scale must be a number or an array of shape [] or [{heads}], but is {given}")
+    if scale.shape not in ((), (query.shape[2],)):
+        raise ValueError(f"scale must have shape [] or [{query.shape[2]}], but the shape is {scale.shape}")
     return jnp.asarray(scale, jnp.float32)
 
 
