@@ -43,38 +43,57 @@ def siren(params, features, omega0):
     return total
 
 
-def sees(segment_ids, times, row, i, key_segment_ids=None, key_times=None):
+def sees(segment_ids, times, row, i, key_segment_ids=None, key_times=None, *, inclusive=False, window=None, sinks=0):
     """The events that event i sees: the earlier ones of its own segment, those of its own time left out; or the
-    events of another sequence before its time."""
-    others = segment_ids if key_segment_ids is None else key_segment_ids
-    other_times = times if key_segment_ids is None else key_times
-    return [
-        j
-        for j in range(others.shape[1])
-        if segment_ids[row, i] != 0
-        and others[row, j] == segment_ids[row, i]
-        and (j < i or key_segment_ids is not None)
-        and (times is None or other_times[row, j] < times[row, i])
-    ]
+    events of another sequence before its time. If inclusive, itself too, or those of its own time. Of these, with a
+    window, only the latest, by time and then by slot, and the first of the segment."""
+    own = key_segment_ids is None
+    others = segment_ids if own else key_segment_ids
+    if segment_ids[row, i] == 0:
+        return []
+    of_keys = (
+        (times if own else key_times) if times is not None else np.arange(others.shape[1])[None].repeat(row + 1, 0)
+    )
+    time = i if times is None else times[row, i]
+    of_segment = [j for j in range(others.shape[1]) if others[row, j] == segment_ids[row, i]]
+    in_order = sorted(of_segment, key=lambda j: (of_keys[row, j], j))
+    before = [j for j in in_order if of_keys[row, j] < time or (inclusive and not own and of_keys[row, j] == time)]
+    latest = in_order
+    if window is not None:
+        first = len(before) + (inclusive and own) - window
+        latest = [j for rank, j in enumerate(in_order) if rank >= first or rank < sinks]
+    seen = {j for j in before if j in latest and (j < i or not own)}
+    return sorted(seen | ({i} if inclusive and own else set()))
 
 
 def attention(
-    arrays, segment_ids, scale, times=None, cotangent=None, *, buckets=None, key_segment_ids=None, key_times=None
+    arrays,
+    segment_ids,
+    scale,
+    times=None,
+    cotangent=None,
+    *,
+    buckets=None,
+    key_segment_ids=None,
+    key_times=None,
+    **how,
 ):
     """Strictly causal attention; with a cotangent also the gradient of each array, by name.
 
     `arrays` holds query, key, value, no_history, and may hold the tables of a bias [N, T] and of relative_key and
     relative_value [T, N, H], read by the `buckets` [B, Q, S]. Heads of keys and values serve neighbouring heads of
-    queries.
+    queries. `how` goes to `sees`; `scale` may be one number a head, whose gradient is that of the logits.
     """
+    scales = np.broadcast_to(np.asarray(scale, np.float64), np.shape(arrays["query"])[2:3])
     arrays = {name: np.asarray(x, np.float64) for name, x in arrays.items()}
     query, key, value, no_history = (arrays[name] for name in ("query", "key", "value", "no_history"))
     batch, length, heads, _ = query.shape
     result = np.zeros((batch, length, heads, value.shape[-1]))
     given = np.zeros_like(result) if cotangent is None else np.asarray(cotangent, np.float64)
     gradients = {name: np.zeros_like(x) for name, x in arrays.items()}
+    of_scale = np.zeros(heads)
     for row, i, n in np.ndindex(batch, length, heads):
-        visible = sees(segment_ids, times, row, i, key_segment_ids, key_times)
+        visible, scale = sees(segment_ids, times, row, i, key_segment_ids, key_times, **how), scales[n]
         if not visible:
             result[row, i, n] = no_history[n]
             gradients["no_history"][n] += given[row, i, n]
@@ -92,6 +111,7 @@ def attention(
         result[row, i, n] = weights @ values
         of_weights = values @ given[row, i, n]
         of_logits = weights * (of_weights - weights @ of_weights)
+        of_scale[n] += of_logits @ keys @ query[row, i, n]
         of_keys, of_values = scale * np.outer(of_logits, query[row, i, n]), np.outer(weights, given[row, i, n])
         gradients["query"][row, i, n] += scale * of_logits @ keys
         gradients["key"][row, visible, group] += of_keys
@@ -101,4 +121,6 @@ def attention(
             np.add.at(gradients["relative_value"], (bucket, n), of_values)
         if "bias" in arrays:
             np.add.at(gradients["bias"][n], bucket, of_logits)
+    if "scale" in arrays:
+        gradients["scale"] = of_scale
     return result if cotangent is None else (result, gradients)

@@ -2,6 +2,7 @@
 
 import warnings
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -177,3 +178,22 @@ def test_seconds_that_are_passed_as_milliseconds_are_told_of():
         for times in ([0, 999], [1_700_000_000_000], [5, 1_700_000_000]):
             split_unix_time(times, unit="ms")
         split_unix_time([1_700_000_000])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TAKING)
+def test_an_op_works_under_the_strict_settings_of_jax(name):
+    """No implicit promotion of types or ranks, no infinity on the way, no tracer kept."""
+    op, *arrays = TAKING[name]
+    moved = [i for i, x in enumerate(arrays) if jnp.issubdtype(x.dtype, jnp.floating)]
+
+    def total(*some):
+        given = [some[moved.index(i)] if i in moved else x for i, x in enumerate(arrays)]
+        return sum(jnp.sum(x.astype(jnp.float32)) for x in jax.tree.leaves(op(*given)) if isinstance(x, jax.Array))
+
+    floats = [arrays[i] for i in moved]
+    expected = jax.jit(jax.value_and_grad(total, tuple(range(len(moved)))) if moved else total)(*floats)
+    strict = jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"), jax.debug_infs(True)
+    with strict[0], strict[1], strict[2], jax.checking_leaks():
+        found = jax.jit(jax.value_and_grad(total, tuple(range(len(moved)))) if moved else total)(*floats)
+    chex.assert_trees_all_equal(found, expected)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int, Num
 
-from siren_rope_jax.ops.arguments import check_arrays, check_numbers, device_floats
+from siren_rope_jax.ops.arguments import check_arrays, check_numbers, device_floats, of_rank
 from siren_rope_jax.ops.siren import Branches, SirenParams, siren_apply
 
 # One number, one a pair, one a head (and pair): [], [R], [N, 1] or [N, R].
@@ -35,7 +35,8 @@ def ordinal_angles(positions: Num[Array, "*batch"], frequencies: Float[Array, " 
     check_arrays(frequencies=frequencies)
     if frequencies.ndim != 1:
         raise ValueError(f"frequencies must be one-dimensional, but has shape {frequencies.shape}")
-    return device_floats("positions", positions)[..., None] * frequencies.astype(jnp.float32)
+    positions = device_floats("positions", positions)[..., None]
+    return positions * of_rank(frequencies.astype(jnp.float32), positions.ndim)
 
 
 def time_order_angles(
@@ -169,7 +170,10 @@ def _scaled(angles: Float32[Array, "*batch R"], scale: PerPair, name: str) -> Fl
     shape, pairs = jnp.shape(scale), angles.shape[-1]
     if len(shape) > 2 or (shape[-1:] not in ((), (pairs,)) and not (len(shape) == 2 and shape[-1] == 1)):
         raise ValueError(f"{name} must have shape [], [{pairs}], [N, 1] or [N, {pairs}], but has {shape}")
-    return ((angles[..., None, :] if len(shape) == 2 else angles) * scale).astype(jnp.float32)
+    angles = angles[..., None, :] if len(shape) == 2 else angles
+    # A Python number stays one, which takes the type of the angles.
+    factor = of_rank(scale, angles.ndim).astype(jnp.float32) if isinstance(scale, jax.Array | np.ndarray) else scale
+    return (angles * factor).astype(jnp.float32)
 
 
 def _sum(

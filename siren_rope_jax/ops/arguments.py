@@ -34,6 +34,11 @@ def check_numbers(**numbers: object) -> None:
             raise ValueError(f"{name} must be a number or an array, but is of type {type(x).__name__}")
 
 
+def of_rank(x: Array | np.ndarray, rank: int) -> Array:
+    """Adds axes of size 1 in front, which `jax.numpy_rank_promotion("raise")` wants to see."""
+    return jnp.asarray(x)[(None,) * (rank - x.ndim)]
+
+
 def device_floats(name: str, x: Array | np.ndarray | float) -> Array:
     """Returns numbers as float32; integers of the host go straight there, since JAX would cut those of 64 bits to 32.
 

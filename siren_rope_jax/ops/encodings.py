@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Num
 
 from siren_rope_jax.ops.angles import ordinal_angles
-from siren_rope_jax.ops.arguments import check_arrays, device_floats
+from siren_rope_jax.ops.arguments import check_arrays, device_floats, of_rank
 from siren_rope_jax.ops.frequencies import inverse_frequencies
 from siren_rope_jax.ops.rotary import sincos
 
@@ -61,5 +61,6 @@ def time2vec(
             "frequencies and phases must be one-dimensional and of one length of at least 1, "
             f"but have shapes {frequencies.shape} and {phases.shape}"
         )
-    angles = ordinal_angles(device_floats("time", time), frequencies) + phases.astype(jnp.float32)
+    angles = ordinal_angles(device_floats("time", time), frequencies)
+    angles += of_rank(phases.astype(jnp.float32), angles.ndim)
     return jnp.concatenate([angles[..., :1], sincos(angles[..., 1:])[0]], axis=-1)

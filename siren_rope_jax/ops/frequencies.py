@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Int32, Num
 
-from siren_rope_jax.ops.arguments import device_floats
+from siren_rope_jax.ops.arguments import device_floats, of_rank
 from siren_rope_jax.ops.meshes import on_auto_axes
 from siren_rope_jax.ops.rope_methods import SCALED, Given, Theta, powers, unscaled
 from siren_rope_jax.ops.rope_parameters import ORIGINAL_LENGTH, number, read_rope_parameters
@@ -217,10 +217,10 @@ def _dynamic_at(seq_len: Float32[Array, "*batch"], theta: Theta, given: Given) -
     # The difference first: a quotient near 1 less 1 would lose what it is about.
     stretch = 1 + given["factor"] * jnp.maximum((seq_len - trained) / trained, 0)[..., None]
     doublings = jnp.round(jnp.log2(stretch)).astype(jnp.int32)
-    pairs = np.arange(theta.size, dtype=np.int32)
+    pairs = of_rank(np.arange(theta.size, dtype=np.int32), stretch.ndim)
     whole, rest = jnp.divmod(doublings * pairs, last)
-    left = rest.astype(jnp.float32) * math.log(2) + pairs * jnp.log(_halved(stretch, doublings))
-    return _halved(jnp.asarray(theta, jnp.float32) * jnp.exp(-left / last), whole)
+    left = rest.astype(jnp.float32) * math.log(2) + pairs.astype(jnp.float32) * jnp.log(_halved(stretch, doublings))
+    return _halved(of_rank(theta.astype(np.float32), stretch.ndim) * jnp.exp(-left / last), whole)
 
 
 def _halved(x: Float32[Array, "..."], times: Int32[Array, "..."]) -> Float32[Array, "..."]:

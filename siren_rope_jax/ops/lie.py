@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Num
 
-from siren_rope_jax.ops.arguments import check_arrays
+from siren_rope_jax.ops.arguments import check_arrays, of_rank
 from siren_rope_jax.ops.linear import linear_call
 from siren_rope_jax.ops.rotary import sincos
 
@@ -127,7 +127,9 @@ def planar_generators(frequencies: Float[Array, " R"], block: int) -> Float32[Ar
 
 def _weighted_sum(weights: Float32[Array, "*batch C"], arrays: Float32[Array, "C *shape"]) -> Float32[Array, "..."]:
     """Computes sum_c weights_c arrays_c term by term: a TPU would round the factors of a matrix product to bfloat16."""
-    return sum((weights[..., c] * arrays[c] for c in range(len(arrays))), start=jnp.zeros((), jnp.float32))
+    rank = weights.ndim - 1
+    terms = (weights[..., c] * of_rank(arrays[c], rank) for c in range(len(arrays)))
+    return sum(terms, start=jnp.zeros((), jnp.float32))
 
 
 @jax.custom_jvp
@@ -162,8 +164,8 @@ def _product(x: Float32[Array, "*batch b b E"], y: Float32[Array, "*batch b b E"
     return jax.lax.optimization_barrier(sum(terms, start=jnp.zeros((), jnp.float32)))
 
 
-def _identity(like: Float32[Array, "*batch b b E"]) -> Float32[Array, "b b 1"]:
-    return jnp.eye(like.shape[-2], dtype=jnp.float32)[..., None]
+def _identity(like: Float32[Array, "*batch b b E"]) -> Float32[Array, "*ones b b 1"]:
+    return of_rank(jnp.eye(like.shape[-2], dtype=jnp.float32)[..., None], like.ndim)
 
 
 @_exp.defjvp

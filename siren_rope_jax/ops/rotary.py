@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Num
 
-from siren_rope_jax.ops.arguments import check_arrays, check_numbers, device_floats
+from siren_rope_jax.ops.arguments import check_arrays, check_numbers, device_floats, of_rank
 
 # pi/2 as a sum, with three pieces of 12 bits: 12 bits of a multiple times each piece is exact in float32.
 _HALF_PI = tuple(
@@ -303,4 +303,5 @@ def xpos_scale(
         raise ValueError(f"gamma and scale_base must be positive and finite, but are {gamma} and {scale_base}")
     positions = device_floats("positions", positions)
     log_zeta = np.log((np.arange(pairs) / pairs + gamma) / (1 + gamma))
-    return jnp.exp(positions[..., None] * jnp.asarray(log_zeta / scale_base, jnp.float32))
+    by_position = of_rank((log_zeta / scale_base).astype(np.float32), positions.ndim + 1)
+    return jnp.exp(positions[..., None] * by_position)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Key
 
-from siren_rope_jax.ops.arguments import check_arrays
+from siren_rope_jax.ops.arguments import check_arrays, of_rank
 from siren_rope_jax.ops.rotary import sincos
 
 Layer = dict[str, Float[Array, "..."]]
@@ -153,4 +153,4 @@ def _opened(params: SirenParams | Branches, omega0: float | None) -> tuple[Branc
 
 def _linear(layer: Layer, x: Float[Array, "*batch F"]) -> Float[Array, "*batch D"]:
     # In full float32 on TPUs and GPUs too, whose default rounds the factors to 8 or 10 bits: these become radians.
-    return jnp.matmul(x, layer["kernel"], precision=jax.lax.Precision.HIGHEST) + layer["bias"]
+    return jnp.matmul(x, layer["kernel"], precision=jax.lax.Precision.HIGHEST) + of_rank(layer["bias"], x.ndim)
