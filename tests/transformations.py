@@ -1,7 +1,7 @@
 """Every public op under every transformation of JAX, over four devices, against the same formula in float64.
 
 Prints {row: {column: what came out}} as JSON: "=" where values and gradients are those of float64, the sentence of the
-error where it is refused, else what is wrong. test_transformations.py runs it and compares `markdown` of it with
+error where it is refused, else what is wrong. test_every_transformation.py runs it and compares `markdown` of it with
 ops/README.md.
 """
 
