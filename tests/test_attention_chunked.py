@@ -29,7 +29,7 @@ from attention_cases import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from siren_rope_jax.ops import strictly_causal_attention, t5_bias
+from siren_rope_jax.ops import RelativeEmbedding, strictly_causal_attention, t5_bias
 
 CHUNKED = {"implementation": "chunked", "chunk": 3}
 
@@ -110,6 +110,27 @@ def total_of_scan(function, *given):
         return total + jax.checkpoint(function)(*one), None
 
     return jax.lax.scan(step, jnp.zeros(()), given)[0]
+
+
+@pytest.mark.slow
+def test_a_bias_and_buckets_of_the_slots_alone_serve_blocks_too():
+    inputs, tables = random_inputs(21), random_inputs(22, relative=True)
+
+    def attended(how):
+        relative = RelativeEmbedding(
+            lambda rows, columns: jnp.broadcast_to((rows[:, None] + columns) % 5, (BATCH, rows.size, columns.size)),
+            tables["relative_key"],
+            tables["relative_value"],
+        )
+        return strictly_causal_attention(
+            **inputs,
+            segment_ids=jnp.asarray(PACKED),
+            bias=lambda rows, columns: -0.1 * (rows[:, None] - columns)[None, None],
+            relative=relative,
+            **how,
+        )
+
+    chex.assert_trees_all_close(attended(CHUNKED), attended({"implementation": "plain"}), rtol=0, atol=3e-6)
 
 
 TRANSFORMATIONS = {

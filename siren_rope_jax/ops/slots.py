@@ -30,8 +30,10 @@ class OfSlots:
 
     def __call__(self, query_slots: Int[Array, " Q"], key_slots: Int[Array, " K"]) -> Array:
         """Computes the block of these slots."""
-        rows: Any = jax.tree.leaves(self.arrays)[0]
-        return on_auto_axes(self.function, like=rows, axes=1)(self.arrays, query_slots, key_slots)
+        # The first array says how the batch is divided; a function of the slots alone has none.
+        leaves = jax.tree.leaves(self.arrays)
+        function = on_auto_axes(self.function, like=leaves[0], axes=1) if leaves else self.function
+        return function(self.arrays, query_slots, key_slots)
 
     def __add__(self, other: "OfSlots") -> "OfSlots":
         """Adds block by block.
