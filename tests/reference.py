@@ -51,10 +51,9 @@ def sees(segment_ids, times, row, i, key_segment_ids=None, key_times=None, *, in
     others = segment_ids if own else key_segment_ids
     if segment_ids[row, i] == 0:
         return []
-    of_keys = (
-        (times if own else key_times) if times is not None else np.arange(others.shape[1])[None].repeat(row + 1, 0)
-    )
-    time = i if times is None else times[row, i]
+    time, of_keys = i, np.broadcast_to(np.arange(others.shape[1]), others.shape)
+    if times is not None:
+        time, of_keys = times[row, i], times if own else key_times
     of_segment = [j for j in range(others.shape[1]) if others[row, j] == segment_ids[row, i]]
     in_order = sorted(of_segment, key=lambda j: (of_keys[row, j], j))
     before = [j for j in in_order if of_keys[row, j] < time or (inclusive and not own and of_keys[row, j] == time)]

@@ -8,6 +8,8 @@ from jax.extend import core
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
 
+from siren_rope_jax.ops.meshes import vary_alike
+
 
 def linear_call(function: Callable[..., Any], transpose: Callable[..., Any], residuals: Any, arguments: Any) -> Any:
     """Calls function(residuals, arguments), which reverse mode transposes by transpose(residuals, cotangents).
@@ -24,24 +26,18 @@ def linear_call(function: Callable[..., Any], transpose: Callable[..., Any], res
     Returns:
       What the function returns, a pytree of floating-point arrays.
     """
+    residuals, arguments = vary_alike((residuals, arguments))
     of_residuals, residuals_as = jax.tree.flatten(residuals)
-    of_arguments, arguments_as = jax.tree.flatten(arguments)
     count = len(of_residuals)
-
-    def flat_function(*flat: Array) -> list[Array]:
-        given = residuals_as.unflatten(flat[:count]), arguments_as.unflatten(flat[count:])
-        return jax.tree.leaves(function(*given))
-
-    results_as = jax.tree.structure(jax.eval_shape(function, residuals, arguments))
+    flat_function, results = jax.make_jaxpr(function, return_shape=True)(residuals, arguments)
+    results_as = jax.tree.structure(results)
 
     def flat_transpose(*flat: Array) -> list[Array]:
         given = residuals_as.unflatten(flat[:count]), results_as.unflatten(flat[count:])
         return jax.tree.leaves(transpose(*given))
 
-    flat = (*of_residuals, *of_arguments)
-    results = _linear_call.bind(
-        *flat, function=jax.make_jaxpr(flat_function)(*flat), transpose=flat_transpose, residuals=count
-    )
+    flat = (*of_residuals, *jax.tree.leaves(arguments))
+    results = _linear_call.bind(*flat, function=flat_function, transpose=flat_transpose, residuals=count)
     return results_as.unflatten(results)
 
 
@@ -97,8 +93,9 @@ def _batch(flat, axes, *, function, transpose, residuals):  # type: ignore[no-un
     axes = [None if i < residuals and axis is None else 0 for i, axis in enumerate(axes)]
     mapped = jax.make_jaxpr(jax.vmap(core.jaxpr_as_fun(function), axes))(*flat)
 
-    def mapped_transpose(*flat: Array) -> list[Array]:
-        return jax.vmap(transpose, axes[:residuals] + [0] * (len(flat) - residuals))(*flat)
+    def mapped_transpose(*given: Array) -> list[Array]:
+        cotangents = len(given) - residuals
+        return jax.vmap(transpose, axes[:residuals] + [0] * cotangents)(*given)
 
     results = _linear_call.bind(*flat, function=mapped, transpose=mapped_transpose, residuals=residuals)
     return results, [0] * len(results)

@@ -1,9 +1,11 @@
-"""The mesh in context: its device, which a computation is traced for, and its explicit axes."""
+"""The mesh in context: its device, which a computation is traced for, and its explicit and manual axes."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
@@ -39,3 +41,15 @@ def on_auto_axes(function: Callable[..., Array], *, like: Array, axes: int = 3) 
     spec = jax.typeof(like).sharding.spec
     divided: Any = jax.sharding.auto_axes(function, axes=names, out_sharding=P(*spec[:axes]))
     return divided
+
+
+def vary_alike(arrays: Any) -> Any:
+    """Lets all arrays of a pytree vary over each axis of `jax.shard_map` that any of them varies over.
+
+    What a loop carries must, and so must a linear function's arguments and residuals.
+    """
+    if not jax.sharding.get_abstract_mesh().manual_axes:
+        return arrays
+    marks = [jnp.zeros_like(x, bool, shape=()) for x in jax.tree.leaves(arrays)]
+    mark = functools.reduce(jnp.logical_or, marks)
+    return jax.tree.map(lambda x: jnp.where(mark, x, x), arrays)

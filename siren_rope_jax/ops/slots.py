@@ -9,7 +9,7 @@ import jax
 import jax.core
 import jax.extend
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Integer, UInt
+from jaxtyping import Array, Bool, Int, Integer, UInt
 
 from siren_rope_jax.ops.arguments import device_integers
 from siren_rope_jax.ops.meshes import on_auto_axes
@@ -86,6 +86,11 @@ def at_slots(rows: Integer[Array, "B S"], slots: Int[Array, " Q"]) -> Integer[Ar
             "another sequence need key_positions and key_times"
         )
     return rows[:, slots]
+
+
+def changes(x: Integer[Array, "B S"]) -> Bool[Array, "B S"]:
+    """Returns where a row holds another number than the slot before, at its first slot too."""
+    return jnp.pad(x[:, 1:] != x[:, :-1], ((0, 0), (1, 0)), constant_values=True)
 
 
 def apart(a: Integer[Array, "*#shape"], b: Integer[Array, "*#shape"]) -> UInt[Array, "*shape"]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Float32, Int, Shaped
+from jaxtyping import Array, Bool, Float, Float32
 
 from siren_rope_jax.ops.attention.blocks import (
     bias_of_block,
@@ -16,8 +16,18 @@ from siren_rope_jax.ops.attention.blocks import (
     not_hidden,
     visible,
 )
+from siren_rope_jax.ops.attention.chunks import (
+    add_at,
+    chunk_at,
+    chunk_size,
+    chunks_that_meet,
+    in_chunks,
+    joined,
+    whole_chunks,
+)
 from siren_rope_jax.ops.attention.operands import Layout, Operands
 from siren_rope_jax.ops.linear import linear_call
+from siren_rope_jax.ops.meshes import vary_alike
 from siren_rope_jax.ops.slots import opened
 
 _T = TypeVar("_T")
@@ -30,7 +40,7 @@ class _Learned(NamedTuple):
     scale: Float32[Array, ""] | Float32[Array, " N"]
     relative_key: Float[Array, "T N H"] | None
     relative_value: Float[Array, "T N V"] | None
-    of_slots: list[Float[Array, "..."]]  # float arrays of the bias
+    of_slots: Any  # bias and buckets with their float arrays alone
 
 
 class _Inputs(NamedTuple):
@@ -47,11 +57,11 @@ class _Fixed(NamedTuple):
 
     layout: Layout  # padded to whole chunks
     meet: Bool[Array, "C D"]  # whether a chunk of queries may see one of keys
-    of_slots: list[Shaped[Array, "..."]]  # other arrays of the bias and the buckets
+    of_slots: Any  # bias and buckets with their other arrays alone
 
 
 class _Residuals(NamedTuple):
-    """What the derivative is taken at."""
+    """Point at which the derivative is taken."""
 
     inputs: _Inputs
     fixed: _Fixed
@@ -86,22 +96,23 @@ def chunked_attention(operands: Operands) -> Float[Array, "B Q N V"]:
     query, key, value, layout = operands.query, operands.key, operands.value, operands.layout
     bias, relative = operands.bias, operands.relative
     (batch, length, heads, _), keys, width = query.shape, key.shape[1], value.shape[3]
-    rows_each, columns_each = (_at_most(operands.chunk, size) for size in (length, keys))
+    rows_each, columns_each = (chunk_size(operands.chunk, size) for size in (length, keys))
     inclusive = operands.inclusive
 
     # A custom derivative must not close over tracers, so the arrays of bias and buckets become arguments.
     examples = jnp.arange(rows_each), jnp.arange(columns_each)
     functions = bias, None if relative is None else relative.buckets
     functions = [None if function is None else opened(function, *examples) for function in functions]
-    arrays, structure = jax.tree.flatten(functions)
-    is_float = [jnp.issubdtype(x.dtype, jnp.floating) for x in arrays]
     floats, others = (
-        [x for x, a_float in zip(arrays, is_float, strict=True) if a_float == wanted] for wanted in (True, False)
+        jax.tree.map(lambda x, wanted=wanted: x if _is_float(x) == wanted else None, functions)
+        for wanted in (True, False)
     )
 
     def terms(learned: _Learned, fixed: _Fixed, rows: Array, columns: Array) -> tuple[Array | None, Array | None]:
-        left, others_left = iter(learned.of_slots), iter(fixed.of_slots)
-        bias, buckets = structure.unflatten([next(left if a_float else others_left) for a_float in is_float])
+        bias, buckets = jax.tree.map(
+            lambda a, b: b if a is None else a, learned.of_slots, fixed.of_slots, is_leaf=lambda x: x is None
+        )
+        # The slots that fill up the last chunk have no bias: they take the last slot's.
         rows, columns = jnp.minimum(rows, length - 1), jnp.minimum(columns, keys - 1)
         return (
             None if bias is None else bias_of_block(bias, rows, columns, batch=batch, heads=heads),
@@ -128,14 +139,14 @@ def chunked_attention(operands: Operands) -> Float[Array, "B Q N V"]:
     @jax.custom_jvp
     def attend(inputs: _Inputs, fixed: _Fixed) -> _Attended:
         def queries(i: Array) -> tuple[Array, Array, Array]:
-            query = _at(inputs.query, i)
+            query = chunk_at(inputs.query, i)
 
             def meet(so_far: tuple[Array, ...], j: Array) -> tuple[Array, ...]:
                 some, largest, total, mixture = so_far
-                logits, seen, buckets = logits_of(query, _at(inputs.key, j), inputs.learned, fixed, i, j)
+                logits, seen, buckets = logits_of(query, chunk_at(inputs.key, j), inputs.learned, fixed, i, j)
                 larger = jnp.maximum(largest, jnp.where(seen, logits, _LOWEST).max(-1, keepdims=True))
                 weights, shrink = jnp.where(seen, jnp.exp(logits - larger), 0), jnp.exp(largest - larger)
-                mixture = shrink * mixture + mixture_of(weights, _at(inputs.value, j), inputs.learned, buckets)
+                mixture = shrink * mixture + mixture_of(weights, chunk_at(inputs.value, j), inputs.learned, buckets)
                 some = jnp.maximum(some, seen.any(-1, keepdims=True).astype(some.dtype))
                 return some, larger, shrink * total + weights.sum(-1, keepdims=True), mixture
 
@@ -149,7 +160,7 @@ def chunked_attention(operands: Operands) -> Float[Array, "B Q N V"]:
 
     def parts_of(residuals: _Residuals, i: Array) -> Callable[..., tuple[Array, Array]]:
         """Returns a function for what a chunk of keys adds to the sums of the weights and to the mixtures."""
-        log_total = _at(residuals.log_total, i)
+        log_total = chunk_at(residuals.log_total, i)
 
         def parts(j: Array, query: Array, key: Array, value: Array, learned: _Learned) -> tuple[Array, Array]:
             logits, seen, buckets = logits_of(query, key, learned, residuals.fixed, i, j)
@@ -162,11 +173,11 @@ def chunked_attention(operands: Operands) -> Float[Array, "B Q N V"]:
         inputs = residuals.inputs
 
         def queries(i: Array) -> tuple[Array, Array]:
-            parts, query, along_query = parts_of(residuals, i), _at(inputs.query, i), _at(along.query, i)
+            parts, query, along_query = parts_of(residuals, i), chunk_at(inputs.query, i), chunk_at(along.query, i)
 
             def meet(so_far: tuple[Array, ...], j: Array) -> tuple[Array, ...]:
-                at = query, _at(inputs.key, j), _at(inputs.value, j), inputs.learned
-                towards = along_query, _at(along.key, j), _at(along.value, j), along.learned
+                at = query, chunk_at(inputs.key, j), chunk_at(inputs.value, j), inputs.learned
+                towards = along_query, chunk_at(along.key, j), chunk_at(along.value, j), along.learned
                 _, (of_total, of_mixture) = jax.jvp(functools.partial(parts, j), at, towards)
                 return so_far[0] + of_total, so_far[1] + of_mixture
 
@@ -180,17 +191,21 @@ def chunked_attention(operands: Operands) -> Float[Array, "B Q N V"]:
         inputs = residuals.inputs
 
         def queries(so_far: tuple[Any, ...], i: Array) -> tuple[tuple[Any, ...], Array]:
-            parts, query, of_parts = parts_of(residuals, i), _at(inputs.query, i), tuple(_at(x, i) for x in of_results)
+            parts, query, of_parts = (
+                parts_of(residuals, i),
+                chunk_at(inputs.query, i),
+                tuple(chunk_at(x, i) for x in of_results),
+            )
 
             def meet(so_far: tuple[Any, ...], j: Array) -> tuple[Any, ...]:
-                at = query, _at(inputs.key, j), _at(inputs.value, j), inputs.learned
+                at = query, chunk_at(inputs.key, j), chunk_at(inputs.value, j), inputs.learned
                 _, pull_back = jax.vjp(functools.partial(parts, j), *at)
                 of_query, of_key, of_value, of_learned = pull_back(of_parts)
                 query_so_far, keys, values, learned = so_far
                 return (
                     query_so_far + of_query.astype(jnp.float32),
-                    _plus(keys, j, of_key),
-                    _plus(values, j, of_value),
+                    add_at(keys, j, of_key),
+                    add_at(values, j, of_value),
                     jax.tree.map(lambda a, b: a + b.astype(a.dtype), learned, of_learned),
                 )
 
@@ -211,32 +226,22 @@ def chunked_attention(operands: Operands) -> Float[Array, "B Q N V"]:
         of_mixture -= attended.mixture * of_total
         return attended, _Attended(of_mixture, of_total, jnp.zeros_like(attended.some))
 
-    layout = _whole_chunks(layout, rows_each, columns_each)
+    layout = whole_chunks(layout, rows_each, columns_each)
     tables = (None, None) if relative is None else (jnp.asarray(relative.key), jnp.asarray(relative.value))
     inputs = _Inputs(
-        _chunks(query, rows_each),
-        _chunks(key, columns_each),
-        _chunks(value, columns_each),
+        in_chunks(query, rows_each),
+        in_chunks(key, columns_each),
+        in_chunks(value, columns_each),
         _Learned(jnp.asarray(operands.scale, jnp.float32), *tables, floats),
     )
-    fixed = _Fixed(layout, _meet(layout, rows_each, columns_each), others)
-    mixture, _, some = attend(*_vary_alike((inputs, fixed)))
+    fixed = _Fixed(layout, chunks_that_meet(layout, rows_each, columns_each), others)
+    mixture, _, some = attend(*vary_alike((inputs, fixed)))
     attended = jnp.where(some > 0, mixture, operands.no_history[:, None])
-    attended = jnp.transpose(attended, (1, 0, 3, 2, 4)).reshape(
-        batch, _count(query, rows_each) * rows_each, heads, width
-    )
-    return attended[:, :length].astype(value.dtype)
+    return joined(attended, length).astype(value.dtype)
 
 
-def _at_most(chunk: int, size: int) -> int:
-    return min(chunk, size) if isinstance(size, int) else chunk  # a symbolic size, of jax.export, compares with nothing
-
-
-def _vary_alike(arrays: Any) -> Any:
-    """Lets arrays vary over all axes of `jax.shard_map` that any of them varies over: what a loop carries must."""
-    marks = [jnp.zeros_like(x, bool, shape=()) for x in jax.tree.leaves(arrays)]
-    mark = functools.reduce(jnp.logical_or, marks)
-    return jax.tree.map(lambda x: jnp.where(mark, x, x), arrays)
+def _is_float(x: Array) -> bool:
+    return bool(jnp.issubdtype(x.dtype, jnp.floating))
 
 
 def _over_keys(step: Callable[[_T, Array], _T], start: _T, meet: Bool[Array, " D"]) -> _T:
@@ -247,65 +252,3 @@ def _over_keys(step: Callable[[_T, Array], _T], start: _T, meet: Bool[Array, " D
         return jax.lax.cond(meets, step, lambda so_far, _: so_far, so_far, j), None
 
     return jax.lax.scan(visit, start, (jnp.arange(meet.shape[0]), meet))[0]
-
-
-def _at(chunks: Shaped[Array, "C *chunk"], i: Int[Array, ""]) -> Shaped[Array, "*chunk"]:
-    return jax.lax.dynamic_index_in_dim(chunks, i, keepdims=False)
-
-
-def _plus(
-    chunks: Float32[Array, "C *chunk"], i: Int[Array, ""], x: Float[Array, "*chunk"]
-) -> Float32[Array, "C *chunk"]:
-    return jax.lax.dynamic_update_index_in_dim(chunks, _at(chunks, i) + x.astype(chunks.dtype), i, 0)
-
-
-def _whole_chunks(layout: Layout, rows_each: int, columns_each: int) -> Layout:
-    def of_rows(x: Shaped[Array, "B Q"] | None) -> Shaped[Array, "B _"] | None:
-        return None if x is None else _padded(x, rows_each)
-
-    def of_columns(x: Shaped[Array, "B S"] | None) -> Shaped[Array, "B _"] | None:
-        return None if x is None else _padded(x, columns_each)
-
-    return Layout(
-        segment_ids=_padded(layout.segment_ids, rows_each),
-        times=of_rows(layout.times),
-        key_segment_ids=of_columns(layout.key_segment_ids),
-        key_times=of_columns(layout.key_times),
-        oldest=of_rows(layout.oldest),
-        ranks=of_columns(layout.ranks),
-    )
-
-
-def _padded(x: Shaped[Array, "B S *rest"], size: int) -> Shaped[Array, "B T *rest"]:
-    """Pads with zeros, the segment number of padding, to a multiple of `size` slots."""
-    return jnp.pad(x, ((0, 0), (0, _count(x, size) * size - x.shape[1])) + ((0, 0),) * (x.ndim - 2))
-
-
-def _count(x: Shaped[Array, "B S *rest"], size: int) -> int:
-    return -(-x.shape[1] // size)  # of chunks
-
-
-def _chunks(x: Float[Array, "B S N H"], size: int) -> Float[Array, "C B N I H"]:
-    in_chunks = _padded(x, size).reshape(x.shape[0], _count(x, size), size, *x.shape[2:])
-    return jnp.transpose(in_chunks, (1, 0, 3, 2, 4))
-
-
-def _meet(layout: Layout, rows_each: int, columns_each: int) -> Bool[Array, "C D"]:
-    """Returns which chunks of queries may see which chunks of keys, by order, segment numbers and window."""
-
-    def low_and_high(
-        x: Int[Array, "B S"], ids: Int[Array, "B S"], size: int
-    ) -> tuple[Int[Array, "B C 1"], Int[Array, "B C 1"]]:
-        x, real = (of.reshape(of.shape[0], _count(of, size), size) for of in (x, ids != 0))
-        least, most = (jnp.asarray(extreme, x.dtype) for extreme in (jnp.iinfo(x.dtype).min, jnp.iinfo(x.dtype).max))
-        return jnp.where(real, x, most).min(-1, keepdims=True), jnp.where(real, x, least).max(-1, keepdims=True)
-
-    ids, ids_of_keys = layout.segment_ids, layout.ids_of_keys
-    low, high = low_and_high(ids, ids, rows_each)
-    key_low, key_high = (jnp.swapaxes(x, 1, 2) for x in low_and_high(ids_of_keys, ids_of_keys, columns_each))
-    meet = (low <= key_high) & (key_low <= high)
-    if layout.oldest is not None and layout.ranks is not None:
-        oldest, _ = low_and_high(layout.oldest, ids, rows_each)
-        _, latest = low_and_high(layout.ranks, ids_of_keys, columns_each)
-        meet &= oldest <= jnp.swapaxes(latest, 1, 2)
-    return jnp.tril(meet.any(0)) if layout.own else meet.any(0)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Int32
 
 from siren_rope_jax.ops.attention.operands import Layout, Operands
 from siren_rope_jax.ops.meshes import target_device
+from siren_rope_jax.ops.slots import changes
 
 _LANES = 128  # lengths are padded to whole lanes
 _BLOCKS = (512, 384, 256, 128)
@@ -86,25 +87,23 @@ def _bounds(layout: Layout) -> tuple[Int32[Array, "B S"], Bool[Array, "B S"], Bo
     times = slots if layout.times is None else layout.times
     ids, times, order = jax.lax.sort((layout.segment_ids, times, slots), dimension=1, num_keys=2)
 
-    def changes(x: Array) -> Bool[Array, "B S"]:
-        return jnp.pad(x[:, 1:] != x[:, :-1], ((0, 0), (1, 0)), constant_values=True)
-
-    def latest(start: Bool[Array, "B S"]) -> Int32[Array, "B S"]:
-        return jax.lax.cummax(jnp.where(start, slots, 0), axis=1)
-
-    of_segment, of_time = latest(changes(ids)), latest(changes(ids) | changes(times))
+    of_segment, of_time = _latest(changes(ids)), _latest(changes(ids) | changes(times))
     ahead = jnp.pad(order[:, 1:] < order[:, :-1], ((0, 0), (1, 0))) & (of_segment != slots) & (ids != 0)
     bounds, some = jnp.take_along_axis(order, of_time, axis=1), (of_time > of_segment) & (ids != 0)
     _, bounds, some = jax.lax.sort((order, bounds, some), dimension=1, num_keys=1)
     return bounds, some, ~ahead.any(axis=1)
 
 
+def _latest(start: Bool[Array, "B S"]) -> Int32[Array, "B S"]:
+    """Returns the latest starting slot up to each slot; 0 if there is none."""
+    slots = jnp.arange(start.shape[1], dtype=jnp.int32)[None]
+    return jax.lax.cummax(jnp.where(start, slots, 0), axis=1)
+
+
 def _in_one_piece(segment_ids: Int[Array, "B S"], ranks: Int32[Array, "B S"]) -> Bool[Array, " B"]:
     """Returns whether each segment of a row fills neighbouring slots, so that slots count its events."""
-    slots = jnp.broadcast_to(jnp.arange(ranks.shape[1], dtype=jnp.int32), ranks.shape)
-    starts = jnp.pad(segment_ids[:, 1:] != segment_ids[:, :-1], ((0, 0), (1, 0)), constant_values=True)
-    first = jax.lax.cummax(jnp.where(starts, slots, 0), axis=1)
-    return ((ranks == slots - first) | (segment_ids == 0)).all(axis=1)
+    since_start = jnp.arange(ranks.shape[1], dtype=jnp.int32)[None] - _latest(changes(segment_ids))
+    return ((ranks == since_start) | (segment_ids == 0)).all(axis=1)
 
 
 def _on_each_device(

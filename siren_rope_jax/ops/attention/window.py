@@ -2,9 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int32
 
 from siren_rope_jax.ops.attention.operands import Layout, Operands
+from siren_rope_jax.ops.slots import changes
 
 
 def windowed(operands: Operands) -> Layout:
@@ -29,13 +29,9 @@ def windowed(operands: Operands) -> Layout:
     slots = jnp.broadcast_to(jnp.arange(keys + queries, dtype=jnp.int32), ids.shape)
     ids, _, _, slots, is_key = jax.lax.sort((ids, times, last, slots, is_key), dimension=1, num_keys=4)
     before = jnp.cumsum(is_key, axis=1) - is_key
-    starts = jnp.pad(ids[:, 1:] != ids[:, :-1], ((0, 0), (1, 0)), constant_values=True)
-    before = before - jax.lax.cummax(jnp.where(starts, before, 0), axis=1)
+    before = before - jax.lax.cummax(jnp.where(changes(ids), before, 0), axis=1)
     _, ranks = jax.lax.sort((slots, before), dimension=1, num_keys=1)
     ranks, seen = ranks[:, :keys], ranks[:, keys:]
     itself = 1 if layout.own and inclusive else 0
-    return layout._replace(ranks=_first_always(ranks, operands.sinks), oldest=seen + itself - window)
-
-
-def _first_always(ranks: Int32[Array, "B S"], sinks: int) -> Int32[Array, "B S"]:
-    return jnp.where(ranks < sinks, jnp.iinfo(jnp.int32).max, ranks)
+    always_first = jnp.where(ranks < operands.sinks, jnp.iinfo(jnp.int32).max, ranks)
+    return layout._replace(ranks=always_first, oldest=seen + itself - window)
