@@ -433,5 +433,5 @@ def test_content_kernel_that_does_not_fit_the_tokens_is_refused_in_one_sentence(
 
 @pytest.mark.parametrize("bound", [0.0, -1.0, math.inf, math.nan])
 def test_bound_that_bounds_nothing_is_refused_in_one_sentence(bound):
-    with raises_one_sentence("bound must be positive and finite", bound):
+    with raises_one_sentence("bound must be a finite number above 0", bound):
         content_angles(TOKENS, KERNEL, bound=bound)

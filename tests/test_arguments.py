@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from one_sentence import raises_one_sentence
+from one_sentence import as_installed, raises_one_sentence
 
 from siren_rope_jax import ops
 from siren_rope_jax.ops import (
@@ -66,6 +66,13 @@ def test_integers_of_another_kind_are_refused_in_one_sentence(given):
         strictly_causal_attention(QUERY, QUERY, QUERY, segment_ids=given, no_history=NONE_SEEN)
     with raises_one_sentence("positions must be integers", "dtype"):
         alibi_bias(given, jnp.ones(2))
+
+
+def test_random_keys_are_refused_in_one_sentence():
+    keys = jax.random.split(jax.random.key(0), 3)
+    for op in (lambda x: ordinal_angles(x, FREQUENCIES), lambda x: alibi_bias(x[None], jnp.ones(2)), ops.sincos):
+        with raises_one_sentence("must be", "key<fry>"):
+            op(keys)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
@@ -168,6 +175,102 @@ def test_no_op_takes_what_is_no_array_of_real_numbers(name, kind):
         given = [NO_NUMBERS[kind](x) if i == index else x for i, x in enumerate(arrays)]
         with raises_one_sentence("must"):
             op(*given)
+
+
+def attended(**settings):
+    return strictly_causal_attention(QUERY, QUERY, QUERY, segment_ids=IDS, no_history=NONE_SEEN, **settings)
+
+
+def drawn(in_features=5, out_features=4, **settings):
+    return ops.siren_init(jax.random.key(0), in_features, out_features, **settings)
+
+
+COUNTS = {
+    "attention's chunk": lambda x: attended(chunk=x),
+    "attention's window": lambda x: attended(window=x),
+    "attention's sinks": lambda x: attended(window=1, sinks=x),
+    "xpos_scale's pairs": lambda x: ops.xpos_scale(SLOTS, x),
+    "alibi_slopes' heads": ops.alibi_slopes,
+    "t5_buckets' buckets": lambda x: ops.t5_buckets(SLOTS, buckets=x),
+    "t5_buckets' max_distance": lambda x: ops.t5_buckets(SLOTS, max_distance=x),
+    "t5_bias' max_distance": lambda x: ops.t5_bias(POSITIONS, jnp.ones((8, 2)), max_distance=x),
+    "log_time_buckets' buckets": lambda x: ops.log_time_buckets(SLOTS, buckets=x),
+    "interval_buckets' max_interval": lambda x: ops.interval_buckets(POSITIONS, POSITIONS, max_interval=x),
+    "inverse_frequencies' head_dim": inverse_frequencies,
+    "scaled_frequencies' head_dim": lambda x: ops.scaled_frequencies(x, DYNAMIC, max_position_embeddings=4),
+    "sinusoidal_encoding's width": lambda x: ops.sinusoidal_encoding(SLOTS, x),
+    "planar_generators' block": lambda x: ops.planar_generators(PAIRS, x),
+    "siren_init's in_features": lambda x: drawn(x),
+    "siren_init's out_features": lambda x: drawn(out_features=x),
+    "siren_init's width": lambda x: drawn(width=x),
+    "siren_init's hidden_layers": lambda x: drawn(hidden_layers=x),
+    "calendar_features' start_day": lambda x: calendar_features(SLOTS, SLOTS, start_day=x, span_days=3.0),
+}
+NUMBERS = {
+    "inverse_frequencies' base": lambda x: inverse_frequencies(4, base=x),
+    "sinusoidal_encoding's base": lambda x: ops.sinusoidal_encoding(SLOTS, 4, base=x),
+    "xpos_scale's gamma": lambda x: ops.xpos_scale(SLOTS, 4, gamma=x),
+    "xpos_scale's scale_base": lambda x: ops.xpos_scale(SLOTS, 4, scale_base=x),
+    "content_angles' bound": lambda x: ops.content_angles(FEATURES, jnp.ones((5, 4)), bound=x),
+    "siren_init's omega0": lambda x: drawn(omega0=x),
+    "SirenParams' omega0": lambda x: ops.SirenParams(NETWORK.branches, x),
+    "siren_apply's omega0": lambda x: ops.siren_apply(NETWORK.branches, FEATURES, omega0=x),
+    "calendar_features' span_days": lambda x: calendar_features(SLOTS, SLOTS, start_day=0, span_days=x),
+    "query_growth's beta": lambda x: ops.query_growth(SLOTS, x, 4),
+    "query_growth's length": lambda x: ops.query_growth(SLOTS, 0.1, x),
+    "max_position_embeddings": lambda x: ops.scaled_frequencies(8, DYNAMIC, max_position_embeddings=x),
+    "seq_len": lambda x: ops.scaled_frequencies(8, DYNAMIC, max_position_embeddings=4, seq_len=x),
+}
+FLAGS = {
+    "attention's inclusive": lambda x: attended(inclusive=x),
+    "attention's times_ascend": lambda x: attended(times_ascend=x),
+    "rotate_pairs' interleaved": lambda x: rotate_pairs(HEADS, ROTATED, ROTATED, interleaved=x),
+    "rotate_pairs' partial": lambda x: rotate_pairs(HEADS, ROTATED, ROTATED, partial=x),
+    "apply_rotary's interleaved": lambda x: apply_rotary(HEADS, ROTATED, interleaved=x),
+    "calendar_features' clamp": lambda x: calendar_features(SLOTS, SLOTS, start_day=0, span_days=3.0, clamp=x),
+}
+UNFIT = [
+    "3",
+    b"3",
+    [3],
+    (),
+    {},
+    3j,
+    jnp.asarray(3),
+    np.ones((2, 1)),
+    np.datetime64("now"),
+    jax.ShapeDtypeStruct((), int),
+]
+UNFIT_COUNTS = [*UNFIT, None, True, 2.5, 3.0, float("nan"), -(10**400), 10**400, 2**40]
+UNFIT_NUMBERS = [*UNFIT, None, True, float("nan"), float("inf"), -float("inf"), -1.5, 10**400]
+UNFIT_FLAGS = [*UNFIT, 0, 1, 1.0, "False"]
+OPTIONAL = {("attention's window", None), ("siren_apply's omega0", None), ("seq_len", None)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "wrong"),
+    [(COUNTS, UNFIT_COUNTS), (NUMBERS, UNFIT_NUMBERS), (FLAGS, UNFIT_FLAGS)],
+    ids=["counts", "numbers", "flags"],
+)
+def test_a_setting_of_another_kind_is_refused_in_one_sentence(settings, wrong):
+    for name, op in settings.items():
+        for given in wrong:
+            if given is None and (name, None) in OPTIONAL:
+                continue
+            with raises_one_sentence(f"{name.split()[-1]} must be "):
+                op(given)
+
+
+@pytest.mark.parametrize("number", [np.int64, np.int8])
+def test_a_setting_may_be_a_number_of_numpy(number):
+    with as_installed():
+        chex.assert_trees_all_equal(ops.alibi_slopes(number(4)), ops.alibi_slopes(4))
+        chex.assert_trees_all_equal(
+            ops.t5_buckets(jnp.arange(200), buckets=number(32), max_distance=number(100)),
+            ops.t5_buckets(jnp.arange(200), max_distance=100),
+        )
+        of_numpy = inverse_frequencies(number(100), base=np.float32(100))
+        chex.assert_trees_all_equal(of_numpy, inverse_frequencies(100, base=100.0))
 
 
 def test_seconds_that_are_passed_as_milliseconds_are_told_of():

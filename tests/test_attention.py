@@ -10,6 +10,7 @@ import pytest
 import reference
 from attention_cases import (
     BATCH,
+    BUCKETS,
     HEADS,
     LENGTH,
     OPTIONS,
@@ -287,12 +288,20 @@ HISTORY = {"key": floats(1, 4, 2, 4), "value": floats(1, 4, 2, 5), "key_segment_
         ({"query": integers(1, 3, 2, 4)}, ("query must be floating-point numbers", "int32")),
         ({"value": integers(1, 3, 2, 5)}, ("value must be floating-point numbers", "int32")),
         ({"times": np.array([[0, 1, 2**31]])}, ("times must fit int32", 2**31)),
-        ({"chunk": 0}, ("chunk must be at least 1", "0")),
+        ({"chunk": 0}, ("chunk must be a whole number of at least 1", "0")),
         ({"implementation": "flash"}, ("implementation must be one of", "auto", "flash")),
         ({"bias": floats(1, 2, 3, 3)}, ("bias must be a function of query slots and key slots", "ndarray")),
         ({"bias": lambda rows, columns: floats(2, 3, 3)}, ("bias must return", "(1, 2, 3, 3)", "(2, 3, 3)")),
         ({"bias": lambda rows, columns: floats(1, 2, 3, 4)}, ("bias must return", "(1, 2, 3, 3)", "(1, 2, 3, 4)")),
         ({"bias": lambda rows, columns: floats(5, 2, 3, 3)}, ("bias must return", "(1, 2, 3, 3)", "(5, 2, 3, 3)")),
+        ({"bias": lambda rows, columns: floats(1, 2, 3, 3) > 0}, ("bias must return an array of floating", "bool")),
+        ({"bias": lambda rows, columns: 1j * floats(1, 2, 3, 3)}, ("bias must return an array of floating", "complex")),
+        ({"bias": lambda rows, columns: (floats(1, 2, 3, 3),)}, ("bias must return an array of floating", "tuple")),
+        ({"bias": lambda rows, columns: 0.0}, ("bias must return an array of floating", "float")),
+        ({"bias": lambda rows: floats(1, 2, 3, 3)}, ("bias must take query slots and key slots", "(rows)")),
+        ({"relative": [1]}, ("relative must be a RelativeEmbedding", "list")),
+        ({"relative": relative()._replace(buckets=None)}, ("relative.buckets must be a function", "None")),
+        ({"relative": relative()._replace(key=[1.0])}, ("relative.key must be an array", "list")),
         ({"relative": relative(key=(5, 1, 4))}, ("tables", "[T, 2, 4]", "(5, 1, 4)")),
         ({"relative": relative(value=(5, 2, 4))}, ("tables", "[T, 2, 5]", "(5, 2, 4)")),
         ({"relative": relative(value=(4, 2, 5))}, ("tables", "(5, 2, 4)", "(4, 2, 5)")),
@@ -367,6 +376,41 @@ def test_logits_that_overflow_are_nan_and_never_no_history(how, sign):
     chex.assert_trees_all_equal(
         np.isnan(gradients["query"]), np.broadcast_to(sees[..., None, None], inputs["query"].shape)
     )
+
+
+@pytest.mark.parametrize("lowest", [-np.inf, -3e38])
+@ways
+def test_an_event_whose_logit_alone_overflows_shows_in_all_that_see_it(how, lowest):
+    """Its weight would be 0, as if it had never happened."""
+    inputs = random_inputs() | {"query": jnp.full((2, 8, 4, 4), 9.0)}
+    inputs["key"] = inputs["key"].at[1, 2].set(lowest)
+    result, gradients = jitted(inputs, layout_of(PACKED), random_cotangent(inputs), **how)
+    shows = np.zeros((2, 8, 1, 1), bool)
+    shows[1, 3:] = True
+    chex.assert_trees_all_equal(np.isnan(result), np.broadcast_to(shows, result.shape))
+    assert np.isnan(gradients["query"][1, 3:]).all()
+    assert np.isnan(gradients["key"][1, 2]).all()
+
+
+@pytest.mark.parametrize("bucket", [-1, BUCKETS, 2**31 - 1, -(2**31)])
+@ways
+def test_a_relation_without_an_embedding_is_nan(how, bucket):
+    inputs = random_inputs(relative=True)
+
+    def buckets(rows, columns):
+        known = jnp.zeros((2, rows.size, columns.size), int)
+        return jnp.where((rows == 4)[:, None] & (columns == 1), bucket, known)
+
+    result = strictly_causal_attention(
+        *(inputs[name] for name in ("query", "key", "value")),
+        segment_ids=jnp.asarray(PACKED),
+        no_history=inputs["no_history"],
+        relative=RelativeEmbedding(buckets, inputs["relative_key"], inputs["relative_value"]),
+        **how,
+    )
+    shows = np.zeros((2, 8, 1, 1), bool)
+    shows[1, 4] = True
+    chex.assert_trees_all_equal(np.isnan(result), np.broadcast_to(shows, result.shape))
 
 
 @pytest.mark.parametrize("name", ["segment_ids", "key_segment_ids"])

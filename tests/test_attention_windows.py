@@ -147,8 +147,8 @@ def test_long_rows_of_blocks_equal_those_in_one_go(seed, window, sinks, inclusiv
 @pytest.mark.parametrize(
     ("wrong", "parts"),
     [
-        ({"window": 0}, ("window must be at least 1", "0")),
-        ({"window": 2, "sinks": -1}, ("sinks at least 0", "-1")),
+        ({"window": 0}, ("window must be a whole number of at least 1", "0")),
+        ({"window": 2, "sinks": -1}, ("sinks must be a whole number of at least 0", "-1")),
         ({"sinks": 2}, ("window must be given with sinks", "2")),
         ({"scale": jnp.ones(3)}, ("scale must have shape [] or [4]", "(3,)")),
         ({"scale": [1.0]}, ("scale must be a number or an array", "list")),

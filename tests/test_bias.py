@@ -371,7 +371,7 @@ TABLE, VECTOR = jnp.zeros((8, 3)), jnp.zeros(4)
 
 @pytest.mark.parametrize("heads", [0, -2])
 def test_too_few_heads_are_refused_in_one_sentence(heads):
-    with raises_one_sentence("heads must be at least 1", heads):
+    with raises_one_sentence("heads must be a whole number of at least 1", heads):
         alibi_slopes(heads)
 
 
@@ -424,20 +424,20 @@ def test_tables_of_the_wrong_shape_are_refused_in_one_sentence():
 
 
 def test_sizes_out_of_their_range_are_refused_in_one_sentence():
-    with raises_one_sentence("buckets must be at least 2", "1"):
+    with raises_one_sentence("buckets must be a whole number of at least 2", "1"):
         t5_buckets(POSITIONS, buckets=1)
-    with raises_one_sentence("buckets must be at least 2", "1"):
+    with raises_one_sentence("buckets must be a whole number of at least 2", "1"):
         t5_bias(POSITIONS, TABLE[:1])
-    with raises_one_sentence("max_distance must exceed half the buckets, 16", "16"):
+    with raises_one_sentence("max_distance must be a whole number of at least 17", "16"):
         t5_buckets(POSITIONS, max_distance=16)
-    with raises_one_sentence("max_distance must exceed half the buckets, 4", "-1"):
+    with raises_one_sentence("max_distance must be a whole number of at least 5", "-1"):
         t5_bias(POSITIONS, TABLE, max_distance=-1)
-    with raises_one_sentence("max_distance", "fit int32", 2**31):
+    with raises_one_sentence("max_distance must be a whole number of at least 17 and at most 2147483647", 2**31):
         t5_buckets(POSITIONS, max_distance=2**31)
-    with raises_one_sentence("buckets must be at least 1", "0"):
+    with raises_one_sentence("buckets must be a whole number of at least 1", "0"):
         log_time_buckets(TIMES, buckets=0)
     for max_interval in (0, 2**31):
-        with raises_one_sentence("max_interval must be at least 1", "fit int32", max_interval):
+        with raises_one_sentence("max_interval must be a whole number of at least 1", max_interval):
             interval_buckets(TIMES, SEGMENTS, max_interval=max_interval)
 
 
@@ -494,6 +494,16 @@ def test_the_sum_of_biases_is_the_bias_of_the_sums():
     chex.assert_trees_all_equal(whole(alibi + t5, 5), whole(alibi, 5) + whole(t5, 5))
     with raises_one_sentence("same queries and keys", "(5, 5)", "(4, 4)"):
         _ = alibi + t5_bias(POSITIONS[:, :4], TABLE)
+
+
+def test_python_adds_biases_up_and_refuses_to_add_what_is_none_in_one_sentence():
+    alibi, t5 = alibi_bias(POSITIONS, VECTOR[:3] + 1), t5_bias(POSITIONS, TABLE + 2)
+    chex.assert_trees_all_equal(whole(sum([alibi, t5]), 5), whole(alibi + t5, 5))
+    for other in (lambda rows, columns: 0.0, 1, None):
+        with raises_one_sentence("a bias must be added to another OfSlots", type(other).__name__):
+            _ = alibi + other
+        with raises_one_sentence("a bias must be added to another OfSlots", type(other).__name__):
+            _ = other + alibi
 
 
 @pytest.mark.slow

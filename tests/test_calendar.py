@@ -197,8 +197,8 @@ def test_days_before_1970_keep_their_weekday():
         ([1.5], [0], 1.0, ("integers", "float32")),
         ([1], [0.5], 1.0, ("integers", "float32")),
         ([1, 2], [0], 1.0, ("one shape", "(2,)", "(1,)")),
-        ([1], [0], 0.0, ("span_days", "positive", "0.0")),
-        ([1], [0], float("nan"), ("span_days", "positive", "nan")),
+        ([1], [0], 0.0, ("span_days must be a finite number above 0", "0.0")),
+        ([1], [0], float("nan"), ("span_days must be a finite number above 0", "nan")),
     ],
 )
 def test_bad_moment_or_span_is_refused_in_one_sentence(day, second, span_days, parts):

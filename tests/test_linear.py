@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from siren_rope_jax.ops.linear import linear_call
 
@@ -57,6 +58,24 @@ def test_each_mode_in_each_batch_is_that_of_the_plain_function(mode, batch):
     weights = jnp.float32(0.7)
     found, expected = (jax.jit(BATCHES[batch](MODES[mode](f)))(weights, X) for f in (called, plain))
     chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("varying", ["residual", "argument"])
+@pytest.mark.parametrize("mode", ["value", "forward", "reverse"])
+def test_inside_a_checked_shard_map_residuals_and_arguments_may_vary_apart(mode, varying):
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    specs = (P("data"), P()) if varying == "residual" else (P(), P("data"))
+    weights = jnp.full(4, 0.7)
+
+    def of_columns(weights, x):
+        return linear_call(lambda w, x: KERNEL @ (w * x), lambda w, y: w * (KERNEL.T @ y), weights, x)
+
+    def of_mode(function):
+        return lambda w, x: MODES[mode](function)(w, x)
+
+    found = jax.shard_map(of_mode(of_columns), mesh=mesh, in_specs=specs, out_specs=P("data"))(weights, X)
+    chex.assert_trees_all_close(found, of_mode(lambda w, x: KERNEL @ (w * x))(weights, X), rtol=1e-5, atol=1e-6)
 
 
 def test_the_given_transpose_is_the_one_that_is_used():

@@ -64,6 +64,8 @@ def test_the_examples_of_the_page_on_the_ops_run():
         exec(example, scope)
     assert scope["q"].shape == (5, 4, 64)
     np.testing.assert_allclose(np.linalg.norm(scope["q"], axis=-1), 8, rtol=1e-5)
+    assert scope["attended"].shape == (1, 6, 4, 8)
+    np.testing.assert_array_equal(scope["attended"][0, [0, 3, 5]], 0)  # no_history
     norms = np.linalg.norm(scope["rotated"], axis=-1)
     np.testing.assert_allclose(norms, 8 * scope["scaled"].attention_factor, rtol=1e-5)
 

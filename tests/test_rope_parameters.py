@@ -152,6 +152,7 @@ def test_what_concerns_attention_beside_the_angles_is_returned_for_every_method(
 
 def test_growth_of_queries_is_that_of_transformers():
     golden = GOLDEN["query_growth"]
+    assert np.isnan(query_growth(jnp.asarray([-1, -700]), 0.1, 512)).all()
     grown = query_growth(jnp.asarray(golden["positions"]), golden["beta"], golden["length"])
     chex.assert_trees_all_close(grown, np.float32(golden["factors"]), rtol=1e-6)
 
@@ -329,7 +330,7 @@ def test_no_positions_at_all_are_a_short_sequence():
         ({"llama_4_scaling_beta": -0.1, LENGTH: 8}, "llama_4_scaling_beta must be a finite number of at least 0"),
         ({"rope_type": "dynamic", "alpha": 0.5}, "alpha must be a finite number of at least 1, but is 0.5"),
         ({"rope_type": "axial", "head_dim": 6}, "head_dim must be a multiple of 4 for axial, but is 6"),
-        ({"rope_type": "axial", "head_dim": 0}, "head_dim must be a finite number above 0, but is 0"),
+        ({"rope_type": "axial", "head_dim": 0}, "head_dim must be a whole number of at least 1, but is 0"),
         ({"rope_type": "proportional", "partial_rotary_factor": 0.1}, "must turn 1 to 4 pairs, but is 0.1, which is 0"),
         ({"rope_type": "proportional", "partial_rotary_factor": 1.5}, "must turn 1 to 4 pairs, but is 1.5, which is 6"),
         ({"rope_type": "proportional", "head_dim": 7}, "must be a positive even number up to head_dim"),

@@ -407,10 +407,10 @@ def test_logits_of_xpos_decay_with_the_distance_by_the_powers_of_its_scale():
 @pytest.mark.parametrize(
     ("pairs", "options", "parts"),
     [
-        (0, {}, ("pairs must be at least 1", "0")),
-        (2, {"gamma": 0.0}, ("gamma and scale_base must be positive and finite", "0.0")),
-        (2, {"scale_base": float("inf")}, ("gamma and scale_base must be positive and finite", "inf")),
-        (2, {"scale_base": float("nan")}, ("gamma and scale_base must be positive and finite", "nan")),
+        (0, {}, ("pairs must be a whole number of at least 1", "0")),
+        (2, {"gamma": 0.0}, ("gamma must be a finite number above 0", "0.0")),
+        (2, {"scale_base": float("inf")}, ("scale_base must be a finite number above 0", "inf")),
+        (2, {"scale_base": float("nan")}, ("scale_base must be a finite number above 0", "nan")),
     ],
 )
 def test_xpos_scale_of_no_meaning_is_refused_in_one_sentence(pairs, options, parts):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from flax.core import FrozenDict
 from one_sentence import raises_one_sentence
 
 from siren_rope_jax.ops.siren import siren_apply, siren_init
@@ -140,7 +141,7 @@ def test_size_below_one_is_refused_in_one_sentence(name):
 
 @pytest.mark.parametrize("omega0", [0.0, -1.0, float("inf"), float("nan")])
 def test_omega0_without_a_meaning_is_refused_in_one_sentence(omega0):
-    with raises_one_sentence("omega0", "positive and finite", omega0):
+    with raises_one_sentence("omega0 must be a finite number above 0", omega0):
         siren_init(jax.random.key(0), 5, 3, omega0=omega0)
 
 
@@ -159,17 +160,54 @@ def test_params_without_a_known_branch_are_refused_in_one_sentence():
 
 def test_features_that_do_not_fit_the_network_are_refused_in_one_sentence():
     params = siren_init(jax.random.key(0), 5, 3, width=8)
-    with raises_one_sentence("layer 0 of the sine branch", "takes 5 features", "given 6"):
+    with raises_one_sentence("layer 0 of the sine branch must have a kernel of shape [6, out]", "(5, 8)"):
         siren_apply(params, jnp.zeros((2, 6)))
 
 
 def test_layers_that_do_not_fit_each_other_are_refused_in_one_sentence():
     params = siren_init(jax.random.key(0), 5, 4, width=8)
     params.branches["relu"][1] = {"kernel": jnp.zeros((7, 8)), "bias": jnp.zeros(8)}
-    with raises_one_sentence("layer 1 of the relu branch takes 7 features, but is given 8"):
+    with raises_one_sentence("layer 1 of the relu branch must have a kernel of shape [8, out]", "(7, 8)"):
         siren_apply(params, jnp.zeros((2, 5)))
 
 
+def test_branches_of_two_widths_are_refused_in_one_sentence():
+    wide, narrow = (siren_init(jax.random.key(0), 5, width).branches for width in (3, 1))
+    with raises_one_sentence("both branches must have one number of outputs", "3", "1"):
+        siren_apply({"sine": wide["sine"], "relu": narrow["relu"]}, jnp.zeros((2, 5)), omega0=10.0)
+
+
+KERNEL, BIAS = jnp.zeros((5, 3)), jnp.zeros(3)
+
+
+@pytest.mark.parametrize(
+    ("layers", "parts"),
+    [
+        ([{"kernel": KERNEL}], ("layer 0 of the sine branch must hold a kernel and a bias", "['kernel']")),
+        ([{"weight": KERNEL, "bias": BIAS}], ("must hold a kernel and a bias", "weight")),
+        ([KERNEL], ("must hold a kernel and a bias", "Array")),
+        (
+            [{"kernel": KERNEL, "bias": BIAS[:1]}],
+            ("must have a kernel of shape [5, out] and a bias", "(5, 3) and (1,)"),
+        ),
+        ([{"kernel": KERNEL[0], "bias": BIAS}], ("must have a kernel of shape [5, out] and a bias", "(3,)")),
+        ([{"kernel": [[1.0]], "bias": BIAS}], ("the kernel of layer 0 of the sine branch must be an array", "list")),
+        (None, ("the sine branch must be a list of layers", "None")),
+        ({"kernel": KERNEL, "bias": BIAS}, ("the sine branch must be a list of layers", "kernel")),
+    ],
+)
+def test_layers_of_another_form_are_refused_in_one_sentence(layers, parts):
+    with raises_one_sentence(*parts):
+        siren_apply({"sine": layers}, jnp.zeros((2, 5)), omega0=10.0)
+
+
+def test_any_mapping_of_sequences_holds_branches():
+    params = siren_init(jax.random.key(0), 5, 3, width=4)
+    features = jax.random.normal(jax.random.key(1), (2, 5))
+    for branches in (FrozenDict(params.branches), {name: tuple(layers) for name, layers in params.branches.items()}):
+        chex.assert_trees_all_equal(siren_apply(branches, features, omega0=10.0), siren_apply(params, features))
+
+
 def test_a_branch_without_layers_is_refused_in_one_sentence():
-    with raises_one_sentence("the sine branch must have a layer, but has none"):
+    with raises_one_sentence("the sine branch must be a list of layers, but is []"):
         siren_apply({"sine": []}, jnp.zeros((2, 5)), omega0=10.0)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int, Num
 
-from siren_rope_jax.ops.arguments import check_arrays, check_numbers, device_floats, of_rank
+from siren_rope_jax.ops.arguments import check_arrays, check_numbers, device_floats, number, of_rank
 from siren_rope_jax.ops.siren import Branches, SirenParams, siren_apply
 
 # One number, one a pair, one a head (and pair): [], [R], [N, 1] or [N, R].
@@ -155,13 +155,12 @@ def content_angles(
         raise ValueError("x must have shape [..., D], but is one number")
     if kernel.ndim not in (2, 3) or kernel.shape[0] != x.shape[-1]:
         raise ValueError(f"kernel must have shape [{x.shape[-1]}, R] or [{x.shape[-1]}, N, R], but has {kernel.shape}")
-    if not 0 < bound < np.inf:
-        raise ValueError(f"bound must be positive and finite, but is {bound}")
+    bound = number("bound", bound, above=0)
     # In full float32: a GPU or TPU would otherwise round the factors, and with them the angles, to 8 to 11 bits.
     projected = jnp.tensordot(
         x.astype(jnp.float32), kernel.astype(jnp.float32), axes=1, precision=jax.lax.Precision.HIGHEST
     )
-    return float(bound) * jnp.tanh(projected)
+    return bound * jnp.tanh(projected)
 
 
 def _scaled(angles: Float32[Array, "*batch R"], scale: PerPair, name: str) -> Float32[Array, "..."]:

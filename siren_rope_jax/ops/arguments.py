@@ -1,10 +1,14 @@
-"""Arguments on their way to the device: arrays, and integers, which without x64 it would silently cut to 32 bits."""
+"""Checks of arguments: settings of the host, arrays, and integers, which without x64 would be cut to 32 bits."""
+
+import math
+import reprlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+_INFINITE = 1e300  # from here on powers and products may be
 _NO_NUMBERS = "OSUVMmTc"  # kinds of NumPy: objects, text, raw data, dates, durations; and complex numbers
 
 
@@ -17,8 +21,13 @@ def check_arrays(**arrays: object) -> None:
     for name, x in arrays.items():
         if not isinstance(x, jax.Array | np.ndarray):
             raise ValueError(f"{name} must be an array, but is of type {type(x).__name__}")
-        if not (jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer)) or x.dtype.kind == "m":
+        if not _is_real(x.dtype):
             raise ValueError(f"{name} must be an array of real numbers, but the dtype is {x.dtype}")
+
+
+def _is_real(dtype: np.dtype) -> bool:
+    # By JAX: NumPy has no kind for bfloat16, and JAX's random keys have none at all. A duration passes for an integer.
+    return jnp.issubdtype(dtype, jnp.floating) or (jnp.issubdtype(dtype, jnp.integer) and dtype.kind != "m")
 
 
 def check_numbers(**numbers: object) -> None:
@@ -32,6 +41,56 @@ def check_numbers(**numbers: object) -> None:
             check_arrays(**{name: x})
         elif isinstance(x, bool | np.bool_) or not isinstance(x, float | int | np.integer | np.floating):
             raise ValueError(f"{name} must be a number or an array, but is of type {type(x).__name__}")
+
+
+def number(name: str, x: object, *, least: float = -math.inf, above: float = -math.inf) -> float:
+    """Returns a setting as a float.
+
+    Raises:
+      ValueError: if it is no finite number of the host, or outside the range.
+    """
+    if (
+        not isinstance(x, int | float | np.integer | np.floating)
+        or isinstance(x, bool)
+        or not (abs(x) < _INFINITE and x >= least and x > above)  # False for NaN
+    ):
+        interval = f" of at least {least}" if least > -math.inf else f" above {above}" if above > -math.inf else ""
+        raise ValueError(f"{name} must be a finite number{interval}, but is {described(x)}")
+    return float(x)
+
+
+def count(name: str, x: object, *, least: int = 1, most: int = 2**31 - 1, even: bool = False) -> int:
+    """Returns a setting as a whole number of Python, which no power of it overflows.
+
+    Raises:
+      ValueError: if it is something else, such as 2.5, a truth value or an array, or outside the range.
+    """
+    if (
+        not isinstance(x, int | np.integer)
+        or isinstance(x, bool)
+        or not least <= x <= most
+        or (even and (x < 1 or x % 2))
+    ):
+        kind = "a positive even number" if even else f"a whole number of at least {least}"
+        upper = f" and at most {most}" if isinstance(x, int) and x > most else ""
+        raise ValueError(f"{name} must be {kind}{upper}, but is {described(x)}")
+    return int(x)
+
+
+def check_flags(**flags: object) -> None:
+    """Checks that settings are True or False.
+
+    Raises:
+      ValueError: at the first that is something else, such as 1, None or an array.
+    """
+    for name, x in flags.items():
+        if not isinstance(x, bool):
+            raise ValueError(f"{name} must be True or False, but is {described(x)}")
+
+
+def described(x: object) -> str:
+    """Returns what a message says of an argument, in one short line."""
+    return " ".join(reprlib.repr(x).split())
 
 
 def of_rank(x: Array | np.ndarray, rank: int) -> Array:
@@ -50,8 +109,7 @@ def device_floats(name: str, x: Array | np.ndarray | float) -> Array:
       ValueError: if `x` holds anything else.
     """
     x = x if isinstance(x, jax.Array) else np.asarray(x)
-    # By the name: NumPy has no kind for bfloat16.
-    if x.dtype.kind not in "iuf" or x.dtype.name == "float16":
+    if not _is_real(x.dtype) or (jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4):
         raise ValueError(f"{name} must be integers or floats of at least 32 bits, but the dtype is {x.dtype}")
     return jnp.asarray(x, jnp.float32)
 

@@ -5,14 +5,14 @@ Positions, times and tables are closed over: gradients are plain autodiff. Bucke
 logarithm, which can fall on the wrong side of an edge, only finds the nearest edge; an integer comparison decides.
 """
 
+import itertools
 from collections.abc import Callable
-from itertools import count
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int, Int32, Integer
 
-from siren_rope_jax.ops.arguments import check_arrays, device_integers
+from siren_rope_jax.ops.arguments import check_arrays, count, device_integers
 from siren_rope_jax.ops.meshes import on_auto_axes
 from siren_rope_jax.ops.slots import OfSlots, apart, at_slots, check_axes, check_together, sides_of, signed_integers
 
@@ -28,12 +28,11 @@ def alibi_slopes(heads: int) -> Float32[Array, " N"]:
         second slope of the next higher one.
 
     Raises:
-      ValueError: if heads is less than 1.
+      ValueError: if heads is no whole number from 1 to 65,536.
 
     Source: Press, Smith, Lewis 2022 (arXiv 2108.12409), section 3, and the authors' code.
     """
-    if heads < 1:
-        raise ValueError(f"heads must be at least 1, but is {heads}")
+    heads = count("heads", heads, most=2**16)
     power = 1 << (heads.bit_length() - 1)
     exponents = [8 * (i + 1) / power for i in range(power)] + [4 * (2 * i + 1) / power for i in range(heads - power)]
     return jnp.asarray(2.0 ** -np.asarray(exponents), jnp.float32)
@@ -55,8 +54,7 @@ def alibi_bias(
     Source: Press, Smith, Lewis 2022 (arXiv 2108.12409), section 3.
     """
     ((positions, key_positions),) = sides_of(positions=(positions, key_positions))
-    slopes = _table("slopes", slopes)
-    check_axes("slopes", slopes, "[N]")
+    slopes = _table("slopes", slopes, "[N]")
     return OfSlots(_alibi, (positions, key_positions, slopes), positions.shape[1], key_positions.shape[1])
 
 
@@ -77,7 +75,8 @@ def t5_buckets(distance: Int[Array, "*shape"], *, buckets: int = 32, max_distanc
       max_distance: distance from which on everything shares the last bucket.
 
     Raises:
-      ValueError: if distance is not of signed integers, buckets is less than 2 or max_distance <= buckets // 2.
+      ValueError: if distance is not of signed integers, buckets is no whole number from
+        2 to 65,536, or max_distance none above buckets // 2.
 
     Source: Raffel et al. 2020 (arXiv 1910.10683), section 2.1, and the authors' code.
     """
@@ -109,8 +108,7 @@ def t5_bias(
     Source: Raffel et al. 2020 (arXiv 1910.10683), section 2.1.
     """
     ((positions, key_positions),) = sides_of(positions=(positions, key_positions))
-    table = _table("table", table)
-    check_axes("table", table, "[M, N]")
+    table = _table("table", table, "[M, N]")
     # All further distances share the last edge's row, so the bucket is computed per distance, not per pair.
     last = _t5_edges(table.shape[0], max_distance)[-1]
     by_distance = t5_buckets(jnp.arange(last + 1), buckets=table.shape[0], max_distance=max_distance)
@@ -140,8 +138,7 @@ def log_time_buckets(seconds: Integer[Array, "*shape"], *, buckets: int = 129) -
     seconds = device_integers("seconds", seconds)
     if not jnp.issubdtype(seconds.dtype, jnp.integer):
         raise ValueError(f"seconds must be integers, but are {seconds.dtype}")
-    if buckets < 1:
-        raise ValueError(f"buckets must be at least 1, but is {buckets}")
+    buckets = count("buckets", buckets)
     seconds = jnp.maximum(apart(seconds, jnp.zeros_like(seconds)), 1)
     edges = np.ceil(np.exp(_LOG_TIME_STEP * np.arange(min(buckets, 150))))
     estimate = jnp.log(seconds.astype(jnp.float32)) / _LOG_TIME_STEP
@@ -175,9 +172,8 @@ def hstu_bias(
     (positions, key_positions), (times, key_times) = sides_of(
         positions=(positions, key_positions), times=(times, key_times)
     )
-    position_table, time_table = _table("position_table", position_table), _table("time_table", time_table)
-    check_axes("position_table", position_table, "[P]")
-    check_axes("time_table", time_table, "[M]")
+    position_table = _table("position_table", position_table, "[P]")
+    time_table = _table("time_table", time_table, "[M]")
     arrays = positions, key_positions, times, key_times, position_table, time_table
     return OfSlots(_hstu, arrays, positions.shape[1], key_positions.shape[1])
 
@@ -192,8 +188,9 @@ def _hstu(
     return of_position + of_time[:, None]
 
 
-def _table(name: str, x: Array) -> Array:
+def _table(name: str, x: Array, axes: str) -> Array:
     check_arrays(**{name: x})
+    check_axes(name, x, axes)
     return jnp.asarray(x)
 
 
@@ -224,11 +221,11 @@ def _bucket(estimate: Float[Array, "*shape"], x: Integer[Array, "*shape"], edges
 
 def _t5_edges(buckets: int, max_distance: int) -> np.ndarray:
     """Computes the least distance n of each logarithmic bucket k: n^steps >= max_distance^k exact^(steps - k)."""
-    if buckets < 2:
-        raise ValueError(f"buckets must be at least 2, but is {buckets}")
+    buckets = count("buckets", buckets, least=2, most=2**16)
     exact, steps = buckets // 2, buckets - buckets // 2
-    if not exact < max_distance < 2**31:
-        raise ValueError(f"max_distance must exceed half the buckets, {exact}, and fit int32, but is {max_distance}")
+    max_distance = count("max_distance", max_distance, least=exact + 1)
     near = [exact * (max_distance / exact) ** (k / steps) for k in range(steps)]
     powers = [max_distance**k * exact ** (steps - k) for k in range(steps)]
-    return np.asarray([next(n for n in count(int(m)) if n**steps >= p) for m, p in zip(near, powers, strict=True)])
+    return np.asarray(
+        [next(n for n in itertools.count(int(m)) if n**steps >= p) for m, p in zip(near, powers, strict=True)]
+    )

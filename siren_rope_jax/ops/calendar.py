@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int
 from numpy.typing import ArrayLike
 
-from siren_rope_jax.ops.arguments import device_floats, device_integers
+from siren_rope_jax.ops.arguments import check_flags, count, device_floats, device_integers, number
 from siren_rope_jax.ops.rotary import sincos
 
 SECONDS_PER_DAY = 86_400
@@ -54,15 +54,14 @@ def split_unix_time(
     except ValueError:
         raise ValueError(f"utc_offset must match time of shape {time.shape}, but has shape {offset.shape}") from None
     seconds = time.astype(np.int64) // (1 if unit == "s" else 1000)
-    if unit == "ms" and seconds.size and seconds.min() >= 10**5 and seconds.max() < 10**8:
-        first, last = (
-            datetime.datetime.fromtimestamp(int(s), datetime.UTC).date() for s in (seconds.min(), seconds.max())
-        )
+    first, last = (int(seconds.min()), int(seconds.max())) if seconds.size else (0, 0)
+    if unit == "ms" and first >= 10**5 and last < 10**8:
+        dates = [datetime.datetime.fromtimestamp(second, datetime.UTC).date() for second in (first, last)]
         warnings.warn(
-            f'times look like seconds, but unit is "ms", which puts them from {first} to {last}', stacklevel=2
+            f'times look like seconds, but unit is "ms", which puts them from {dates[0]} to {dates[1]}', stacklevel=2
         )
     day_of_slack = SECONDS_PER_DAY  # so that adding an offset stays inside the years too
-    if seconds.size and (seconds.min() < _FIRST_SECOND + day_of_slack or seconds.max() > _LAST_SECOND - day_of_slack):
+    if first < _FIRST_SECOND + day_of_slack or last > _LAST_SECOND - day_of_slack:
         raise ValueError(
             f"time must lie in the years 1 to 9999, but runs from {time.min()} to {time.max()} in {unit!r}"
         )
@@ -136,8 +135,8 @@ def calendar_features(
       T~ runs from -1 at the start of the training span to 1 at its end. All are NaN where `second` is not within a day.
 
     Raises:
-      ValueError: if the arrays are not integers of one shape, the span is not positive, or a `second` of the host is
-        not within a day.
+      ValueError: if the arrays are not integers of one shape, the span is not a positive number, the start no whole
+        one, or a `second` of the host is not within a day.
 
     Source: Cheng, Sun, Lu 2026 (arXiv 2604.24717), section 3.2.
     """
@@ -149,10 +148,11 @@ def calendar_features(
         raise ValueError(f"day and second must have one shape, but have {day.shape} and {second.shape}")
     if isinstance(given, np.ndarray) and ((given < 0) | (given >= SECONDS_PER_DAY)).any():
         raise ValueError(f"second must lie within a day, but runs from {given.min()} to {given.max()}")
-    if not span_days > 0:
-        raise ValueError(f"span_days must be positive, but is {span_days}")
+    span_days = number("span_days", span_days, above=0)
+    start_day = count("start_day", start_day, least=-(2**31))
+    check_flags(clamp=clamp)
     # Integers of 8 or 16 bits, or unsigned ones, would wrap around below.
-    day, second, span_days = day.astype(jnp.int32), second.astype(jnp.int32), float(span_days)
+    day, second = day.astype(jnp.int32), second.astype(jnp.int32)
     week_second = (day % 7) * SECONDS_PER_DAY + second
     sin_day, cos_day = sincos(_phase(second, SECONDS_PER_DAY))
     sin_week, cos_week = sincos(_phase(week_second, 7 * SECONDS_PER_DAY))

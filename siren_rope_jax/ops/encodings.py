@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Num
 
 from siren_rope_jax.ops.angles import ordinal_angles
-from siren_rope_jax.ops.arguments import check_arrays, device_floats, of_rank
+from siren_rope_jax.ops.arguments import check_arrays, count, device_floats, of_rank
 from siren_rope_jax.ops.frequencies import inverse_frequencies
 from siren_rope_jax.ops.rotary import sincos
 
@@ -28,8 +28,7 @@ def sinusoidal_encoding(
 
     Source: Vaswani et al. 2017, section 3.5.
     """
-    if width <= 0 or width % 2:
-        raise ValueError(f"width must be a positive even number, but is {width}")
+    width = count("width", width, even=True)
     sin, cos = sincos(ordinal_angles(positions, inverse_frequencies(width, base=base)))
     return jnp.stack([sin, cos], axis=-1).reshape(*sin.shape[:-1], width)
 

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Int32, Num
 
-from siren_rope_jax.ops.arguments import device_floats, of_rank
+from siren_rope_jax.ops.arguments import count, device_floats, number, of_rank
 from siren_rope_jax.ops.meshes import on_auto_axes
 from siren_rope_jax.ops.rope_methods import SCALED, Given, Theta, powers, unscaled
-from siren_rope_jax.ops.rope_parameters import ORIGINAL_LENGTH, number, read_rope_parameters
+from siren_rope_jax.ops.rope_parameters import ORIGINAL_LENGTH, read_rope_parameters
 
 
 def inverse_frequencies(head_dim: int, *, base: float = 10_000.0) -> Float32[Array, " R"]:
@@ -31,11 +31,8 @@ def inverse_frequencies(head_dim: int, *, base: float = 10_000.0) -> Float32[Arr
 
     Source: Su et al. 2021, section 3.2.2.
     """
-    if head_dim <= 0 or head_dim % 2:
-        raise ValueError(f"head_dim must be a positive even number, but is {head_dim}")
-    if not 1 < base < float("inf"):
-        raise ValueError(f"base must be a finite number above 1, but is {base}")
-    return jnp.asarray(powers(head_dim, base), jnp.float32)
+    head_dim = count("head_dim", head_dim, even=True)
+    return jnp.asarray(powers(head_dim, number("base", base, above=1)), jnp.float32)
 
 
 class ScaledFrequencies(NamedTuple):
@@ -103,7 +100,7 @@ def scaled_frequencies(
       2024 (longrope), Llama Team 2024 (llama3); names and defaults of Hugging Face transformers 5.24.
     """
     method, theta, given, unread = _read(head_dim, rope_parameters, max_position_embeddings, layer_type)
-    given["seq_len"] = 0.0 if seq_len is None else number("seq_len", seq_len)
+    given["seq_len"] = 0.0 if seq_len is None else number("seq_len", seq_len, above=0)
     frequencies, attention_factor = SCALED[method](theta, given)
     beta = given.get("llama_4_scaling_beta")
     return ScaledFrequencies(
@@ -177,7 +174,7 @@ def query_growth(positions: Num[Array, "*batch"], beta: float, length: float) ->
       length: `original_max_position_embeddings`, or `floor_scale` of Llama 4.
 
     Returns:
-      1 + beta log(1 + floor(position / length)), float32.
+      1 + beta log(1 + floor(position / length)), float32; NaN for positions below 0.
 
     Raises:
       ValueError: if the positions are not integers or floats of at least 32 bits, beta is not a finite number of at
@@ -185,10 +182,10 @@ def query_growth(positions: Num[Array, "*batch"], beta: float, length: float) ->
 
     Source: Ministral 3 and Llama 4 in Hugging Face transformers 5.24.
     """
-    beta, length = number("beta", beta), number("length", length)
+    beta, length = number("beta", beta, least=0), number("length", length, above=0)
     # Not the floor of a quotient, which XLA may compute by a reciprocal: 49 * (1 / 49) is below 1.
     times = jnp.floor_divide(device_floats("positions", positions), jnp.float32(length))
-    return 1 + beta * jnp.log1p(times)
+    return 1 + beta * jnp.log1p(jnp.where(times < 0, jnp.nan, times))
 
 
 def _read(
@@ -196,7 +193,7 @@ def _read(
 ) -> tuple[str, Theta, Given, tuple[str, ...]]:
     """Returns the method, the frequencies before it, its settings and the keys that it does not read."""
     method, given, unread = read_rope_parameters(rope_parameters, layer_type)
-    given["max_position_embeddings"] = number("max_position_embeddings", max_position_embeddings)
+    given["max_position_embeddings"] = number("max_position_embeddings", max_position_embeddings, above=0)
     theta = unscaled(method, head_dim, given)
     sections = given.get("mrope_section")
     if sections is not None and sum(sections) != theta.size:

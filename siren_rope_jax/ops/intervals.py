@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Int32, UInt
 
+from siren_rope_jax.ops.arguments import count
 from siren_rope_jax.ops.meshes import on_auto_axes
-from siren_rope_jax.ops.slots import OfSlots, apart, at_slots, check_together, sides_of
+from siren_rope_jax.ops.slots import OfSlots, apart, at_slots, changes, check_together, sides_of
 
 
 def interval_buckets(
@@ -34,7 +35,7 @@ def interval_buckets(
 
     Raises:
       ValueError: if times and segment_ids are not signed integers of one shape, one of them is given of the keys
-        alone, or max_interval is less than 1.
+        alone, or max_interval is no whole number of at least 1.
 
     Source: Li, Wang, McAuley 2020 (TiSASRec), section 3.2; the gap as described above.
     """
@@ -43,8 +44,7 @@ def interval_buckets(
     (times, key_times), (segment_ids, key_segment_ids) = sides_of(
         times=(times, key_times), segment_ids=(segment_ids, key_segment_ids)
     )
-    if not 1 <= max_interval < 2**31:
-        raise ValueError(f"max_interval must be at least 1 and fit int32, but is {max_interval}")
+    max_interval = count("max_interval", max_interval)
     gaps = on_auto_axes(_smallest_gaps, like=key_times)(key_times, key_segment_ids)
     if another:
         before = times, segment_ids, key_times, key_segment_ids, gaps
@@ -74,7 +74,7 @@ def _smallest_gaps(times: Int[Array, "B S"], segment_ids: Int[Array, "B S"]) -> 
     """
     latest = jax.lax.cummax(jnp.where(segment_ids != 0, jnp.arange(segment_ids.shape[1]), 0), axis=1)
     times, segment_ids = (jnp.take_along_axis(x, latest, axis=1) for x in (times, segment_ids))
-    starts = jnp.pad(segment_ids[:, 1:] != segment_ids[:, :-1], ((0, 0), (1, 0)), constant_values=True)
+    starts = changes(segment_ids)
     gaps = jnp.where(starts, 0, jnp.pad(apart(times[:, 1:], times[:, :-1]), ((0, 0), (1, 0))))
 
     def later(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Num
 
-from siren_rope_jax.ops.arguments import check_arrays, of_rank
+from siren_rope_jax.ops.arguments import check_arrays, count, of_rank
 from siren_rope_jax.ops.linear import linear_call
 from siren_rope_jax.ops.rotary import sincos
 
@@ -23,7 +23,7 @@ def lie_rotations(
     commute: one coordinate, generators that are multiples of one, generators in the same planes
     (`planar_generators`), blocks of 2. Otherwise R(x)^T R(y) depends on x and y themselves, and
     equals R(y - x) only to first order in the coordinates. A rotation depends on its own event's coordinates alone,
-    so a rotated key can be cached in any case. Blocks above 2 have all derivatives but reverse mode of reverse mode.
+    so a rotated key can be cached in any case. Blocks above 2 have all derivatives but reverse mode of a derivative.
 
     Args:
       coordinates: position, time and similar numbers of each event, of order 1, since angles are products with them.
@@ -113,8 +113,7 @@ def planar_generators(frequencies: Float[Array, " R"], block: int) -> Float32[Ar
     Source: planar RoPE, Su et al. 2021, eq. 15, as a special case of Ostmeier et al. 2024.
     """
     check_arrays(frequencies=frequencies)
-    if block < 2 or block % 2:
-        raise ValueError(f"block must be a positive even number, but is {block}")
+    block = count("block", block, even=True)
     if frequencies.ndim != 1 or frequencies.shape[0] % (block // 2):
         raise ValueError(
             f"frequencies must be one-dimensional, with {block // 2} for each block, but have shape {frequencies.shape}"

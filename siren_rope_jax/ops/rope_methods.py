@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from siren_rope_jax.ops.rope_parameters import ORIGINAL_LENGTH, number
+from siren_rope_jax.ops.arguments import count
+from siren_rope_jax.ops.rope_parameters import ORIGINAL_LENGTH
 
 Theta = Float64[np.ndarray, " R"]
 Given = dict[str, Any]
@@ -27,8 +28,9 @@ def unscaled(method: str, head_dim: int, given: Given) -> Theta:
       ValueError: if the head and the share of it that is rotated do not make whole pairs.
     """
     share = given.get("partial_rotary_factor", 1.0)
-    rotary_dim = int(number("head_dim", head_dim) * (1 if method == "proportional" else share))
-    if (share > 1 and method != "proportional") or head_dim % 1 or rotary_dim == 0 or rotary_dim % 2:
+    head_dim = count("head_dim", head_dim)
+    rotary_dim = int(head_dim * (1 if method == "proportional" else share))
+    if (share > 1 and method != "proportional") or rotary_dim == 0 or rotary_dim % 2:
         raise ValueError(
             f"int(head_dim * partial_rotary_factor) must be a positive even number up to head_dim, "
             f"but is {rotary_dim} for {head_dim} and {share}"

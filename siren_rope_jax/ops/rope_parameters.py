@@ -1,12 +1,13 @@
 """Hugging Face's `rope_parameters`: the method they name, the keys that it reads, and those that it does not."""
 
 import difflib
-import reprlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
+
+from siren_rope_jax.ops.arguments import described, number
 
 ORIGINAL_LENGTH = "original_max_position_embeddings"
 
@@ -31,7 +32,7 @@ def read_rope_parameters(rope_parameters: Mapping[str, Any], layer_type: str | N
       ValueError: if the layer type or rope_type is unknown, a key is missing or misspelt, or a value is out of range.
     """
     if not isinstance(rope_parameters, Mapping):
-        raise ValueError(f"rope_parameters must be a dictionary, but is {reprlib.repr(rope_parameters)}")
+        raise ValueError(f"rope_parameters must be a dictionary, but is {described(rope_parameters)}")
     given, beside = _of_layer(rope_parameters, layer_type)
     method = _method(given)
     needed, optional = _METHODS[method]
@@ -46,21 +47,6 @@ def read_rope_parameters(rope_parameters: Mapping[str, Any], layer_type: str | N
         if key not in given:
             raise ValueError(f"rope_parameters of rope_type {method} must have the key {key}, but lacks it")
     return RopeParameters(method, {key: _value(key, given[key]) for key in given if key in readable}, unread)
-
-
-def number(name: str, value: Any) -> float:
-    """Returns a number in the range of what the name stands for.
-
-    Raises:
-      ValueError: if the value is no finite number, or outside the range.
-    """
-    least = _LEAST.get(name)
-    above = 1 if name == "rope_theta" else 0
-    is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    if not (is_number and abs(value) < 1e300 and (value > above if least is None else value >= least)):
-        interval = f"above {above}" if least is None else f"of at least {least}"
-        raise ValueError(f"{name} must be a finite number {interval}, but is {reprlib.repr(value)}")
-    return float(value)
 
 
 _YARN_OPTIONS = ("factor", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate")
@@ -88,7 +74,7 @@ _KNOWN = {
     *("rope_type", "type", *_OF_EVERY_METHOD, *_OF_NO_METHOD),
     *(key for method in _METHODS.values() for keys in method for key in keys),
 }
-_LEAST = {"factor": 1, "alpha": 1, "mscale": 0, "mscale_all_dim": 0, "llama_4_scaling_beta": 0, "beta": 0}
+_LEAST = {"factor": 1, "alpha": 1, "mscale": 0, "mscale_all_dim": 0, "llama_4_scaling_beta": 0}
 
 
 def _of_layer(rope_parameters: Mapping[str, Any], layer_type: str | None) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -98,11 +84,11 @@ def _of_layer(rope_parameters: Mapping[str, Any], layer_type: str | None) -> tup
     if not layers or given.keys() & {"rope_type", "type"}:
         if layer_type is not None:
             raise ValueError(
-                f"layer_type must be None for rope_parameters of all layers, but is {reprlib.repr(layer_type)}"
+                f"layer_type must be None for rope_parameters of all layers, but is {described(layer_type)}"
             )
         return given, ()
     if not isinstance(layer_type, str) or layer_type not in layers:
-        raise ValueError(f"layer_type must be one of {', '.join(map(str, layers))}, but is {reprlib.repr(layer_type)}")
+        raise ValueError(f"layer_type must be one of {', '.join(map(str, layers))}, but is {described(layer_type)}")
     of_layer = {key: value for key, value in layers[layer_type].items() if value is not None}
     return of_layer, tuple(key for key in given if key not in layers)
 
@@ -112,7 +98,7 @@ def _method(given: dict[str, Any]) -> str:
     older_name = given.pop("type", "default")
     rope_type = given.pop("rope_type", older_name)
     if not isinstance(rope_type, str) or rope_type not in _ROPE_TYPES:
-        raise ValueError(f"rope_type must be one of {', '.join(_ROPE_TYPES)}, but is {reprlib.repr(rope_type)}")
+        raise ValueError(f"rope_type must be one of {', '.join(_ROPE_TYPES)}, but is {described(rope_type)}")
     if rope_type == "dynamic" and "alpha" in given:
         return "dynamic with alpha"
     return _OTHER_NAMES.get(rope_type, rope_type)
@@ -128,15 +114,17 @@ def _check_spelling(key: object) -> None:
 def _value(key: str, value: Any) -> float | bool | tuple[int, ...] | Float64[np.ndarray, " R"]:
     if key in ("truncate", "mrope_interleaved"):
         if not isinstance(value, bool):
-            raise ValueError(f"{key} must be true or false, but is {reprlib.repr(value)}")
+            raise ValueError(f"{key} must be true or false, but is {described(value)}")
         return value
     if key not in ("short_factor", "long_factor", "mrope_section"):
-        return number(key, value)
+        if key in _LEAST:
+            return number(key, value, least=_LEAST[key])
+        return number(key, value, above=1 if key == "rope_theta" else 0)
     if not isinstance(value, list | tuple):
-        raise ValueError(f"{key} must be a list of numbers, but is {reprlib.repr(value)}")
-    numbers = [number(f"{key}[{index}]", item) for index, item in enumerate(value)]
+        raise ValueError(f"{key} must be a list of numbers, but is {described(value)}")
+    numbers = [number(f"{key}[{index}]", item, above=0) for index, item in enumerate(value)]
     if key != "mrope_section":
         return np.array(numbers, np.float64)
     if any(item % 1 for item in numbers):
-        raise ValueError(f"mrope_section must be whole numbers of pairs, but is {reprlib.repr(value)}")
+        raise ValueError(f"mrope_section must be whole numbers of pairs, but is {described(value)}")
     return tuple(int(item) for item in numbers)

@@ -8,7 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Num
 
-from siren_rope_jax.ops.arguments import check_arrays, check_numbers, device_floats, of_rank
+from siren_rope_jax.ops.arguments import (
+    check_arrays,
+    check_flags,
+    check_numbers,
+    count,
+    device_floats,
+    number,
+    of_rank,
+)
 
 # pi/2 as a sum, with three pieces of 12 bits: 12 bits of a multiple times each piece is exact in float32.
 _HALF_PI = tuple(
@@ -106,6 +114,7 @@ def rotate_pairs(
 
     Source: Su et al. 2021, eq. 34; partial rotation as in GPT-NeoX (Black et al. 2022).
     """
+    check_flags(interleaved=interleaved, partial=partial)
     check_arrays(x=x, sin=sin, cos=cos)
     if angles is not None:
         check_arrays(angles=angles)
@@ -297,10 +306,8 @@ def xpos_scale(
 
     Source: Sun et al. 2022 (arXiv 2212.10554), eq. 13 and its appendix.
     """
-    if pairs < 1:
-        raise ValueError(f"pairs must be at least 1, but is {pairs}")
-    if not (0 < gamma < float("inf") and 0 < scale_base < float("inf")):
-        raise ValueError(f"gamma and scale_base must be positive and finite, but are {gamma} and {scale_base}")
+    pairs = count("pairs", pairs)
+    gamma, scale_base = number("gamma", gamma, above=0), number("scale_base", scale_base, above=0)
     positions = device_floats("positions", positions)
     log_zeta = np.log((np.arange(pairs) / pairs + gamma) / (1 + gamma))
     by_position = of_rank((log_zeta / scale_base).astype(np.float32), positions.ndim + 1)

@@ -2,28 +2,38 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Key
 
-from siren_rope_jax.ops.arguments import check_arrays, of_rank
+from siren_rope_jax.ops.arguments import check_arrays, count, described, number, of_rank
 from siren_rope_jax.ops.rotary import sincos
 
-Layer = dict[str, Float[Array, "..."]]
-Branches = dict[str, list[Layer]]
+Layer = Mapping[str, Float[Array, "..."]]
+Branches = Mapping[str, Sequence[Layer]]
 BRANCHES = ("sine", "relu")
+_CHOICES = (["sine"], ["relu"], ["relu", "sine"])
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class SirenParams:
-    """Weights of the dual-branch network, a pytree, and the frequency of the sine layers that they were drawn for."""
+    """Weights of the dual-branch network, a pytree, and the frequency of the sine layers that they were drawn for.
+
+    The frequency is part of the structure, as the number of layers is: what saves arrays alone, such as a checkpoint,
+    restores it only into parameters that have it.
+    """
 
     branches: Any  # whatever a transformation of trees makes of `Branches`
     """{branch: [{"kernel": [in, out], "bias": [out]}, ...]}, float32."""
     omega0: float = dataclasses.field(metadata={"static": True})
+
+    def __post_init__(self) -> None:
+        """Refuses an omega0 that is not positive and finite."""
+        number("omega0", self.omega0, above=0)
 
 
 def siren_init(
@@ -57,14 +67,10 @@ def siren_init(
 
     Source: Sitzmann et al. 2020, section 3.2; Cheng, Sun, Lu 2026, section 3.2.
     """
-    sizes = {"in_features": in_features, "out_features": out_features, "width": width}
-    sizes["hidden_layers"] = hidden_layers
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name} must be at least 1, but is {size}")
-    if not 0 < omega0 < math.inf:
-        raise ValueError(f"omega0 must be positive and finite, but is {omega0}")
-    if not branches or len(set(branches)) != len(branches) or not set(branches) <= set(BRANCHES):
+    in_features, out_features = count("in_features", in_features), count("out_features", out_features)
+    width, hidden_layers = count("width", width), count("hidden_layers", hidden_layers)
+    omega0 = number("omega0", omega0, above=0)
+    if not isinstance(branches, tuple | list) or sorted(branches, key=str) not in _CHOICES:
         raise ValueError(f'branches must be "sine", "relu" or both, but is {branches!r}')
 
     def layer(key: Key[Array, ""], n_in: int, n_out: int, kernel_bound: float) -> Layer:
@@ -91,7 +97,7 @@ def siren_init(
         ]
         for branch in branches
     }
-    return SirenParams(drawn, float(omega0))
+    return SirenParams(drawn, omega0)
 
 
 def siren_apply(
@@ -108,8 +114,8 @@ def siren_apply(
       float32 outputs, one for each rotary pair; before the learned scale, in no unit yet.
 
     Raises:
-      ValueError: if `params` holds no known branch, its kernels do not fit the features and each other, or omega0 is
-        missing or another than the one they carry.
+      ValueError: if `params` holds no known branch, its kernels and biases do not fit the features and each other, or
+        omega0 is missing, not positive, or another than the one they carry.
 
     Source: Sitzmann et al. 2020, eq. 1; Cheng, Sun, Lu 2026, eq. 1.
     """
@@ -117,17 +123,9 @@ def siren_apply(
     if not features.ndim:
         raise ValueError("features must have shape [..., F], but are one number")
     branches, omega0 = _opened(params, omega0)
-    for branch, layers in branches.items():
-        if not layers:
-            raise ValueError(f"the {branch} branch must have a layer, but has none")
-        given = features.shape[-1]
-        for index, layer in enumerate(layers):
-            expected, following = layer["kernel"].shape
-            if expected != given:
-                raise ValueError(
-                    f"layer {index} of the {branch} branch takes {expected} features, but is given {given}"
-                )
-            given = following
+    widths = {branch: _width(branch, layers, features.shape[-1]) for branch, layers in branches.items()}
+    if len(set(widths.values())) > 1:
+        raise ValueError(f"both branches must have one number of outputs, but have {widths}")
     activations = {"sine": lambda x: sincos(omega0 * x)[0], "relu": jax.nn.relu}
     outputs = []
     for branch, (*hidden, last) in branches.items():
@@ -141,14 +139,39 @@ def siren_apply(
 def _opened(params: SirenParams | Branches, omega0: float | None) -> tuple[Branches, float]:
     carried = params.omega0 if isinstance(params, SirenParams) else omega0
     branches = params.branches if isinstance(params, SirenParams) else params
-    if not isinstance(branches, dict) or not branches or not set(branches) <= set(BRANCHES):
-        given = sorted(branches) if isinstance(branches, dict) else f"a {type(branches).__name__}"
+    if not isinstance(branches, Mapping) or not branches or not set(branches) <= set(BRANCHES):
+        given = sorted(map(str, branches)) if isinstance(branches, Mapping) else f"a {type(branches).__name__}"
         raise ValueError(f'params must hold "sine", "relu" or both, but holds {given}')
     if carried is None:
         raise ValueError("omega0 must be given with branches alone, which do not carry it, but is missing")
-    if omega0 is not None and omega0 != carried:
+    carried = number("omega0", carried, above=0)
+    if omega0 is not None and number("omega0", omega0, above=0) != carried:
         raise ValueError(f"omega0 must be the one that the parameters were drawn for, {carried}, but is {omega0}")
     return branches, carried
+
+
+def _width(branch: str, layers: object, features: int) -> int:
+    """Returns the number of a branch's outputs.
+
+    Raises:
+      ValueError: if it is no list of layers, or one of them does not fit what it is given.
+    """
+    if not isinstance(layers, Sequence) or not layers:
+        raise ValueError(f"the {branch} branch must be a list of layers, but is {described(layers)}")
+    for index, layer in enumerate(layers):
+        name = f"layer {index} of the {branch} branch"
+        if not isinstance(layer, Mapping) or set(layer) != {"kernel", "bias"}:
+            given = sorted(map(str, layer)) if isinstance(layer, Mapping) else f"a {type(layer).__name__}"
+            raise ValueError(f"{name} must hold a kernel and a bias, but holds {given}")
+        check_arrays(**{f"the {part} of {name}": x for part, x in layer.items()})
+        kernel, bias = layer["kernel"].shape, layer["bias"].shape
+        if len(kernel) != 2 or kernel[0] != features or bias != kernel[1:]:
+            raise ValueError(
+                f"{name} must have a kernel of shape [{features}, out] and a bias of [out], "
+                f"but they have {kernel} and {bias}"
+            )
+        features = kernel[1]
+    return features
 
 
 def _linear(layer: Layer, x: Float[Array, "*batch F"]) -> Float[Array, "*batch D"]:

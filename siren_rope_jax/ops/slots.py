@@ -35,12 +35,14 @@ class OfSlots:
         function = on_auto_axes(self.function, like=leaves[0], axes=1) if leaves else self.function
         return function(self.arrays, query_slots, key_slots)
 
-    def __add__(self, other: "OfSlots") -> "OfSlots":
+    def __add__(self, other: object) -> "OfSlots":
         """Adds block by block.
 
         Raises:
-          ValueError: if the two are for different numbers of slots.
+          ValueError: if the other knows no slots, or the two are for different numbers of them.
         """
+        if not isinstance(other, OfSlots):
+            raise ValueError(f"a bias must be added to another OfSlots, but is added to a {type(other).__name__}")
         sizes, others = (self.queries, self.keys), (other.queries, other.keys)
         if sizes != others:
             raise ValueError(
@@ -52,6 +54,10 @@ class OfSlots:
 
         first, second = self.function, other.function
         return dataclasses.replace(self, function=both, arrays=(self.arrays, other.arrays))
+
+    def __radd__(self, start: int) -> "OfSlots":
+        """Lets `sum`, which starts at 0, add several."""
+        return self if isinstance(start, int) and start == 0 else self + start
 
 
 def opened(function: OfSlots | Callable[..., Any], *examples: Array) -> OfSlots:

@@ -2,10 +2,13 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from siren_rope_jax.ops.attention.operands import BucketsOfSlots, Layout
 from siren_rope_jax.ops.bias import Bias
+
+LOWEST = float(jnp.finfo(jnp.float32).min)
 
 
 def visible(
@@ -40,7 +43,7 @@ def logits_of_block(
     relative_key: Float[Array, "T N H"] | None,
     buckets: Int[Array, "B 1 C K"] | None,
 ) -> Float32[Array, "B N C K"]:
-    """Computes the logits of a block, including those of keys that a query does not see."""
+    """Computes the logits of a block, including those of keys that a query does not see (`of_seen` masks them)."""
     product = jnp.matmul(_by_group(query, key), jnp.swapaxes(key, 2, 3), preferred_element_type=jnp.float32)
     logits = product.reshape(*query.shape[:3], key.shape[2])
     if relative_key is not None and buckets is not None:
@@ -49,6 +52,18 @@ def logits_of_block(
     scale = jnp.asarray(scale, jnp.float32)
     logits *= scale[None, :, None, None] if scale.ndim else scale
     return logits if bias is None else logits + bias
+
+
+def of_seen(
+    logits: Float32[Array, "B N C K"], seen: Bool[Array, "B 1 C K"] | Bool[Array, "B N C K"]
+) -> Float32[Array, "B N C K"]:
+    """Returns the logits of what is seen, and the lowest float32 for all else.
+
+    A seen logit of -inf has overflowed, since what a bias of -inf hides is not seen. It becomes NaN: its event would
+    drop out of the softmax as if it had never happened.
+    """
+    logits = jnp.where(seen, logits, LOWEST)
+    return logits + jnp.where(logits == -jnp.inf, jnp.nan, 0)  # a sum, so that the gradients are NaN too
 
 
 def mixture_of_block(
@@ -84,6 +99,8 @@ def bias_of_block(
       ValueError: if the shape does not fit.
     """
     block, shape = bias(rows, columns), (batch, heads, rows.size, columns.size)
+    if not isinstance(block, jax.Array | np.ndarray) or not jnp.issubdtype(block.dtype, jnp.floating):
+        raise ValueError(f"bias must return an array of floating-point numbers, but returned {_described(block)}")
     allowed = {1, batch}, {1, heads}, {rows.size}, {columns.size}
     if block.ndim != 4 or not all(given in sizes for given, sizes in zip(block.shape, allowed, strict=True)):
         raise ValueError(f"bias must return shape {shape}, where B and N may be 1, but returned {block.shape}")
@@ -99,11 +116,18 @@ def buckets_of_block(
       ValueError: if the shape does not fit, or the type is not an integer.
     """
     block, shape = buckets(rows, columns), (batch, rows.size, columns.size)
-    if block.shape != shape or not jnp.issubdtype(block.dtype, jnp.integer):
-        raise ValueError(
-            f"relative.buckets must return integers of shape {shape}, but returned {block.dtype} of {block.shape}"
-        )
-    return jnp.asarray(block)
+    is_array = isinstance(block, jax.Array | np.ndarray)
+    if not is_array or block.shape != shape or not jnp.issubdtype(block.dtype, jnp.integer):
+        raise ValueError(f"relative.buckets must return integers of shape {shape}, but returned {_described(block)}")
+    block = jnp.asarray(block)
+    block = block.astype(jnp.result_type(block, jnp.int32))
+    # A negative bucket would count from the end; out of range, its logit is NaN.
+    return jnp.where(block < 0, jnp.iinfo(block.dtype).max, block)
+
+
+def _described(block: object) -> str:
+    is_array = isinstance(block, jax.Array | np.ndarray)
+    return f"{block.dtype} of shape {block.shape}" if is_array else f"a {type(block).__name__}"
 
 
 def _sum_by_bucket(

@@ -9,11 +9,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32
 
 from siren_rope_jax.ops.attention.blocks import (
+    LOWEST,
     bias_of_block,
     buckets_of_block,
     logits_of_block,
     mixture_of_block,
     not_hidden,
+    of_seen,
     visible,
 )
 from siren_rope_jax.ops.attention.chunks import (
@@ -31,7 +33,6 @@ from siren_rope_jax.ops.meshes import vary_alike
 from siren_rope_jax.ops.slots import opened
 
 _T = TypeVar("_T")
-_LOWEST = jnp.finfo(jnp.float32).min
 
 
 class _Learned(NamedTuple):
@@ -122,13 +123,13 @@ def chunked_attention(operands: Operands) -> Float[Array, "B Q N V"]:
     def logits_of(
         query: Array, key: Array, learned: _Learned, fixed: _Fixed, i: Array, j: Array
     ) -> tuple[Array, Array, Array | None]:
-        """Returns the logits of a block, which of them count, and the buckets."""
+        """Returns the logits of a block, the lowest number where nothing is seen, what is seen, and the buckets."""
         rows, columns = i * rows_each + jnp.arange(rows_each), j * columns_each + jnp.arange(columns_each)
         of_bias, buckets = terms(learned, fixed, rows, columns)
         tables = {"relative_key": learned.relative_key, "buckets": buckets}
         logits = logits_of_block(query, key, scale=learned.scale, bias=of_bias, **tables)
-        seen = visible(fixed.layout, rows, columns, inclusive=inclusive)[:, None]
-        return logits, not_hidden(seen, of_bias), buckets
+        seen = not_hidden(visible(fixed.layout, rows, columns, inclusive=inclusive)[:, None], of_bias)
+        return of_seen(logits, seen), seen, buckets
 
     def mixture_of(weights: Array, value: Array, learned: _Learned, buckets: Array | None) -> Array:
         return mixture_of_block(weights, value, relative_value=learned.relative_value, buckets=buckets)
@@ -144,14 +145,14 @@ def chunked_attention(operands: Operands) -> Float[Array, "B Q N V"]:
             def meet(so_far: tuple[Array, ...], j: Array) -> tuple[Array, ...]:
                 some, largest, total, mixture = so_far
                 logits, seen, buckets = logits_of(query, chunk_at(inputs.key, j), inputs.learned, fixed, i, j)
-                larger = jnp.maximum(largest, jnp.where(seen, logits, _LOWEST).max(-1, keepdims=True))
+                larger = jnp.maximum(largest, logits.max(-1, keepdims=True))
                 weights, shrink = jnp.where(seen, jnp.exp(logits - larger), 0), jnp.exp(largest - larger)
                 mixture = shrink * mixture + mixture_of(weights, chunk_at(inputs.value, j), inputs.learned, buckets)
                 some = jnp.maximum(some, seen.any(-1, keepdims=True).astype(some.dtype))
                 return some, larger, shrink * total + weights.sum(-1, keepdims=True), mixture
 
             empty = zeros(inputs, 1)
-            start = empty, empty + _LOWEST, empty, zeros(inputs, width)
+            start = empty, empty + LOWEST, empty, zeros(inputs, width)
             some, largest, total, mixture = _over_keys(meet, start, fixed.meet[i])
             total = jnp.where(some > 0, total, 1)
             return mixture / total, jnp.where(some > 0, largest + jnp.log(total), 0), some
@@ -164,7 +165,7 @@ def chunked_attention(operands: Operands) -> Float[Array, "B Q N V"]:
 
         def parts(j: Array, query: Array, key: Array, value: Array, learned: _Learned) -> tuple[Array, Array]:
             logits, seen, buckets = logits_of(query, key, learned, residuals.fixed, i, j)
-            weights = jnp.exp(jnp.where(seen, logits - log_total, _LOWEST))
+            weights = jnp.exp(jnp.where(seen, logits - log_total, LOWEST))
             return weights.sum(-1, keepdims=True), mixture_of(weights, value, learned, buckets)
 
         return parts

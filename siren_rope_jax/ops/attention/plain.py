@@ -5,11 +5,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from siren_rope_jax.ops.attention.blocks import (
+    LOWEST,
     bias_of_block,
     buckets_of_block,
     logits_of_block,
     mixture_of_block,
     not_hidden,
+    of_seen,
     visible,
 )
 from siren_rope_jax.ops.attention.operands import Operands
@@ -28,8 +30,8 @@ def plain_attention(operands: Operands) -> Float[Array, "B Q N V"]:
     buckets = None if relative is None else buckets_of_block(relative.buckets, rows, columns, batch=batch)[:, None]
     relative_key, relative_value = (None, None) if relative is None else (relative.key, relative.value)
     logits = logits_of_block(query, key, scale=operands.scale, bias=of_bias, relative_key=relative_key, buckets=buckets)
-    logits = jnp.where(seen, logits, jnp.finfo(jnp.float32).min)
-    largest = jax.lax.stop_gradient(logits.max(-1, keepdims=True, initial=jnp.finfo(jnp.float32).min))
+    logits = of_seen(logits, seen)
+    largest = jax.lax.stop_gradient(logits.max(-1, keepdims=True, initial=LOWEST))
     weights = jnp.where(seen, jnp.exp(logits - largest), 0)
     total = weights.sum(-1, keepdims=True)
     attended = mixture_of_block(weights, value, relative_value=relative_value, buckets=buckets)

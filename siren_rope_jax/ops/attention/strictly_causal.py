@@ -1,5 +1,6 @@
 """Strictly causal attention over packed segments, within one sequence or from requests to a history."""
 
+import inspect
 import math
 from typing import Any, get_args
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Integer
 
-from siren_rope_jax.ops.arguments import check_arrays, check_numbers, device_integers
+from siren_rope_jax.ops.arguments import check_arrays, check_flags, check_numbers, count, device_integers
 from siren_rope_jax.ops.attention.implementations import Implementation, attend
 from siren_rope_jax.ops.attention.operands import Layout, Operands, RelativeEmbedding
 from siren_rope_jax.ops.bias import Bias
@@ -47,7 +48,7 @@ def strictly_causal_attention(
       value: values, with the heads of the keys.
       segment_ids: sequence that each slot belongs to; 0 is padding, which no event sees and which may hold any value.
         All other numbers must be finite: a NaN or an overflow in one event is NaN in all events that see it, and may
-        reach others of the row.
+        reach others of the row (a fused kernel shows a NaN, but may give a key that overflows no weight).
       no_history: output of padding and of an event that sees no earlier event, or only such as a bias of -inf hides.
       scale: factor of the logits, a number or learned, for all heads or one for each; 1/sqrt(H) if not given.
       times: if given, events of the same time do not see each other, such as several shown in one request; integers
@@ -56,10 +57,12 @@ def strictly_causal_attention(
       key_times: times of the keys, if they are another sequence.
       bias: added to the scaled logits: a function of query slots and key slots (`alibi_bias`, `t5_bias`,
         `hstu_bias`, and their sums), so that no [B, N, Q, S] array of it is needed.
-      relative: vectors added to keys and values by the relation of query and key (TiSASRec).
+      relative: vectors added to keys and values by the relation of query and key (TiSASRec); a bucket that has none
+        makes its logit NaN.
       inclusive: let each event see itself too, the ordinary causal attention of language models; with keys of another
         sequence, those of its own time.
-      window: number of events that each one sees at most: the latest, by time and then by slot, of those it could see.
+      window: number of events that each one sees at most: the latest before it in its segment, by time and then by
+        slot. Where times do not ascend with the slots, one in a later slot counts too, although it is not seen.
       sinks: number of first events of a segment that are seen in spite of the window.
       implementation: "plain" computes all logits, [B, N, Q, S], at once; "chunked" computes a block of them at a time,
         with memory linear in Q and S. "cudnn" and "splash" are fused kernels, for NVIDIA GPUs and for TPUs, without
@@ -92,12 +95,12 @@ def strictly_causal_attention(
     key_segment_ids = None if key_segment_ids is None else device_integers("key_segment_ids", key_segment_ids)
     key_times = None if key_times is None else device_integers("key_times", key_times)
     _check_arrays(query, key, value, no_history, segment_ids, times, key_segment_ids, key_times)
-    if bias is not None and not callable(bias):
-        raise ValueError(f"bias must be a function of query slots and key slots, but is a {type(bias).__name__}")
     if relative is not None:
-        _check_tables(relative, query.shape[2], query.shape[3], value.shape[3])
+        _check_relative(relative, query.shape[2], query.shape[3], value.shape[3])
     sizes = query.shape[1], key.shape[1]
     for name, function in (("bias", bias), ("relative.buckets", None if relative is None else relative.buckets)):
+        if function is not None:
+            _check_takes_slots(name, function)
         if isinstance(function, OfSlots) and (function.queries, function.keys) != sizes:
             raise ValueError(
                 f"{name} must be built for the {sizes[0]} queries and {sizes[1]} keys, but is for "
@@ -105,12 +108,11 @@ def strictly_causal_attention(
             )
     if implementation not in get_args(Implementation):
         raise ValueError(f"implementation must be one of {get_args(Implementation)}, but is {implementation!r}")
-    if chunk < 1:
-        raise ValueError(f"chunk must be at least 1, but is {chunk}")
+    check_flags(inclusive=inclusive, times_ascend=times_ascend)
+    chunk, sinks = count("chunk", chunk), count("sinks", sinks, least=0)
+    window = None if window is None else count("window", window)
     if window is None and sinks:
         raise ValueError(f"window must be given with sinks, but only sinks is given, {sinks}")
-    if sinks < 0 or (window is not None and window < 1):
-        raise ValueError(f"window must be at least 1 and sinks at least 0, but they are {window} and {sinks}")
     operands = Operands(
         query=query,
         key=key,
@@ -183,7 +185,25 @@ def _checked_scale(scale: Any, query: Array) -> float | Array:
     return jnp.asarray(scale, jnp.float32)
 
 
-def _check_tables(relative: RelativeEmbedding, heads: int, width: int, value_width: int) -> None:
+def _check_takes_slots(name: str, function: object) -> None:
+    if not callable(function):
+        raise ValueError(f"{name} must be a function of query slots and key slots, but is a {type(function).__name__}")
+    try:
+        arguments = inspect.signature(function)
+    except ValueError:  # a function that does not tell them
+        return
+    try:
+        arguments.bind(None, None)
+    except TypeError:
+        raise ValueError(f"{name} must take query slots and key slots, but takes {arguments}") from None
+
+
+def _check_relative(relative: object, heads: int, width: int, value_width: int) -> None:
+    if not isinstance(relative, RelativeEmbedding):
+        raise ValueError(f"relative must be a RelativeEmbedding, but is a {type(relative).__name__}")
+    if relative.buckets is None:
+        raise ValueError("relative.buckets must be a function of query slots and key slots, but is None")
+    check_arrays(**{"relative.key": relative.key, "relative.value": relative.value})
     key, value = relative.key.shape, relative.value.shape
     if len(key) != 3 or key[1:] != (heads, width) or value != (key[0], heads, value_width):
         raise ValueError(
