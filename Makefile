@@ -13,7 +13,7 @@ PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 # Tests check every annotation, which jaxtyping compiles into each module: without kept bytecode, every process does so.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo bench test quick quick-types quick-tests test-tpu drill lint check fix coverage clean
+.PHONY: demo bench test quick quick-types quick-tests test-tpu test-gpu drill lint check fix coverage clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -39,13 +39,17 @@ quick-types: $(VENV)/installed
 	$(BIN)/basedpyright --pythonpath $(BIN)/python siren_rope_jax
 
 quick-tests: $(VENV)/installed
-	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow and not tpu and not drill'
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow and not tpu and not gpu and not drill'
 
 # Uses an environment of its own: with the TPU library installed, jax looks for a TPU first.
 test-tpu:
 	$(MAKE) VENV=$(VENV)-tpu $(VENV)-tpu/installed
 	$(VENV)-tpu/bin/pip install --quiet --constraint constraints.txt --editable '.[tpu]'
 	JAX_PLATFORMS=cpu $(VENV)-tpu/bin/python -m pytest -m tpu
+
+test-gpu: $(VENV)/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cuda]'
+	$(BIN)/python -m pytest -m gpu
 
 # Kills, starves and corrupts real trainings, of one process and of four; about 20 minutes on two cores.
 drill: $(VENV)/installed
