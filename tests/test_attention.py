@@ -378,6 +378,7 @@ def test_logits_that_overflow_are_nan_and_never_no_history(how, sign):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lowest", [-np.inf, -3e38])
 @ways
 def test_an_event_whose_logit_alone_overflows_shows_in_all_that_see_it(how, lowest):
@@ -392,6 +393,7 @@ def test_an_event_whose_logit_alone_overflows_shows_in_all_that_see_it(how, lowe
     assert np.isnan(gradients["key"][1, 2]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bucket", [-1, BUCKETS, 2**31 - 1, -(2**31)])
 @ways
 def test_a_relation_without_an_embedding_is_nan(how, bucket):

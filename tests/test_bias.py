@@ -471,6 +471,7 @@ def test_half_a_key_side_is_refused_in_one_sentence():
         interval_buckets(TIMES, SEGMENTS, max_interval=3, key_segment_ids=SEGMENTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("implementation", ["auto", "plain", "chunked"])
 def test_attention_refuses_biases_and_intervals_of_other_slots(implementation):
     """Such as those of a whole history for its newest query: they would read the first slot's position."""
@@ -523,6 +524,7 @@ def test_a_request_to_a_history_has_the_intervals_of_its_event_in_it(seed):
     chex.assert_trees_all_equal(np.where(seen, requested, -1), np.where(seen, inside, -1))
 
 
+@pytest.mark.slow
 def test_a_request_without_earlier_events_has_intervals_of_whole_seconds():
     times = jnp.asarray([[5, 9]])
     stranger = interval_buckets(

@@ -175,6 +175,7 @@ def test_long_range_offset_spans_exactly_minus_one_to_one(start_day, span_days):
     assert np.abs(offset - expected).max() < 1e-6
 
 
+@pytest.mark.slow
 def test_without_the_clamp_the_offset_goes_on_outside_the_training_span():
     day, second = moments_to_2200()
     result = np.asarray(calendar_features(day, second, start_day=20_000, span_days=100.0, clamp=False))

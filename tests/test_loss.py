@@ -68,6 +68,7 @@ def test_the_gradient_of_each_observed_label_is_probability_minus_label_over_the
     np.testing.assert_allclose(gradient[:2], expected[:2], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_label_of_a_quarter_costs_as_one_positive_and_three_negatives_do():
     logits = jnp.array([[-0.7], [1.3]])
     fractional, _ = multitask_loss(logits, jnp.array([[0.25], [jnp.nan]]), jnp.ones(1))

@@ -192,6 +192,7 @@ def test_sine_and_cosine_shared_by_layers_rotate_as_the_angles_do():
     chex.assert_trees_all_equal(rotate_pairs(x, sin, cos), apply_rotary(x, angles), strict=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(0, 3, 2, 6), (1, 3, 0, 6)], ids=["rows", "heads"])
 def test_gradient_given_to_the_angles_of_none_is_zero(shape):
     x, angles = jnp.zeros(shape), jnp.ones((1, 3, 3))
@@ -208,6 +209,7 @@ def test_angles_of_another_shape_than_their_sine_are_refused_in_one_sentence():
         rotate_pairs(x, sin, sin, angles=jnp.zeros((1, 1, 2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [(3,), (2, 3)])
 def test_angles_of_slots_alone_rotate_any_batch(batch):
     generator = np.random.default_rng(0)
@@ -338,6 +340,7 @@ def test_scale_stretches_the_pairs_of_the_plain_rotation(scale, interleaved):
     assert (np.abs(result - plain * factor) <= 4e-7 * factor * pair_norms(x, interleaved)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(), (4,), (2, 3, 1), (2, 3, 4)])
 def test_gradient_of_the_scale_is_the_cotangent_along_the_rotated_pair(shape):
     x, angles = random_case(13, 2, 3, 2, 4, "float32", per_head=False)

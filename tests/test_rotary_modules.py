@@ -98,6 +98,7 @@ def test_siren_starts_with_the_published_gate_and_scale():
     chex.assert_trees_all_close(module.scale[...], np.full(PAIRS, math.pi), rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_siren_angles_are_learned_scale_times_network_plus_gate_times_position():
     module = make(small_rotary("siren"))
     learned = np.asarray(module.angles(EVENTS, NOTHING)[0]) - ORDINAL

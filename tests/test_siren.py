@@ -50,6 +50,7 @@ def test_initial_weights_follow_the_published_distributions(in_features, width, 
             check_uniform(layer["bias"], 1 / math.sqrt(n_in))
 
 
+@pytest.mark.slow
 def test_no_two_draws_of_a_network_share_their_random_numbers():
     params = many_draws(16, 16, 10.0).branches
     arrays = [layer[name] for layers in params.values() for layer in layers[:2] for name in ("kernel", "bias")]
@@ -201,6 +202,7 @@ def test_layers_of_another_form_are_refused_in_one_sentence(layers, parts):
         siren_apply({"sine": layers}, jnp.zeros((2, 5)), omega0=10.0)
 
 
+@pytest.mark.slow
 def test_any_mapping_of_sequences_holds_branches():
     params = siren_init(jax.random.key(0), 5, 3, width=4)
     features = jax.random.normal(jax.random.key(1), (2, 5))
