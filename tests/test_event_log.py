@@ -525,7 +525,7 @@ def test_a_bad_utc_offset_is_refused(tmp_path, offset):
 def test_parquet_columns_of_an_unusable_type_are_refused(tmp_path):
     table = pl.read_csv(write(tmp_path / "log.csv", rows()))
     for column, change in {
-        "time": pl.from_epoch("time").alias("time"),
+        "time": pl.duration(seconds="time").alias("time"),
         "user": pl.lit(1.5).alias("user"),
         "tab": pl.concat_list("tab", "length").alias("tab"),
     }.items():

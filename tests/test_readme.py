@@ -145,6 +145,7 @@ def _write_log(folder, description):
             "time": time,
             "is_click": rng.integers(0, 2, events),
             "rating": rng.integers(1, 11, events),
+            "event": rng.choice(["view", "transaction"], events),
             "is_comment": rng.integers(0, 2, events),
             "is_follow": rng.integers(0, 2, events),
             "dwell60": rng.integers(0, 2, events),
@@ -170,6 +171,6 @@ def test_the_short_log_description_of_the_readme_reads_a_log_of_its_columns(tmp_
 
 def test_the_full_log_description_reads_a_log_of_its_columns(tmp_path):
     log = _write_log(tmp_path, _blocks(DATA, "toml")[0])
-    assert log.task_names == ("click", "like", "contribution", "long_dwell", "dwell")
+    assert log.task_names == ("click", "like", "purchase", "contribution", "long_dwell", "dwell")
     assert log.categorical_names == ("tab", "genre")
     assert (log.period == 0).sum() == 42

@@ -1,18 +1,22 @@
 """Columns and rules of an event file, as polars expressions that follow from the spec."""
 
+import re
 from collections.abc import Callable
 
 import polars as pl
 
+from siren_rope_jax.data.clock_times import ISO, LOOKS_ISO, LocalTime, from_clock
 from siren_rope_jax.data.precision import id_rules, refuse_float32, time_rules
 from siren_rope_jax.data.read_table import Rule, Table
 from siren_rope_jax.data.schema import UTC_OFFSETS, EventLogSpec
 from siren_rope_jax.data.signals import ReadTime, Signal
+from siren_rope_jax.errors import InputError
 
 _FIRST_SECOND, _END_SECOND = 315_532_800, 4_102_444_800  # the years 1980 to 2099
 _WHOLE_FLOATS = 2.0**53  # float64 represents every whole number up to here
-_MILLISECONDS = {"s": 1000.0, "ms": 1.0}
-_UNIT_NAMES = {"s": "seconds", "ms": "milliseconds"}
+_MILLISECONDS = {"s": 1e3, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
+_UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+_YEARS = "between the years 1980 and 2100"
 
 
 def outcomes(spec: EventLogSpec) -> tuple[Signal, ...]:
@@ -32,13 +36,13 @@ def event_columns(table: Table, spec: EventLogSpec, *, are_new: bool) -> tuple[d
     Returns:
       (columns, rules). The columns are user, item (text; null = missing, unless the spec refuses that), time_ms
       (int64, ms), utc_offset (int32, s; if the spec has such a column), "outcome i" (float32, null = unobserved) for
-      each of `outcomes`, "known i" (int64, ms) for outcomes with their own time, "categorical i" (text) and "dense i"
-      (float32).
+      each of `outcomes`, "known i" (int64, ms) for outcomes with their own time, "categorical i" (text), "dense i"
+      (float32), and what `without_ambiguous` takes out again.
 
     Raises:
       InputError: if a column is missing or of a type that cannot be read.
     """
-    builder = _Builder(table, spec.timestamp_unit)
+    builder = _Builder(table, spec)
     remedy = '[log] missing_ids = "drop" leaves such rows out'
     if are_new:
         remedy = "give such a row an id of its own to score it as unknown"
@@ -106,43 +110,67 @@ def key_column(
 class _Builder:
     """Collector of the columns to read and the rules on them."""
 
-    def __init__(self, table: Table, unit: str) -> None:
-        self.table, self.unit = table, unit
+    def __init__(self, table: Table, spec: EventLogSpec) -> None:
+        self.table, self.unit, self.spec = table, spec.timestamp_unit, spec
         self.columns: dict[str, pl.Expr] = {}
         self.rules: list[Rule] = []
 
     def time(self, column: str, key: str, *, required: bool) -> pl.Expr:
-        number, is_number = self.table.number(self.table.require(column, key))
-        refuse_float32(self.table, column, key, "times")
-        time = number * _MILLISECONDS[self.unit]
+        kind = self.table.types[self.table.require(column, key)]
+        if kind.is_temporal() or (self.unit == "iso" and kind == pl.String):
+            time, is_time = self._clock_time(column)
+            expected, hint, more = f"{ISO}, {_YEARS}", lambda cell: "", []
+        elif self.unit == "iso":
+            raise InputError(
+                f'{self.table.path}: the column "{column}" ({key}) holds {kind}, expected text, as timestamp_unit is '
+                '"iso"; for Unix times set it to "s", "ms", "us" or "ns"'
+            )
+        else:
+            refuse_float32(self.table, column, key, "times")
+            number, is_time = self.table.number(column)
+            time = (number * _MILLISECONDS[self.unit]).round().cast(pl.Int64, strict=False)
+            expected, hint = f"a Unix time in {_UNIT_NAMES[self.unit]} {_YEARS}", _other_unit(self.unit)
+            more = time_rules(self.table, column, self.unit)
         sane = time.is_between(_FIRST_SECOND * 1000, _END_SECOND * 1000, closed="left")
-        expected = f"a Unix time in {_UNIT_NAMES[self.unit]} between the years 1980 and 2100"
-        valid = is_number & sane.fill_null(not required)
-        self.rules.append(Rule(column, valid, expected, _other_unit(self.unit)))
-        self.rules += time_rules(self.table, column, self.unit)
-        return time.round().cast(pl.Int64, strict=False)
+        self.rules += [Rule(column, is_time & sane.fill_null(not required), expected, hint), *more]
+        return time
+
+    def _clock_time(self, column: str) -> tuple[pl.Expr, pl.Expr]:
+        clock, offset, is_time = self.table.clock(column)
+        hours = pl.lit(self.spec.utc_offset_hours or 0.0)
+        if self.spec.utc_offset_column is not None:
+            hours, _ = self.table.number(self.table.require(self.spec.utc_offset_column, "[log] utc_offset_column"))
+        time, ambiguous = from_clock(column, clock, offset, LocalTime(self.spec.time_zone, _seconds(hours)))
+        self.columns |= ambiguous
+        return time, is_time & (time.is_not_null() | clock.is_null())
 
     def utc_offset(self, column: str) -> None:
         number, is_number = self.table.number(self.table.require(column, "[log] utc_offset_column"))
         low, high = UTC_OFFSETS
         valid = is_number & number.is_between(low, high)
         self.rules.append(Rule(column, valid, f"a UTC offset in hours from {low:g} to {high:g}"))
-        self.columns["utc_offset"] = (number * 3600).round().cast(pl.Int32, strict=False)
+        self.columns["utc_offset"] = _seconds(number)
 
     def times_of(self, key: str) -> ReadTime:
         """Returns a function that reads a signal's own times; `key` names the signal in errors."""
         return lambda column, name: self.time(column, f"{key} {name}", required=False)
 
 
-def _other_unit(unit: str) -> Callable[[str], str]:
-    other = {"s": "ms", "ms": "s"}[unit]
+def _seconds(hours: pl.Expr) -> pl.Expr:
+    return (hours * 3600).round().cast(pl.Int32, strict=False)
 
+
+def _other_unit(unit: str) -> Callable[[str], str]:
     def hint(cell: str) -> str:
+        if re.match(LOOKS_ISO, cell.strip()):
+            return '; these look like ISO 8601 times, set timestamp_unit = "iso"'
         try:
-            seconds = float(cell) * _MILLISECONDS[other] / 1000
+            number = float(cell)
         except ValueError:
             return ""
-        sane = _FIRST_SECOND <= seconds < _END_SECOND
-        return f'; these look like {_UNIT_NAMES[other]}, set timestamp_unit = "{other}"' if sane else ""
+        for other in _MILLISECONDS:
+            if other != unit and _FIRST_SECOND <= number * _MILLISECONDS[other] / 1000 < _END_SECOND:
+                return f'; these look like {_UNIT_NAMES[other]}, set timestamp_unit = "{other}"'
+        return ""
 
     return hint

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from siren_rope_jax.data.clock_times import without_ambiguous
 from siren_rope_jax.data.event_columns import event_columns
 from siren_rope_jax.data.matching import match_note
 from siren_rope_jax.data.missing_ids import missing_ids_note, with_own_ids
@@ -109,7 +110,8 @@ def _read_new(
 def _read(file: Path, spec: EventLogSpec, notes: list[str], *, are_new: bool = False) -> pl.DataFrame:
     with open_table(file, quote=spec.quote) as table:
         rows = table.read(*event_columns(table, spec, are_new=are_new))
-    notes += table.notes
+    rows, said = without_ambiguous(file, rows, spec.time_zone)
+    notes += [*table.notes, *said]
     notes += filter(None, [missing_ids_note(file, rows, is_new=are_new)])
     check_times(file, spec.timestamp, rows["time_ms"].to_numpy())
     return rows

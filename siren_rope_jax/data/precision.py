@@ -12,8 +12,10 @@ from siren_rope_jax.errors import InputError
 # Requires a point or a plus sign, as every program prints them: a hexadecimal id such as 5e10 has neither. A number
 # with a negative exponent, such as 9377952927E-5, has all its digits.
 _SCIENTIFIC_ID = r"^\s*[+-]?[0-9](\.[0-9]+[eE]\+?|[eE]\+)[0-9]+\s*$"
-# Unix times of the years 1980 to 2099 have 9 or 10 digits in seconds, 12 or 13 in milliseconds.
-_SCIENTIFIC_TIME = {unit: rf"^\s*[0-9](\.[0-9]{{0,{kept - 1}}})?[eE]" for unit, kept in (("s", 9), ("ms", 12))}
+# Unix times of the years 1980 to 2099 have 9 or 10 digits in seconds, three more in milliseconds, and so on.
+_SCIENTIFIC_TIME = {
+    unit: rf"^\s*[0-9](\.[0-9]{{0,{kept - 1}}})?[eE]" for unit, kept in (("s", 9), ("ms", 12), ("us", 15), ("ns", 18))
+}
 _FEWEST_TIMES = 8  # fewer may be multiples by chance
 _SAMPLE = 1000
 _SHIFT = 8 * 3_600_000  # local midnights may be multiples of 128 s, since 86,400 s and 28,800 s are

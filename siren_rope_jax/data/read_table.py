@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from siren_rope_jax.data.clock_times import parse_iso
 from siren_rope_jax.data.csv_lines import Dialect, LineCount, count_lines, number_of
 from siren_rope_jax.data.malformed_lines import line_of_row, malformed
 from siren_rope_jax.data.table_file import SEPARATORS, decompressed, existing_file
@@ -22,7 +23,8 @@ _ROW, _BAD = "__row", "__bad"  # added to the user's columns
 # "Na" may be a name.
 MISSING_WORDS = ("", "NULL", "Null", "null", "NaN", "NAN", "nan", "-nan", "NaT", "NA", "N/A", "n/a", "#N/A", "<NA>")
 MISSING_WORDS += ("None", r"\N")
-_STRIPPED, _LOWER_CASE, _NUMBER = "__stripped ", "__lower_case ", "__number "  # prefixes, for each column of text
+# Prefixes, for each column of text.
+_STRIPPED, _LOWER_CASE, _NUMBER, _CLOCK, _OFFSET = "__stripped ", "__lower_case ", "__number ", "__clock ", "__offset "
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +101,23 @@ class Table:
             raise InputError(f'{self.path}: the column "{column}" holds {kind}, expected numbers')
         text, number = pl.col(_STRIPPED + column), pl.col(_NUMBER + column)
         return number.fill_nan(None), number.is_not_null() | text.is_in(MISSING_WORDS).fill_null(True)
+
+    def clock(self, column: str) -> tuple[pl.Expr, pl.Expr | None, pl.Expr]:
+        """Returns datetimes without a zone, seconds to UTC (None if all are in local time), and which cells are valid.
+
+        An empty cell is valid. The cells are dates, datetimes, or ISO 8601 texts.
+        """
+        kind = self.types[column]
+        if kind == pl.Date or kind == pl.Datetime:
+            zone = getattr(kind, "time_zone", None)
+            clock = pl.col(column).cast(pl.Datetime("ms")) if kind == pl.Date else pl.col(column)
+            if zone is None:
+                return clock, None, pl.lit(True)
+            return clock.dt.convert_time_zone("UTC").dt.replace_time_zone(None), pl.lit(0), pl.lit(True)
+        if kind != pl.String:
+            raise InputError(f'{self.path}: the column "{column}" holds {kind}, expected times as text or datetimes')
+        clock, empty = pl.col(_CLOCK + column), pl.col(_STRIPPED + column).is_in(MISSING_WORDS).fill_null(True)
+        return clock, pl.col(_OFFSET + column), clock.is_not_null() | empty
 
     def flag(self, column: str) -> tuple[pl.Expr, pl.Expr]:
         """Returns the cells as true, false or null, and whether each cell is 0, 1, true, false or missing."""
@@ -224,7 +243,10 @@ def _with_readings(frame: pl.LazyFrame, types: Mapping[str, Any]) -> pl.LazyFram
     stripped = {_STRIPPED + column: pl.col(column).str.strip_chars() for column in texts}
     numbers = {_NUMBER + column: pl.col(_STRIPPED + column).cast(pl.Float64, strict=False) for column in texts}
     lower_case = {_LOWER_CASE + column: pl.col(_STRIPPED + column).str.to_lowercase() for column in texts}
-    return frame.with_columns(**stripped).with_columns(**numbers, **lower_case)
+    times = {column: parse_iso(pl.col(_STRIPPED + column)) for column in texts}
+    clocks = {_CLOCK + column: clock for column, (clock, _) in times.items()}
+    offsets = {_OFFSET + column: offset for column, (_, offset) in times.items()}
+    return frame.with_columns(**stripped).with_columns(**numbers, **lower_case, **clocks, **offsets)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from siren_rope_jax.data.split import Split, read_split
 from siren_rope_jax.data.toml_section import Section, did_you_mean
 from siren_rope_jax.errors import InputError
 
+TimestampUnit = Literal["s", "ms", "us", "ns", "iso"]
 Contradictions = Literal["mean", "first", "refuse"]
 UTC_OFFSETS = (-12.0, 14.0)  # hours; every civil time zone lies inside
 
@@ -29,7 +30,8 @@ class EventLogSpec:
       user: column of the user; users and items are compared as text.
       item: column of the item.
       timestamp: column of the Unix time.
-      timestamp_unit: "s" or "ms".
+      timestamp_unit: unit of Unix times; "iso" if they are ISO 8601 texts, which are read in the log's zone unless they
+        name their own. Columns of dates or datetimes need none.
       time_zone: IANA name of the users' zone. At most one of the zone and the two offsets is given; without
         any, local time is UTC.
       utc_offset_hours: offset of local time, the same for all events; may be fractional.
@@ -53,7 +55,7 @@ class EventLogSpec:
     user: str
     item: str
     timestamp: str
-    timestamp_unit: Literal["s", "ms"] = "s"
+    timestamp_unit: TimestampUnit = "s"
     time_zone: str | None = None
     utc_offset_hours: float | None = None
     utc_offset_column: str | None = None
@@ -113,7 +115,7 @@ class EventLogSpec:
             user=log.text("user"),
             item=log.text("item"),
             timestamp=log.text("timestamp"),
-            timestamp_unit=log.choice("timestamp_unit", ("s", "ms")),
+            timestamp_unit=log.choice("timestamp_unit", get_args(TimestampUnit)),
             time_zone=log.text("time_zone", None),
             utc_offset_hours=log.number("utc_offset_hours"),
             utc_offset_column=log.text("utc_offset_column", None),

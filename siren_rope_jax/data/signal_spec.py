@@ -40,13 +40,17 @@ def _signal(source: str, where: str, name: str, value: object) -> Signal:
 
 
 def _keys(kind: type[Signal]) -> list[str]:
-    return [field.name for field in dataclasses.fields(kind) if field.name != "name"]
+    return [_key(field) for field in dataclasses.fields(kind) if field.name != "name"]
+
+
+def _key(field: dataclasses.Field[Any]) -> str:
+    return field.metadata.get("key", field.name)  # "in" is no name in Python
 
 
 def signal_to_dict(signal: Signal) -> dict[str, Any]:
     """Returns the keys that differ from their defaults, since an empty `any_of` is not the same as an absent one."""
     fields = [field for field in dataclasses.fields(signal) if field.name != "name"]
     given = {
-        field.name: getattr(signal, field.name) for field in fields if getattr(signal, field.name) != field.default
+        _key(field): getattr(signal, field.name) for field in fields if getattr(signal, field.name) != field.default
     }
     return given if signal.kind == "binary" else {"kind": signal.kind, **given}

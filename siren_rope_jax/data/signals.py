@@ -107,15 +107,21 @@ class BinarySignal(Signal):
     """A 0/1 outcome.
 
     Attributes:
-      column: 0/1 column, or any numbers if `at_least` is given.
+      column: 0/1 column, or any other if its cells are compared with what follows.
       any_of: 0/1 columns; the outcome is 1 if any of them is. Exactly one of `column` and `any_of` is given.
       at_least: least value of `column` for which the outcome is 1.
+      at_most: greatest such value; with `at_least` too, the outcome is 1 between them.
+      equals: text or number that the cell is where the outcome is 1.
+      one_of: several of them; the key of the description is "in".
       happened_at: column with the time of the positive outcome; until then later events see 0, "none yet", as they
         would have. For actions that users take after the event, such as a late like.
     """
 
     any_of: tuple[str, ...] = ()
     at_least: float | None = None
+    at_most: float | None = None
+    equals: str | float | None = None
+    one_of: tuple[str | float, ...] = dataclasses.field(default=(), metadata={"key": "in"})
     happened_at: str | None = None
     kind = "binary"
 
@@ -134,22 +140,39 @@ class BinarySignal(Signal):
             column=section.text("column", None),
             any_of=section.texts("any_of"),
             at_least=section.number("at_least"),
+            at_most=section.number("at_most"),
+            equals=section.text_or_number("equals"),
+            one_of=section.texts_or_numbers("in"),
             observed=section.text("observed", None),
             known_at=section.text("known_at", None),
             happened_at=section.text("happened_at", None),
         )
         if (signal.column is None) == (not signal.any_of):
             raise section.error("", "expected exactly one of column and any_of")
-        if signal.any_of and signal.at_least is not None:
-            raise section.error("at_least", "this key goes with column, not with any_of")
+        comparisons = [key for key in ("at_least", "at_most", "equals", "in") if key in section.table]
+        if signal.any_of and comparisons:
+            raise section.error(comparisons[0], "this key goes with column, not with any_of")
+        if len(comparisons) > 1 and comparisons != ["at_least", "at_most"]:
+            raise section.error("", f"expected one comparison, found {' and '.join(comparisons)}")
+        if signal.at_least is not None and signal.at_most is not None and signal.at_least > signal.at_most:
+            raise section.error(
+                "at_most", f"expected at least {signal.at_least:g}, as at_least, found {signal.at_most:g}"
+            )
         if signal.known_at and signal.happened_at:
             raise section.error("", "expected at most one of known_at and happened_at")
         return signal
 
     def _read(self, table: Table, key: str) -> tuple[pl.Expr, list[Rule]]:
-        if self.column is not None and self.at_least is not None:
+        values = self.one_of if self.equals is None else (self.equals,)
+        if self.column is not None and any(isinstance(value, str) for value in values):
+            text = table.text(table.require(self.column, key)).str.strip_chars()
+            return text.is_in([str(value) for value in values]), []
+        if self.column is not None and (values or self.at_least is not None or self.at_most is not None):
             number, is_number = table.number(table.require(self.column, key))
-            return number >= self.at_least, [Rule(self.column, is_number, "a number or an empty cell")]
+            low = -np.inf if self.at_least is None else self.at_least
+            high = np.inf if self.at_most is None else self.at_most
+            outcome = number.is_in([float(value) for value in values]) if values else number.is_between(low, high)
+            return outcome, [Rule(self.column, is_number, "a number or an empty cell")]
         flags, rules = zip(
             *(_flag(table, column, key) for column in ([self.column] if self.column else self.any_of)), strict=True
         )

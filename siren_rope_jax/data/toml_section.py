@@ -64,6 +64,25 @@ class Section:
             raise self.error(key, f"expected a finite number, found {value!r}")
         return None if value is None else float(value)
 
+    def text_or_number(self, key: str) -> str | float | None:
+        value = self.table.get(key)
+        if value is not None and not _is_text_or_number(value):
+            raise self.error(key, f"expected a text in quotes or a finite number, found {value!r}")
+        return value
+
+    def texts_or_numbers(self, key: str) -> tuple[str | float, ...]:
+        values = self.table.get(key)
+        if values is None:
+            return ()
+        alike = isinstance(values, list | tuple) and len({isinstance(value, str) for value in values}) == 1
+        if not (alike and all(map(_is_text_or_number, values))):
+            raise self.error(key, f"expected a list of texts in quotes or of finite numbers, found {values!r}")
+        return tuple(values)
+
+
+def _is_text_or_number(value: object) -> bool:
+    return is_number(value) or (isinstance(value, str) and bool(value))
+
 
 def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
