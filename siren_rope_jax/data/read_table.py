@@ -1,4 +1,4 @@
-"""Reading of one table file (CSV, TSV or Parquet, plain or inside .gz or .zip), with checks of every row."""
+"""Reading of one table file (CSV, TSV, JSON Lines or Parquet, plain or compressed), with checks of every row."""
 
 import contextlib
 import dataclasses
@@ -13,6 +13,7 @@ import polars as pl
 
 from siren_rope_jax.data.clock_times import parse_iso
 from siren_rope_jax.data.csv_lines import Dialect, LineCount, count_lines, number_of
+from siren_rope_jax.data.json_lines import JSON_LINES, count_objects, line_of_object, malformed_objects
 from siren_rope_jax.data.malformed_lines import line_of_row, malformed
 from siren_rope_jax.data.table_file import SEPARATORS, decompressed, existing_file
 from siren_rope_jax.data.toml_section import did_you_mean
@@ -58,7 +59,7 @@ class Table:
       local: the decompressed file.
       frame: its columns, and the row number, without the blank lines of a text file.
       types: type of each column; in a text file every column is text.
-      dialect: format of a text file; None for Parquet.
+      dialect: format of a CSV or TSV file; None for others.
       notes: notes of `read` for the user, one sentence each.
     """
 
@@ -163,11 +164,15 @@ class Table:
 
     def place(self, row: int) -> str:
         """Returns the user's name of a row, counted from 0: its line in a text file."""
-        if self.dialect is None:
-            return f"row {row} (counted from 0)"
-        return f"line {line_of_row(self.dialect, row)}"
+        if self.dialect is not None:
+            return f"line {line_of_row(self.dialect, row)}"
+        if self.local.suffix in JSON_LINES:
+            return f"line {line_of_object(self.local, row)}"
+        return f"row {row} (counted from 0)"
 
     def _count_lines(self) -> LineCount | None:
+        if self.local.suffix in JSON_LINES:
+            return LineCount(rows=count_objects(self.local))
         if self.dialect is None:
             return None
         with _reading(self.path, self.local):
@@ -196,8 +201,8 @@ def open_table(path: Path, *, quote: str = '"') -> Iterator[Table]:
     """Opens a table file, whose name defines the format.
 
     Args:
-      path: .csv, .tsv or .parquet, alone or followed by .gz or .zip, or a .zip that holds one such table. If a plain
-        file is absent, .gz and .zip are tried, and the reverse.
+      path: .csv, .tsv, .jsonl, .ndjson or .parquet, alone or followed by .gz or .zip, or a .zip that holds one such
+        table. If a plain file is absent, .gz and .zip are tried, and the reverse.
       quote: character that encloses cells with separators or line breaks in a text file; with "none", quotes are text.
 
     Raises:
@@ -210,6 +215,8 @@ def open_table(path: Path, *, quote: str = '"') -> Iterator[Table]:
         with _reading(path, local):
             if local.suffix == ".parquet":
                 frame = pl.scan_parquet(local, glob=False, row_index_name=_ROW)
+            elif local.suffix in JSON_LINES:
+                frame = _scan_json_lines(path, local)
             else:
                 frame = pl.scan_csv(
                     local,
@@ -232,6 +239,19 @@ def open_table(path: Path, *, quote: str = '"') -> Iterator[Table]:
             enclosing = None if quote == "none" else quote.encode()
             dialect = Dialect(local, SEPARATORS[local.suffix].encode(), enclosing, len(types))
         yield Table(path, local, _with_readings(frame, types), types, dialect)
+
+
+def _scan_json_lines(path: Path, local: Path) -> pl.LazyFrame:
+    frame = pl.scan_ndjson(local, infer_schema_length=None, row_index_name=_ROW)  # a type may show in the last line
+    try:
+        frame.collect_schema()
+    except pl.exceptions.PolarsError:
+        if fault := malformed_objects(local):
+            raise InputError(f"{path}: {fault}, expected one JSON object in each line") from None
+        if not count_objects(local):
+            raise InputError(f"{path}: this file has no rows, expected one JSON object in each line") from None
+        raise
+    return frame
 
 
 def _with_readings(frame: pl.LazyFrame, types: Mapping[str, Any]) -> pl.LazyFrame:

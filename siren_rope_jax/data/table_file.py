@@ -5,11 +5,12 @@ import shutil
 import zipfile
 from pathlib import Path
 
+from siren_rope_jax.data.json_lines import JSON_LINES
 from siren_rope_jax.data.toml_section import did_you_mean
 from siren_rope_jax.errors import InputError
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
-_FORMATS = (*SEPARATORS, ".parquet")
+_FORMATS = (*SEPARATORS, *JSON_LINES, ".parquet")
 
 
 def existing_file(path: Path) -> Path:
