@@ -550,8 +550,8 @@ def test_parquet_columns_of_an_unusable_type_are_refused(tmp_path):
         ("log.csv.gz", gzip.compress(HEADER.encode() * 99, mtime=0)[:-9], "damaged"),
         ("log.csv.gz", gzip.compress(b"", mtime=0), "empty"),
         ("log.zip", b"this is not a zip", "damaged"),
-        ("log.xlsx", b"PK", "expected a .csv, .tsv, .jsonl, .ndjson or .parquet file"),
-        ("log.gz", gzip.compress(b"a", mtime=0), "expected a .csv, .tsv, .jsonl, .ndjson or .parquet file"),
+        ("log.xlsx", b"PK", "expected a .csv, .tsv, .txt, .dat, .data,"),
+        ("log.gz", gzip.compress(b"a", mtime=0), "expected a .csv, .tsv, .txt, .dat, .data,"),
     ],
 )  # fmt: skip
 def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path, name, content, said):
@@ -564,7 +564,7 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path, name, content, sai
 @pytest.mark.parametrize("names", [[], ["a.csv", "b.tsv"]])
 def test_a_zip_must_hold_exactly_one_table(tmp_path, names):
     with zipfile.ZipFile(tmp_path / "log.zip", "w") as archive:
-        for name in [*names, "README.txt"]:
+        for name in [*names, "README.md"]:
             archive.writestr(name, HEADER)
     message = refusal(tmp_path, log={"files": ["log.zip"]})
     assert "expected exactly one" in message

@@ -113,7 +113,7 @@ def test_side_tables_have_the_quote_and_the_missing_ids_of_the_log_unless_they_h
     sections["log"] |= {"quote": "none", "missing_ids": "drop"}
     sections["side_table"].append(sections["side_table"][0] | {"quote": '"', "missing_ids": "refuse"})
     spec = EventLogSpec.from_dict(sections, Path("/logs"), "my.toml")
-    assert [(side.quote, side.missing_ids) for side in spec.side_tables] == [("none", "drop"), ('"', "refuse")]
+    assert [(side.format.quote, side.missing_ids) for side in spec.side_tables] == [("none", "drop"), ('"', "refuse")]
     assert EventLogSpec.from_dict(json.loads(json.dumps(spec.to_dict())), Path("/elsewhere"), "stored") == spec
 
 

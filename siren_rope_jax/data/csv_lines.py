@@ -31,12 +31,14 @@ class Dialect:
       separator: one byte.
       quote: one byte that encloses cells with separators, line breaks or doubled quotes; None if quotes are text.
       columns: number of columns in the header.
+      added_lines: lines of the header that the user's file lacks, so that its own lines count from 1.
     """
 
     file: Path
     separator: bytes
     quote: bytes | None
     columns: int
+    added_lines: int = 0
 
     def is_blank(self, line: bytes) -> bool:
         """Returns whether a line, without its line break, is empty or only separators."""
@@ -196,6 +198,6 @@ def _count_split(
     if any(dialect.swallows_rows(data[starts[record] : ends[record]]) for record in records.tolist()):
         return False
     if not count.split_cells:
-        count.first_split = count.lines + data.count(b"\n", 0, int(starts[records[0]])) + 1
+        count.first_split = count.lines + data.count(b"\n", 0, int(starts[records[0]])) + 1 - dialect.added_lines
     count.split_cells += len(records)
     return True

@@ -108,7 +108,7 @@ def _read_new(
 
 
 def _read(file: Path, spec: EventLogSpec, notes: list[str], *, are_new: bool = False) -> pl.DataFrame:
-    with open_table(file, quote=spec.quote) as table:
+    with open_table(file, spec.format) as table:
         rows = table.read(*event_columns(table, spec, are_new=are_new))
     rows, said = without_ambiguous(file, rows, spec.time_zone)
     notes += [*table.notes, *said]

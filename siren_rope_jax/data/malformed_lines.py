@@ -18,7 +18,7 @@ def malformed_lines(dialect: Dialect) -> Iterator[tuple[int, str]]:
     with dialect.file.open("rb") as file:
         if file.read(len(BYTE_ORDER_MARK)) != BYTE_ORDER_MARK:
             file.seek(0)
-        number = 0
+        number = -dialect.added_lines
         while raw := file.readline():
             number += 1
             after, inner = file.tell(), []
@@ -70,7 +70,7 @@ def line_of_row(dialect: Dialect, row: int) -> int:
         for _ in range(row):
             next(reader)
             line = reader.line_num + 1
-    return line
+    return line - dialect.added_lines
 
 
 class _Grammar:

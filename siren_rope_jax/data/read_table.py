@@ -15,10 +15,12 @@ from siren_rope_jax.data.clock_times import parse_iso
 from siren_rope_jax.data.csv_lines import Dialect, LineCount, count_lines, number_of
 from siren_rope_jax.data.json_lines import JSON_LINES, count_objects, line_of_object, malformed_objects
 from siren_rope_jax.data.malformed_lines import line_of_row, malformed
-from siren_rope_jax.data.table_file import SEPARATORS, decompressed, existing_file
+from siren_rope_jax.data.table_file import TEXT, decompressed, existing_file
+from siren_rope_jax.data.text_format import TextFormat, plain_table, wrong_encoding
 from siren_rope_jax.data.toml_section import did_you_mean
 from siren_rope_jax.errors import InputError
 
+PLAIN = TextFormat()
 _ROW, _BAD = "__row", "__bad"  # added to the user's columns
 # Cells that pandas, R, SQL dumps and spreadsheets write for "no value", in exactly their spellings: "none", "nil" or
 # "Na" may be a name.
@@ -73,9 +75,16 @@ class Table:
     def require(self, column: str, key: str) -> str:
         """Returns `column`, or raises InputError if the table lacks it; `key` names the setting, for the error."""
         if column not in self.types:
-            suggestion = did_you_mean(column, self.types) or f", which has {', '.join(self.types)}"
+            columns = f", which has {', '.join(self.types)}{self._separator_hint()}"
+            suggestion = did_you_mean(column, self.types) or columns
             raise InputError(f'{self.path}: the column "{column}" ({key}) is not in this file{suggestion}')
         return column
+
+    def _separator_hint(self) -> str:
+        only = next(iter(self.types)) if self.dialect is not None and len(self.types) == 1 else ""
+        counts = {separator: only.count(separator) for separator in ("::", ";", "|", "\t", ",")}
+        found = max(counts, key=lambda separator: counts[separator])
+        return f"; its cells look separated by {found!r}, give it as separator" if counts[found] else ""
 
     def is_text(self, column: str) -> bool:
         """Returns whether the cells are text, so that a missing value may be one of `MISSING_WORDS`."""
@@ -197,13 +206,13 @@ class Table:
 
 
 @contextlib.contextmanager
-def open_table(path: Path, *, quote: str = '"') -> Iterator[Table]:
+def open_table(path: Path, form: TextFormat = PLAIN) -> Iterator[Table]:
     """Opens a table file, whose name defines the format.
 
     Args:
-      path: .csv, .tsv, .jsonl, .ndjson or .parquet, alone or followed by .gz or .zip, or a .zip that holds one such
-        table. If a plain file is absent, .gz and .zip are tried, and the reverse.
-      quote: character that encloses cells with separators or line breaks in a text file; with "none", quotes are text.
+      path: .csv, .tsv, .txt, .dat, .data, .jsonl, .ndjson or .parquet, alone or followed by .gz or .zip, or a .zip that
+        holds one such table. If a plain file is absent, .gz and .zip are tried, and the reverse.
+      form: format of the file if it is a text table.
 
     Raises:
       InputError: if the file is missing, empty, damaged, not UTF-8 or of another format.
@@ -213,32 +222,34 @@ def open_table(path: Path, *, quote: str = '"') -> Iterator[Table]:
         with _reading(path, path):
             local = decompressed(path, Path(folder))
         with _reading(path, local):
-            if local.suffix == ".parquet":
-                frame = pl.scan_parquet(local, glob=False, row_index_name=_ROW)
-            elif local.suffix in JSON_LINES:
-                frame = _scan_json_lines(path, local)
-            else:
+            text = plain_table(path, local, form, Path(folder)) if local.suffix in TEXT else None
+            local = local if text is None else text.file
+            if text is not None:
                 frame = pl.scan_csv(
-                    local,
-                    separator=SEPARATORS[local.suffix],
-                    quote_char=None if quote == "none" else quote,
+                    text.file,
+                    separator=text.separator,
+                    quote_char=None if form.quote == "none" else form.quote,
                     infer_schema=False,
                     glob=False,
                     row_index_name=_ROW,
                 )
+            elif local.suffix == ".parquet":
+                frame = pl.scan_parquet(local, glob=False, row_index_name=_ROW)
+            else:
+                frame = _scan_json_lines(path, local)
             types = dict(frame.drop(_ROW).collect_schema())
         dialect = None
-        if local.suffix in SEPARATORS:
+        if text is not None:
             if any("\N{REPLACEMENT CHARACTER}" in name for name in types):
-                raise InputError(_not_utf8(path, local))
+                raise InputError(wrong_encoding(path, local, "utf-8"))
             for name in types:
                 twice, renamed, _ = name.partition("_duplicated_")  # polars renames repeated columns so
                 if renamed and twice in types:
                     raise InputError(f'{path}: the header names the column "{twice}" twice, expected it once')
             frame = frame.filter(~pl.all_horizontal(pl.col(list(types)).is_null()))  # blank lines
-            enclosing = None if quote == "none" else quote.encode()
-            dialect = Dialect(local, SEPARATORS[local.suffix].encode(), enclosing, len(types))
-        yield Table(path, local, _with_readings(frame, types), types, dialect)
+            enclosing = None if form.quote == "none" else form.quote.encode()
+            dialect = Dialect(text.file, text.separator.encode(), enclosing, len(types), text.added_lines)
+        yield Table(path, local, _with_readings(frame, types, form), types, dialect)
 
 
 def _scan_json_lines(path: Path, local: Path) -> pl.LazyFrame:
@@ -254,14 +265,20 @@ def _scan_json_lines(path: Path, local: Path) -> pl.LazyFrame:
     return frame
 
 
-def _with_readings(frame: pl.LazyFrame, types: Mapping[str, Any]) -> pl.LazyFrame:
+def _with_readings(frame: pl.LazyFrame, types: Mapping[str, Any], form: TextFormat) -> pl.LazyFrame:
     """Adds parsed forms of the columns of text, since polars would parse again for every expression that needs them.
 
     The frame is lazy, so that forms that no expression needs cost nothing.
     """
     texts = [column for column, kind in types.items() if kind == pl.String]
     stripped = {_STRIPPED + column: pl.col(column).str.strip_chars() for column in texts}
-    numbers = {_NUMBER + column: pl.col(_STRIPPED + column).cast(pl.Float64, strict=False) for column in texts}
+
+    def number(column: str) -> pl.Expr:
+        text = pl.col(_STRIPPED + column)
+        text = text.str.replace(",", ".", literal=True) if form.decimal_comma else text
+        return text.cast(pl.Float64, strict=False)
+
+    numbers = {_NUMBER + column: number(column) for column in texts}
     lower_case = {_LOWER_CASE + column: pl.col(_STRIPPED + column).str.to_lowercase() for column in texts}
     times = {column: parse_iso(pl.col(_STRIPPED + column)) for column in texts}
     clocks = {_CLOCK + column: clock for column, (clock, _) in times.items()}
@@ -278,7 +295,7 @@ def _reading(path: Path, local: Path) -> Iterator[None]:
         raise InputError(f"{path}: this file is empty") from None
     except pl.exceptions.PolarsError as error:
         if "utf-8" in str(error):
-            raise InputError(_not_utf8(path, local)) from None
+            raise InputError(wrong_encoding(path, local, "utf-8")) from None
         raise InputError(f"{path}: this file cannot be read as a table: {_first_line(error)}") from None
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:
         # zipfile raises a RuntimeError for encrypted archives and for unknown compressions.
@@ -287,14 +304,3 @@ def _reading(path: Path, local: Path) -> Iterator[None]:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _not_utf8(path: Path, local: Path) -> str:
-    with local.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                found = f"the byte 0x{line[error.start]:02x}"
-                return f"{path}: line {number}: expected text in UTF-8, found {found}; save the file as UTF-8"
-    return f"{path}: expected text in UTF-8; save the file as UTF-8"

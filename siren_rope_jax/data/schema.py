@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from siren_rope_jax.data.side_table_spec import MissingIds, Quote, SideTable, absolute, read_side_tables
+from siren_rope_jax.data.side_table_spec import MissingIds, SideTable, absolute, read_side_tables
 from siren_rope_jax.data.signal_spec import read_signals, signal_to_dict
 from siren_rope_jax.data.signals import Signal
 from siren_rope_jax.data.split import Split, read_split
+from siren_rope_jax.data.text_format import FORMAT_KEYS, TextFormat
 from siren_rope_jax.data.toml_section import Section, did_you_mean
 from siren_rope_jax.errors import InputError
 
@@ -36,8 +37,7 @@ class EventLogSpec:
         any, local time is UTC.
       utc_offset_hours: offset of local time, the same for all events; may be fractional.
       utc_offset_column: column with the offset of each event, in hours.
-      quote: character that encloses cells with separators or line breaks in CSV and TSV files; with "none", quotes are
-        text.
+      format: of the files that are text tables; its fields are keys of [log].
       missing_ids: treatment of events without a user or item: "refuse" the file, or "drop" the events. New events are
         never dropped, but scored as those of an unknown user or item.
       tasks: outcomes to predict.
@@ -59,7 +59,7 @@ class EventLogSpec:
     time_zone: str | None = None
     utc_offset_hours: float | None = None
     utc_offset_column: str | None = None
-    quote: Quote = '"'
+    format: TextFormat = TextFormat()  # noqa: RUF009
     missing_ids: MissingIds = "refuse"
     tasks: tuple[Signal, ...]
     actions: tuple[Signal, ...]
@@ -107,7 +107,8 @@ class EventLogSpec:
         for name in _SECTIONS:
             if name not in mapping:
                 raise InputError(f"{source_name}: the section [{name}] is missing")
-        log = Section(source_name, "[log]", mapping["log"], _LOG_KEYS)
+        log = Section(source_name, "[log]", mapping["log"], [*_LOG_KEYS, *FORMAT_KEYS])
+        form = TextFormat.from_section(log)
         features = Section(source_name, "[features]", mapping.get("features", {}), ["categorical", "dense"])
         tasks = read_signals(source_name, "[tasks]", mapping["tasks"])
         spec = cls(
@@ -119,13 +120,13 @@ class EventLogSpec:
             time_zone=log.text("time_zone", None),
             utc_offset_hours=log.number("utc_offset_hours"),
             utc_offset_column=log.text("utc_offset_column", None),
-            quote=log.choice("quote", get_args(Quote)),
+            format=form,
             missing_ids=log.choice("missing_ids", get_args(MissingIds)),
             tasks=tasks,
             actions=read_signals(source_name, "[actions]", mapping["actions"]) if "actions" in mapping else tasks,
             categorical=features.texts("categorical"),
             dense=features.texts("dense"),
-            side_tables=read_side_tables(top, log, folder),
+            side_tables=read_side_tables(top, log, form, folder),
             split=read_split(source_name, mapping["split"]),
             contradictions=log.choice("contradictions", get_args(Contradictions)),
         )
@@ -139,7 +140,13 @@ class EventLogSpec:
     def to_dict(self) -> dict[str, Any]:
         """Returns the description as JSON-able sections with absolute file names, for `from_dict`."""
         log = {key: getattr(self, key) for key in _LOG_KEYS} | {"files": [str(file) for file in self.files]}
-        side_tables = [dataclasses.asdict(side) | {"file": str(side.file)} for side in self.side_tables]
+        log |= dataclasses.asdict(self.format)
+        side_tables = [
+            {key: value for key, value in dataclasses.asdict(side).items() if key != "format"}
+            | {"file": str(side.file)}
+            | dataclasses.asdict(side.format)
+            for side in self.side_tables
+        ]
         plain = {
             "log": log,
             "tasks": {signal.name: signal_to_dict(signal) for signal in self.tasks},
@@ -168,7 +175,7 @@ _SECTIONS = ["log", "tasks", "split"]
 _OPTIONAL_SECTIONS = ["actions", "features", "side_table"]
 _LOCAL_TIME_KEYS = ["time_zone", "utc_offset_hours", "utc_offset_column"]
 _LOG_KEYS = ["files", "user", "item", "timestamp", "timestamp_unit", *_LOCAL_TIME_KEYS]
-_LOG_KEYS += ["quote", "missing_ids", "contradictions"]
+_LOG_KEYS += ["missing_ids", "contradictions"]
 
 
 def _without_none(value: Any) -> Any:

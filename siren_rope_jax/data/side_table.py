@@ -47,7 +47,7 @@ def read_side_table(
     Raises:
       InputError: if the file is invalid, or has two rows for one key.
     """
-    with open_table(side.file, quote=side.quote) as table:
+    with open_table(side.file, side.format) as table:
         remedy = '[[side_table]] missing_ids = "drop" leaves such rows out'
         key, rules = key_column(table, side.key, "[[side_table]] key", side.join, side.missing_ids, remedy)
         columns = {"key": key}

@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 from typing import Literal, get_args
 
+from siren_rope_jax.data.text_format import FORMAT_KEYS, TextFormat
 from siren_rope_jax.data.toml_section import Section
 
-Quote = Literal['"', "none"]
 MissingIds = Literal["refuse", "drop"]
 
 
@@ -21,7 +21,7 @@ class SideTable:
       key: column that is compared, as text, with the log's item or user column.
       categorical: columns compared as text.
       dense: columns of numbers.
-      quote: as in the log, unless given for this table.
+      format: of the file; as in the log, but for the columns, unless given for this table.
       missing_ids: as in the log, unless given for this table; "drop" drops rows without a key.
     """
 
@@ -30,16 +30,17 @@ class SideTable:
     key: str
     categorical: tuple[str, ...] = ()
     dense: tuple[str, ...] = ()
-    quote: Quote = '"'
+    format: TextFormat = TextFormat()  # noqa: RUF009
     missing_ids: MissingIds = "refuse"
 
 
-def read_side_tables(top: Section, log: Section, folder: Path) -> tuple[SideTable, ...]:
+def read_side_tables(top: Section, log: Section, form: TextFormat, folder: Path) -> tuple[SideTable, ...]:
     """Checks the side tables of a log description.
 
     Args:
       top: the whole description.
-      log: its section [log], whose quote and missing_ids hold for tables without their own.
+      log: its section [log], whose missing_ids hold for tables without their own.
+      form: format of the files of the log, likewise.
       folder: base of relative file names.
 
     Raises:
@@ -50,7 +51,7 @@ def read_side_tables(top: Section, log: Section, folder: Path) -> tuple[SideTabl
         raise top.error("side_table", "expected [[side_table]] with two brackets, one for each table")
     result = []
     for number, table in enumerate(tables, start=1):
-        keys = [field.name for field in dataclasses.fields(SideTable)]
+        keys = [field.name for field in dataclasses.fields(SideTable) if field.name != "format"] + FORMAT_KEYS
         section = Section(top.source, f"[[side_table]] number {number}", table, keys)
         if "join" not in section.table:
             raise section.error("join", 'this key is missing, expected "item" or "user"')
@@ -61,7 +62,7 @@ def read_side_tables(top: Section, log: Section, folder: Path) -> tuple[SideTabl
                 key=section.text("key"),
                 categorical=section.texts("categorical"),
                 dense=section.texts("dense"),
-                quote=section.choice("quote", get_args(Quote), log.table.get("quote")),
+                format=TextFormat.from_section(section, form),
                 missing_ids=section.choice("missing_ids", get_args(MissingIds), log.table.get("missing_ids")),
             )
         )

@@ -10,7 +10,9 @@ from siren_rope_jax.data.toml_section import did_you_mean
 from siren_rope_jax.errors import InputError
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
-_FORMATS = (*SEPARATORS, *JSON_LINES, ".parquet")
+_VAGUE = (".txt", ".dat", ".data")  # these tell no separator, and may hold anything
+TEXT = (*SEPARATORS, *_VAGUE)
+_FORMATS = (*TEXT, *JSON_LINES, ".parquet")
 
 
 def existing_file(path: Path) -> Path:
@@ -38,6 +40,8 @@ def decompressed(path: Path, folder: Path) -> Path:
             # Archives made on a Mac hold an additional "__MACOSX/._name" for every file.
             names = [name for name in archive.namelist() if not name.startswith("__MACOSX")]
             tables = [name for name in names if Path(name).suffix.lower() in _FORMATS]
+            certain = [name for name in tables if Path(name).suffix.lower() not in _VAGUE]
+            tables = certain or tables
             if len(tables) != 1:
                 found = ", ".join(tables) or "none"
                 raise InputError(f"{path}: expected exactly one {_formats()} file in this zip, found {found}")

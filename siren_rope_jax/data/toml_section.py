@@ -58,6 +58,12 @@ class Section:
                 raise self.error(key, f'"{value}" is listed twice')
         return tuple(values)
 
+    def flag(self, key: str, default: bool) -> bool:
+        value = self.table.get(key, default)
+        if not isinstance(value, bool):
+            raise self.error(key, f"expected true or false, found {value!r}")
+        return value
+
     def number(self, key: str) -> float | None:
         value = self.table.get(key)
         if value is not None and not is_number(value):
