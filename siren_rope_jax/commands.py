@@ -10,6 +10,7 @@ import jax
 import tyro
 from rich.console import Console
 
+from siren_rope_jax.data.describe import describe
 from siren_rope_jax.data.encode import InputConfig
 from siren_rope_jax.data.event_log import EventLog, read_event_log
 from siren_rope_jax.data.schema import EventLogSpec
@@ -19,6 +20,7 @@ from siren_rope_jax.errors import InputError, Interrupted, LeakError
 from siren_rope_jax.report.tables import (
     audit_table,
     checkpoints_table,
+    columns_table,
     comparison_table,
     metrics_table,
     seeds_table,
@@ -221,6 +223,29 @@ class Simulate:
 
 
 @dataclasses.dataclass(frozen=True)
+class Describe:
+    """Look at the files of a log, and write a first description of it to correct, so that `train` can read it."""
+
+    files: tyro.conf.Positional[tuple[Path, ...]]
+    """Tables of events with the same columns: CSV, TSV, other text tables, JSON Lines or Parquet."""
+    out: Path = Path("log.toml")
+    """New TOML file for the description."""
+
+    def __call__(self, console: Console) -> None:
+        """Runs the command."""
+        if not self.files:
+            raise InputError("files must be at least one table, but are none")
+        if self.out.exists():
+            raise InputError(f"{self.out} must be a new file, but exists; give another --out")
+        found = describe(self.files)
+        console.print(columns_table(found))
+        self.out.write_text(found.to_toml(), encoding="utf-8")
+        console.print(f"described in {self.out}: correct it, then run siren-rope train {self.out} --out runs/first")
+        if found.lacking:
+            console.print(f"no column could be guessed for {', '.join(found.lacking)}: name it in {self.out}")
+
+
+@dataclasses.dataclass(frozen=True)
 class Prepare:
     """Describe a published event log, Deskdrop or KuaiRand-Pure, so that `train` can read it."""
 
@@ -269,6 +294,7 @@ COMMANDS = {
     "baselines": Baselines,
     "audit": Audit,
     "checkpoints": ListCheckpoints,
+    "describe": Describe,
     "simulate": Simulate,
     "prepare": Prepare,
 }

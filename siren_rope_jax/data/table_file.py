@@ -12,7 +12,7 @@ from siren_rope_jax.errors import InputError
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _VAGUE = (".txt", ".dat", ".data")  # these tell no separator, and may hold anything
 TEXT = (*SEPARATORS, *_VAGUE)
-_FORMATS = (*TEXT, *JSON_LINES, ".parquet")
+FORMATS = (*TEXT, *JSON_LINES, ".parquet")
 
 
 def existing_file(path: Path) -> Path:
@@ -33,13 +33,13 @@ def decompressed(path: Path, folder: Path) -> Path:
     kind = path.suffix.lower()
     if path.stat().st_size == 0:
         raise InputError(f"{path}: this file is empty")
-    if kind in _FORMATS:
+    if kind in FORMATS:
         return path if kind == path.suffix else _linked(path, folder / f"table{kind}")
     if kind == ".zip":
         with zipfile.ZipFile(path) as archive:
             # Archives made on a Mac hold an additional "__MACOSX/._name" for every file.
             names = [name for name in archive.namelist() if not name.startswith("__MACOSX")]
-            tables = [name for name in names if Path(name).suffix.lower() in _FORMATS]
+            tables = [name for name in names if Path(name).suffix.lower() in FORMATS]
             certain = [name for name in tables if Path(name).suffix.lower() not in _VAGUE]
             tables = certain or tables
             if len(tables) != 1:
@@ -48,14 +48,14 @@ def decompressed(path: Path, folder: Path) -> Path:
             with archive.open(tables[0]) as source:
                 return _unpacked(source, folder / f"table{Path(tables[0]).suffix.lower()}")
     inner = Path(path.stem).suffix.lower()
-    if kind == ".gz" and inner in _FORMATS:
+    if kind == ".gz" and inner in FORMATS:
         with gzip.open(path) as source:
             return _unpacked(source, folder / f"table{inner}")
     raise InputError(f"{path}: expected a {_formats()} file, or one of these inside .gz or .zip")
 
 
 def _formats() -> str:
-    return f"{', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}"
+    return f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
 
 
 def _linked(path: Path, target: Path) -> Path:

@@ -8,14 +8,18 @@ import numpy as np
 import scipy.stats
 from rich import filesize
 from rich.console import Console, Group
+from rich.markup import escape
 from rich.table import Column, Table
 
+from siren_rope_jax.data.describe import Description
 from siren_rope_jax.train.checkpoint_list import Checkpoint
 from siren_rope_jax.train.criterion import title_of
 from siren_rope_jax.train.fit import four_decimals
 from siren_rope_jax.train.probes import Finding
 from siren_rope_jax.train.retention import best_step
 from siren_rope_jax.train.tasks import Task, kind_of
+
+_VALUES, _WIDEST = 5, 40  # values of a column, and characters of them, that are shown
 
 
 def metrics_table(metrics: dict[str, dict[str, dict[str, Any]]]) -> Group:
@@ -138,3 +142,22 @@ def make_console() -> Console:
     """Makes a console on standard output; in a file or pipe, where no terminal sets a width, wide enough for tables."""
     # No markup: printed names of files and columns may hold brackets.
     return Console(markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
+
+
+def columns_table(found: Description) -> Group:
+    """Lays out the columns of a described log, and what its rows are counted to be."""
+    table = Table("column", "holds", "missing", "different", "such as", "guess", title=f"{found.rows:,} rows")
+    for column in found.columns:
+        values = ", ".join(column.values[:_VALUES]) or column.example
+        kind = f"time ({column.unit})" if column.unit else column.kind
+        guess = column.guess.partition("  #")[0] if column.guess.startswith("{") else column.guess.strip('"')
+        guess = "task" if column.guess.startswith('"') else guess
+        cells = [column.name, kind, f"{column.missing:.1%}", f"{column.distinct:,}", values[:_WIDEST], guess]
+        table.add_row(*map(escape, cells))
+    said = []
+    if found.events_per_user is not None:
+        median, most = found.events_per_user
+        said.append(f"events of a user: {median:,} in the median, {most:,} at most")
+    if found.tied is not None:
+        said.append(f"{found.tied:.1%} of the rows share user and time with another: such events do not see each other")
+    return Group(table, *said)

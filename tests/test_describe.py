@@ -1,0 +1,191 @@
+"""A first description of a log: its guesses, and that `train` can read what it writes."""
+
+import datetime
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+from siren_rope_jax.cli import main
+from siren_rope_jax.data.describe import describe
+from siren_rope_jax.data.event_log import read_event_log
+from siren_rope_jax.data.schema import EventLogSpec
+from siren_rope_jax.errors import InputError
+
+START, ROWS = 1_650_000_000, 200
+
+
+def table(**columns):
+    random = np.random.default_rng(0)
+    base = {
+        "user_id": random.integers(1000, 1010, ROWS),
+        "movie_id": random.integers(0, 30, ROWS),
+        "timestamp": START + 3600 * np.arange(ROWS),
+        "rating": random.integers(1, 6, ROWS),
+    }
+    return pl.DataFrame(base | columns)
+
+
+def described(folder, frame, name="log.csv", **how):
+    file = folder / name
+    if file.suffix == ".parquet":
+        frame.write_parquet(file)
+    elif file.suffix == ".jsonl":
+        frame.write_ndjson(file)
+    else:
+        frame.write_csv(file, **how)
+    return describe([file])
+
+
+def read_back(folder, description):
+    (folder / "found.toml").write_text(description.to_toml(), encoding="utf-8")
+    return read_event_log(EventLogSpec.from_toml(folder / "found.toml"))
+
+
+def guesses(description):
+    return {
+        column.guess: column.name for column in description.columns if column.guess in ("user", "item", "timestamp")
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("log.csv", {}),
+        ("log.tsv", {"separator": "\t"}),
+        ("log.csv", {"separator": ";"}),
+        ("log.txt", {"separator": "|"}),
+        ("log.parquet", {}),
+        ("log.jsonl", {}),
+        ("u.data", {"separator": "\t"}),
+    ],
+)
+def test_what_is_guessed_of_a_plain_log_is_what_it_holds_and_can_be_read(name, how, tmp_path):
+    description = described(tmp_path, table(), name, **how)
+    assert guesses(description) == {"user": "user_id", "item": "movie_id", "timestamp": "timestamp"}
+    assert [task.guess.partition("  #")[0] for task in description.tasks] == ['{ column = "rating", at_least = 3 }']
+    assert description.lacking == []
+    assert description.rows == ROWS
+    log = read_back(tmp_path, description)
+    assert len(log.time_ms) == ROWS
+    np.testing.assert_array_equal(log.labels[:, 0], table()["rating"] >= 3)
+
+
+def test_double_colons_without_a_header_are_found_and_can_be_read(tmp_path):
+    file = tmp_path / "ratings.dat"
+    file.write_text("".join("::".join(map(str, row)) + "\n" for row in table().iter_rows()))
+    description = describe([file])
+    assert description.form.separator == "::"
+    assert description.form.columns == ("column_1", "column_2", "column_3", "column_4")
+    assert guesses(description) == {"timestamp": "column_3"}
+    assert description.lacking == ["user", "item", "tasks"]
+    text = (
+        description.to_toml().replace('# user = "?"', 'user = "column_1"').replace('# item = "?"', 'item = "column_2"')
+    )
+    text = text.replace('# click = "is_click"', 'like = { column = "column_4", at_least = 4 }')
+    (tmp_path / "mine.toml").write_text(text)
+    assert len(read_event_log(EventLogSpec.from_toml(tmp_path / "mine.toml")).time_ms) == ROWS
+
+
+UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_the_unit_of_the_times_is_found(unit, tmp_path):
+    frame = table().with_columns(pl.col("timestamp") * UNITS[unit])
+    for name in ("log.csv", "log.parquet"):
+        log = read_back(tmp_path, described(tmp_path, frame, name))
+        assert log.spec.timestamp_unit == unit
+        assert log.time_ms[0] == START * 1000
+
+
+def test_times_as_text_or_datetimes_are_found(tmp_path):
+    moments = [datetime.datetime.fromtimestamp(START + 3600 * i, datetime.UTC) for i in range(ROWS)]
+    texts = table(timestamp=[moment.isoformat() for moment in moments])
+    assert read_back(tmp_path, described(tmp_path, texts)).time_ms[0] == START * 1000
+    assert read_back(tmp_path, described(tmp_path, table(timestamp=moments), "log.parquet")).time_ms[0] == START * 1000
+
+
+def test_events_of_several_kinds_and_flags_are_tasks_and_other_flags_are_features(tmp_path):
+    random = np.random.default_rng(1)
+    frame = table(
+        event=random.choice(["view", "cart", "buy"], ROWS, p=[0.7, 0.2, 0.1]),
+        is_click=random.integers(0, 2, ROWS),
+        premium=random.integers(0, 2, ROWS),
+        price=random.random(ROWS),
+        country=random.choice(["BR", "FR"], ROWS),
+    ).drop("rating")
+    description = described(tmp_path, frame)
+    assert [task.name for task in description.tasks] == ["event", "is_click"]
+    assert 'event = { column = "event", equals = "cart" }  # or view, buy' in description.to_toml()
+    assert '# categorical = ["premium", "country"]' in description.to_toml()
+    assert '# dense = ["price"]' in description.to_toml()
+
+
+def test_ids_keep_their_zeros_and_their_digits(tmp_path):
+    random = np.random.default_rng(2)
+    users, items = random.choice(["007", "07", "7"], ROWS), random.choice([2**60 + 1, 2**60 + 2], ROWS)
+    items[0] = 2**60 + 3
+    found = {column.name: column for column in described(tmp_path, table(user_id=users, movie_id=items)).columns}
+    assert (found["user_id"].distinct, found["user_id"].kind) == (3, "text")
+    assert (found["movie_id"].distinct, found["movie_id"].kind) == (3, "text")
+
+
+def test_missing_cells_ties_and_events_of_a_user_are_counted(tmp_path):
+    frame = table(
+        user_id=["a"] * 150 + ["b"] * 40 + ["c"] * 10,
+        timestamp=START + 3600 * (np.arange(ROWS) // 2),
+        tag=[None, "x", "NULL", "y"] * 50,
+    )
+    description = described(tmp_path, frame)
+    assert {column.name: column.missing for column in description.columns}["tag"] == 0.5
+    assert description.events_per_user == (40, 150)
+    assert description.tied == 1.0
+
+
+def test_hostile_names_and_values_are_written_as_toml(tmp_path):
+    frame = table(**{'is "click"\\': [0, 1] * 100, "event\ntype": ["a\n[log]", 'b"', "c'"] * 66 + ["c'"] * 2}).drop(
+        "rating"
+    )
+    log = read_back(tmp_path, described(tmp_path, frame, "log.parquet"))
+    assert {column for task in log.spec.tasks for column in task.columns} == {'is "click"\\', "event\ntype"}
+
+
+def test_files_of_one_log_must_have_the_same_columns_and_format(tmp_path):
+    table().write_csv(tmp_path / "a.csv")
+    table().drop("rating").write_csv(tmp_path / "b.csv")
+    table().write_csv(tmp_path / "c.csv", separator=";")
+    both = describe([tmp_path / "a.csv", tmp_path / "a.csv"])
+    assert both.rows == 2 * ROWS
+    for other, said in (
+        ("b.csv", "must have the columns of"),
+        ("c.csv", "must be of the format of"),
+        ("d.csv", "exist"),
+    ):
+        with pytest.raises(InputError, match=said):
+            describe([tmp_path / "a.csv", tmp_path / other])
+
+
+def test_the_command_writes_a_new_file_alone_and_says_what_is_lacking(tmp_path, capsys):
+    table().write_csv(tmp_path / "log.csv")
+    out = tmp_path / "log.toml"
+    main(["describe", str(tmp_path / "log.csv"), "--out", str(out)])
+    said = capsys.readouterr().out
+    assert "rating" in said
+    assert EventLogSpec.from_toml(out).user == "user_id"
+    before = out.read_bytes()
+    with pytest.raises(SystemExit) as ended:
+        main(["describe", str(tmp_path / "log.csv"), "--out", str(out)])
+    assert ended.value.code == 2
+    assert out.read_bytes() == before
+    pl.DataFrame({"a": [1, 2], "b": [3, 4]}).write_csv(tmp_path / "other.csv")
+    main(["describe", str(tmp_path / "other.csv"), "--out", str(tmp_path / "other.toml")])
+    assert "no column could be guessed for user, item, timestamp, tasks" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.csv.gz", "log.parquet", "log.jsonl"])
+def test_a_table_in_place_of_a_description_is_answered_with_the_command_that_describes_it(name, tmp_path):
+    (tmp_path / name).write_text(json.dumps({}))
+    with pytest.raises(InputError, match="but is a table; describe it first: siren-rope describe"):
+        EventLogSpec.from_toml(tmp_path / name)
