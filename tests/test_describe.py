@@ -184,6 +184,13 @@ def test_the_command_writes_a_new_file_alone_and_says_what_is_lacking(tmp_path, 
     assert "no column could be guessed for user, item, timestamp, tasks" in " ".join(capsys.readouterr().out.split())
 
 
+def test_a_description_may_be_named_after_its_table(tmp_path):
+    description = described(tmp_path, table())
+    for name in ("log.csv.toml", "u.data.toml"):
+        (tmp_path / name).write_text(description.to_toml())
+        assert EventLogSpec.from_toml(tmp_path / name).user == "user_id"
+
+
 @pytest.mark.parametrize("name", ["log.csv", "log.csv.gz", "log.parquet", "log.jsonl"])
 def test_a_table_in_place_of_a_description_is_answered_with_the_command_that_describes_it(name, tmp_path):
     (tmp_path / name).write_text(json.dumps({}))

@@ -13,7 +13,7 @@ from siren_rope_jax.data.side_table_spec import MissingIds, SideTable, absolute,
 from siren_rope_jax.data.signal_spec import read_signals, signal_to_dict
 from siren_rope_jax.data.signals import Signal
 from siren_rope_jax.data.split import Split, read_split
-from siren_rope_jax.data.table_file import FORMATS
+from siren_rope_jax.data.table_file import TABLE_ENDINGS
 from siren_rope_jax.data.text_format import FORMAT_KEYS, TextFormat
 from siren_rope_jax.data.toml_section import Section, did_you_mean
 from siren_rope_jax.errors import InputError
@@ -82,7 +82,7 @@ class EventLogSpec:
           InputError: if the file cannot be read, is not TOML, or `from_dict` refuses its content.
         """
         path = Path(path)
-        if set(FORMATS) & set(path.suffixes):
+        if path.suffix.lower() in TABLE_ENDINGS:
             advice = f"describe it first: siren-rope describe {path}"
             raise InputError(f"{path} must be a log description in TOML, but is a table; {advice}")
         try:

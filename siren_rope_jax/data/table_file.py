@@ -13,6 +13,7 @@ SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _VAGUE = (".txt", ".dat", ".data")  # these tell no separator, and may hold anything
 TEXT = (*SEPARATORS, *_VAGUE)
 FORMATS = (*TEXT, *JSON_LINES, ".parquet")
+TABLE_ENDINGS = (*FORMATS, ".gz", ".zip")
 
 
 def existing_file(path: Path) -> Path:
