@@ -35,7 +35,7 @@ from siren_rope_jax.train.evaluate import evaluate, score
 from siren_rope_jax.train.loop import train, train_seeds
 from siren_rope_jax.train.processes import ProcessConfig, join
 from siren_rope_jax.train.run_folder import read_run
-from siren_rope_jax.train.scores import check_scores_file, write_scores
+from siren_rope_jax.train.scores import carried_columns, check_scores_file, write_scores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +107,9 @@ class Score:
     events: Path
     """New events, a table with the columns of the log."""
     out: Path
-    """CSV file for the scores."""
+    """File for the scores: .csv, .tsv, .jsonl or .parquet."""
+    columns: tuple[str, ...] = ()
+    """Columns of the file of new events to write before the scores, such as ids."""
     allow_unmatched: bool = False
     """Score the events although the log has none of their users, of their items or of the values of a column."""
     as_history: bool = False
@@ -121,11 +123,12 @@ class Score:
         check_scores_file(self.out, spec)
         if self.out.resolve().is_relative_to(self.run.resolve()):
             raise InputError(f"{self.out} must be a new file or earlier scores, but is in the run")
+        carried = carried_columns(self.events, self.columns, spec, self.out) if self.columns else None
         _report_changed_description(console, spec)
         log = read_event_log(spec, new_events=self.events, allow_unmatched=self.allow_unmatched)
         _print_notes(console, log)
         options = {"as_history": self.as_history, "allow_changed": self.allow_changed_log, "say": console.print}
-        write_scores(self.out, log, score(log, self.run, **options))
+        write_scores(self.out, log, score(log, self.run, **options), carried)
         console.print(f"{int(log.new.sum()):,} events scored in {self.out}")
 
 
@@ -227,7 +230,7 @@ class Describe:
     """Look at the files of a log, and write a first description of it to correct, so that `train` can read it."""
 
     files: tyro.conf.Positional[tuple[Path, ...]]
-    """Tables of events with the same columns: CSV, TSV, other text tables, JSON Lines or Parquet."""
+    """Tables of events with the same columns or folders of them: CSV, TSV, other text tables, JSON Lines or Parquet."""
     out: Path = Path("log.toml")
     """New TOML file for the description."""
 

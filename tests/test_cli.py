@@ -111,8 +111,17 @@ def test_scores_follow_the_rows_of_the_file(run, feed, tmp_path):
     scores = {}
     for name, order in (("forward", [0, 1, 2, 3, 4, 5]), ("shuffled", [4, 0, 5, 2, 1, 3])):
         new[order].write_csv(tmp_path / f"{name}.csv")
-        main(["score", str(run), "--events", str(tmp_path / f"{name}.csv"), "--out", str(tmp_path / f"{name}.out")])
-        scores[name] = pl.read_csv(tmp_path / f"{name}.out")
+        main(
+            [
+                "score",
+                str(run),
+                "--events",
+                str(tmp_path / f"{name}.csv"),
+                "--out",
+                str(tmp_path / f"{name}_scores.csv"),
+            ]
+        )
+        scores[name] = pl.read_csv(tmp_path / f"{name}_scores.csv")
         assert scores[name].columns == ["like", "contribution", "long_dwell"]
         assert scores[name].select(pl.all().is_between(0, 1, closed="none").all()).row(0) == (True, True, True)
     assert scores["shuffled"].equals(scores["forward"][[4, 0, 5, 2, 1, 3]])
@@ -161,14 +170,46 @@ def test_scores_are_written_over_earlier_scores_and_nothing_else(run, feed, tmp_
     events = pl.read_parquet(feed / "events.parquet").filter(pl.col("user_id") == 7).tail(2)
     events.write_csv(tmp_path / "new.csv")
     command = ["score", str(run), "--events", str(tmp_path / "new.csv"), "--out"]
-    scores, notes = tmp_path / "scores.csv", tmp_path / "notes.txt"
+    scores, notes = tmp_path / "scores.csv", tmp_path / "notes.csv"
     for _ in range(2):
         main([*command, str(scores)])
     notes.write_text("precious")
-    for kept in (notes, feed / "log.toml", feed / "truth.parquet"):
+    for kept, problem in (
+        (notes, "a new file or earlier scores"),
+        (feed / "truth.parquet", "a new file or earlier scores"),
+        (feed / "log.toml", "must end in one of .csv, .tsv, .parquet"),
+    ):
         before = kept.read_bytes()
-        _refused(capsys, [*command, kept], "must be a new file or earlier scores")
+        _refused(capsys, [*command, kept], problem)
         assert kept.read_bytes() == before
+
+
+def test_scores_carry_columns_and_are_the_same_in_every_format(run, feed, tmp_path, capsys):
+    events = pl.read_parquet(feed / "events.parquet").filter(pl.col("user_id") == 7).tail(3)
+    events = events.with_columns(request=pl.Series(["a, b", None, '"']), shown=pl.lit([1, 2]))
+    events.write_parquet(tmp_path / "new.parquet")
+    command = ["score", str(run), "--events", str(tmp_path / "new.parquet"), "--out"]
+    readers = {
+        "csv": pl.read_csv,
+        "tsv": lambda path: pl.read_csv(path, separator="\t"),
+        "jsonl": pl.read_ndjson,
+        "parquet": pl.read_parquet,
+    }
+    for _ in range(2):  # written over what was written before
+        for ending, read in readers.items():
+            main([*command, str(tmp_path / f"scores.{ending}"), "--columns", "item_id", "request", "user_id"])
+            scores = read(tmp_path / f"scores.{ending}")
+            assert scores.columns == ["item_id", "request", "user_id", "like", "contribution", "long_dwell"]
+            assert scores[:, :3].rows() == events["item_id", "request", "user_id"].rows()
+            plain = scores[:, 3:].cast(pl.Float32) if ending == "csv" else plain
+            assert scores[:, 3:].cast(pl.Float32).equals(plain)
+    out = str(tmp_path / "new_scores.csv")
+    _refused(capsys, [*command, out, "--columns", "colour"], 'the column "colour" (--columns) is not in this file')
+    _refused(capsys, [*command, out, "--columns", "item_id", "item_id"], 'but "item_id" is there twice')
+    _refused(capsys, [*command, out, "--columns", "like"], 'but "like" is there twice')
+    _refused(capsys, [*command, out, "--columns", "shown"], "which", "cannot; give --out as .parquet or .jsonl")
+    main([*command, str(tmp_path / "lists.jsonl"), "--columns", "shown"])
+    assert pl.read_ndjson(tmp_path / "lists.jsonl")["shown"].to_list() == [[1, 2]] * 3
 
 
 def test_later_rows_of_a_file_see_earlier_ones_only_as_history(run, feed, tmp_path):

@@ -1,44 +1,112 @@
-"""File of the scores of new events."""
+"""File of the scores of new events: CSV, TSV, JSON Lines or Parquet, as its name says."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 from jaxtyping import Float32
 
 from siren_rope_jax.data.event_log import EventLog
+from siren_rope_jax.data.read_table import open_table
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.errors import InputError
 
 
+class _Format(NamedTuple):
+    write: Callable[[pl.DataFrame, Path], None]
+    names: Callable[[Path], list[str]]  # of the columns of an earlier file
+    nests: bool = True  # whether a cell can hold a list
+
+
+_JSON_LINES = _Format(
+    lambda table, path: table.write_ndjson(path), lambda path: pl.scan_ndjson(path).collect_schema().names()
+)
+_FORMATS = {
+    ".csv": _Format(
+        lambda table, path: table.write_csv(path), lambda path: pl.scan_csv(path).collect_schema().names(), nests=False
+    ),
+    ".tsv": _Format(
+        lambda table, path: table.write_csv(path, separator="\t"),
+        lambda path: pl.scan_csv(path, separator="\t").collect_schema().names(),
+        nests=False,
+    ),
+    ".parquet": _Format(
+        lambda table, path: table.write_parquet(path), lambda path: pl.scan_parquet(path).collect_schema().names()
+    ),
+    ".jsonl": _JSON_LINES,
+    ".ndjson": _JSON_LINES,
+}
+
+
 def check_scores_file(path: Path, spec: EventLogSpec) -> None:
-    """Checks that a file is new or holds earlier scores, which may be overwritten.
+    """Checks that a file can be written, and is new or holds earlier scores, which may be overwritten.
 
     Raises:
-      InputError: if the file holds anything else.
+      InputError: if its name tells no format, or it holds anything else.
     """
-    header = ",".join(task.name for task in spec.tasks)
+    form = _format_of(path)
     if not path.exists():
         return
-    if path.is_file():
-        with path.open("rb") as file:
-            if file.readline(len(header) + 3).decode("utf-8", "replace").strip() == header:
-                return
-    raise InputError(
-        f"{path} must be a new file or earlier scores of the tasks {header}, but is something else; give another --out"
-    )
+    tasks = [task.name for task in spec.tasks]
+    try:
+        earlier = path.is_file() and form.names(path)[-len(tasks) :] == tasks
+    except pl.exceptions.PolarsError:
+        earlier = False
+    if not earlier:
+        raise InputError(
+            f"{path} must be a new file or earlier scores of the tasks {', '.join(tasks)}, but is something else; give "
+            "another --out"
+        )
 
 
-def write_scores(path: Path, log: EventLog, predictions: Float32[np.ndarray, "N K"]) -> None:
-    """Writes one row per new event, in the order of their file, with one prediction per task, as CSV.
+def carried_columns(file: Path, names: Sequence[str], spec: EventLogSpec, out: Path) -> pl.DataFrame:
+    """Reads columns of a file of new events to stand beside their scores, with every cell as it is.
 
     Args:
-      path: the file to write.
+      file: the new events.
+      names: the columns.
+      spec: description of the log.
+      out: file for the scores, which cannot hold lists if it is a text table.
+
+    Raises:
+      InputError: if the file lacks a column, or the scores cannot hold it.
+    """
+    with open_table(file, spec.format) as table:
+        for number, name in enumerate(names):
+            table.require(name, "--columns")
+            if name in names[:number] or name in [task.name for task in spec.tasks]:
+                raise InputError(
+                    f'--columns must differ from each other and from the tasks, but "{name}" is there twice'
+                )
+            if table.types[name].is_nested() and not _format_of(out).nests:
+                raise InputError(
+                    f'{file}: the column "{name}" (--columns) holds {table.types[name]}, which {out} cannot; give '
+                    "--out as .parquet or .jsonl"
+                )
+        return table.read({name: pl.col(name) for name in names}, [])
+
+
+def write_scores(
+    path: Path, log: EventLog, predictions: Float32[np.ndarray, "N K"], carried: pl.DataFrame | None = None
+) -> None:
+    """Writes one row per new event, in the order of their file, with one prediction per task.
+
+    Args:
+      path: the file to write, whose ending is one that `check_scores_file` accepts.
       log: the log with the new events.
       predictions: predictions of the new events in the order of their rows.
+      carried: columns to write before them, of `carried_columns`.
     """
-    table = pl.DataFrame({task: predictions[:, k] for k, task in enumerate(log.task_names)})
+    scores = pl.DataFrame({task: predictions[:, k] for k, task in enumerate(log.task_names)})
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    table.write_csv(temporary)
+    _format_of(path).write(scores if carried is None else pl.concat([carried, scores], how="horizontal"), temporary)
     temporary.replace(path)
+
+
+def _format_of(path: Path) -> _Format:
+    if path.suffix.lower() not in _FORMATS:
+        raise InputError(f'{path} must end in one of {", ".join(_FORMATS)}, but ends in "{path.suffix}"')
+    return _FORMATS[path.suffix.lower()]
