@@ -574,7 +574,8 @@ def test_a_zip_must_hold_exactly_one_table(tmp_path, names):
 def test_a_missing_file_is_refused_with_the_nearest_one(tmp_path):
     write(tmp_path / "logs.csv", rows())
     assert 'did you mean "logs.csv"' in refusal(tmp_path)
-    assert "folder" in refusal(tmp_path, log={"files": ["."]})
+    side = {"file": ".", "join": "item", "key": "item"}
+    assert "this is a folder, expected a file" in refusal(tmp_path, log={"files": ["logs.csv"]}, side_table=[side])
 
 
 def test_a_single_user_is_refused(tmp_path):

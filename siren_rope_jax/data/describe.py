@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from siren_rope_jax.data.clock_times import LOOKS_ISO, parse_iso
+from siren_rope_jax.data.event_files import event_files
 from siren_rope_jax.data.read_table import Table, open_table
 from siren_rope_jax.data.sniff import sniff_format
 from siren_rope_jax.data.text_format import TextFormat
@@ -120,17 +121,21 @@ class Description:
 def describe(files: Sequence[Path]) -> Description:
     """Looks at the files of a log, which have the same columns.
 
+    Args:
+      files: tables, folders of tables, or patterns.
+
     Raises:
       InputError: if a file cannot be read, or files differ in their columns or format.
     """
-    form, parts = sniff_format(files[0]), []
-    for file in files:
+    tables, parts = event_files(files), []
+    form = sniff_format(tables[0])
+    for file in tables:
         if sniff_format(file) != form:
-            raise InputError(f"{file} must be of the format of {files[0]}, as files of one log are, but is not")
+            raise InputError(f"{file} must be of the format of {tables[0]}, as files of one log are, but is not")
         with open_table(file, form) as table:
             parts.append(_read(table))
         if parts[-1].columns != parts[0].columns:
-            raise InputError(f"{file} must have the columns of {files[0]}, but has {', '.join(parts[-1].columns)}")
+            raise InputError(f"{file} must have the columns of {tables[0]}, but has {', '.join(parts[-1].columns)}")
     rows = pl.concat(parts, how="vertical_relaxed")
     columns = _guess([_column(rows[name]) for name in rows.columns], rows.height)
     description = Description(tuple(Path(os.path.abspath(file)) for file in files), form, columns, rows.height)

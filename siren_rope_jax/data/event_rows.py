@@ -1,5 +1,6 @@
 """Event files -> rows: ids in one spelling, one row for each event, and new events matched with the log."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,6 +9,7 @@ import polars as pl
 
 from siren_rope_jax.data.clock_times import without_ambiguous
 from siren_rope_jax.data.event_columns import event_columns
+from siren_rope_jax.data.event_files import event_files
 from siren_rope_jax.data.matching import match_note
 from siren_rope_jax.data.missing_ids import missing_ids_note, with_own_ids
 from siren_rope_jax.data.precision import check_times
@@ -24,6 +26,7 @@ from siren_rope_jax.data.whole_numbers import (
     whole_numbers_note,
 )
 
+_FEW_FILES = 8  # that are named one by one
 IF_NEW = "pass --allow-unmatched if all of them are new"
 
 
@@ -82,7 +85,17 @@ def read_event_rows(
 
 
 def _read_log(spec: EventLogSpec, columns: dict[str, str], notes: list[str]) -> tuple[pl.DataFrame, dict[str, Style]]:
-    parts = [_read(file, spec, notes) for file in spec.files]
+    files = event_files(spec.files)
+    of_files: list[list[str]] = [[] for _ in files]
+    parts = [_read(file, spec, said) for file, said in zip(files, of_files, strict=True)]
+    if len(files) > _FEW_FILES:
+        rows_read = sum(part.height for part in parts)
+        notes.append(f"{rows_read:,} rows read from {len(files):,} files, {files[0]} to {files[-1]}")
+        of_files = [
+            [note for note in said if not note.endswith(f"read from {file}")]
+            for file, said in zip(files, of_files, strict=True)
+        ]
+    notes += itertools.chain(*of_files)
     styles = {name: [style_of(part[name]) for part in parts] for name in columns}
     rows = pl.concat(parts).with_row_index("row")
     if rows["user"].has_nulls() or rows["item"].has_nulls():  # only if the spec allows it
@@ -90,7 +103,7 @@ def _read_log(spec: EventLogSpec, columns: dict[str, str], notes: list[str]) -> 
     for name, column in columns.items():
         if style_of_all(styles[name]) is Style.FLOATS:
             rows = rows.with_columns(as_whole_numbers(rows[name]))
-            for file, style in zip(spec.files, styles[name], strict=True):
+            for file, style in zip(files, styles[name], strict=True):
                 if style is Style.FLOATS:
                     notes.append(whole_numbers_note(file, column))
     return rows, {name: style_of_all(styles[name]) for name in columns}

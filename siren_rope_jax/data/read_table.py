@@ -13,6 +13,7 @@ import polars as pl
 
 from siren_rope_jax.data.clock_times import parse_iso
 from siren_rope_jax.data.csv_lines import Dialect, LineCount, count_lines, number_of
+from siren_rope_jax.data.event_files import partition_values
 from siren_rope_jax.data.json_lines import JSON_LINES, count_objects, line_of_object, malformed_objects
 from siren_rope_jax.data.malformed_lines import line_of_row, malformed
 from siren_rope_jax.data.table_file import TEXT, decompressed, existing_file
@@ -60,7 +61,7 @@ class Table:
       path: the file as the user named it.
       local: the decompressed file.
       frame: its columns, and the row number, without the blank lines of a text file.
-      types: type of each column; in a text file every column is text.
+      types: type of each column, those that folders name as "column=value" included; in a text file all are text.
       dialect: format of a CSV or TSV file; None for others.
       notes: notes of `read` for the user, one sentence each.
     """
@@ -249,6 +250,9 @@ def open_table(path: Path, form: TextFormat = PLAIN) -> Iterator[Table]:
             frame = frame.filter(~pl.all_horizontal(pl.col(list(types)).is_null()))  # blank lines
             enclosing = None if form.quote == "none" else form.quote.encode()
             dialect = Dialect(text.file, text.separator.encode(), enclosing, len(types), text.added_lines)
+        folders = {name: value for name, value in partition_values(path).items() if name not in types}
+        frame = frame.with_columns(pl.lit(value, pl.String).alias(name) for name, value in folders.items())
+        types |= dict.fromkeys(folders, pl.String())
         yield Table(path, local, _with_readings(frame, types, form), types, dialect)
 
 

@@ -28,7 +28,7 @@ class EventLogSpec:
     """Files and columns of an event log.
 
     Attributes:
-      files: absolute paths of tables with one row per event.
+      files: absolute paths of tables with one row per event, of folders of them, and patterns of them.
       user: column of the user; users and items are compared as text.
       item: column of the item.
       timestamp: column of the Unix time.

@@ -10,8 +10,8 @@ from siren_rope_jax.data.toml_section import did_you_mean
 from siren_rope_jax.errors import InputError
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
-_VAGUE = (".txt", ".dat", ".data")  # these tell no separator, and may hold anything
-TEXT = (*SEPARATORS, *_VAGUE)
+VAGUE = (".txt", ".dat", ".data")  # these tell no separator, and may hold anything
+TEXT = (*SEPARATORS, *VAGUE)
 FORMATS = (*TEXT, *JSON_LINES, ".parquet")
 TABLE_ENDINGS = (*FORMATS, ".gz", ".zip")
 
@@ -41,7 +41,7 @@ def decompressed(path: Path, folder: Path) -> Path:
             # Archives made on a Mac hold an additional "__MACOSX/._name" for every file.
             names = [name for name in archive.namelist() if not name.startswith("__MACOSX")]
             tables = [name for name in names if Path(name).suffix.lower() in FORMATS]
-            certain = [name for name in tables if Path(name).suffix.lower() not in _VAGUE]
+            certain = [name for name in tables if Path(name).suffix.lower() not in VAGUE]
             tables = certain or tables
             if len(tables) != 1:
                 found = ", ".join(tables) or "none"

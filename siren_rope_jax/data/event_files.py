@@ -1,0 +1,65 @@
+"""Files, folders and patterns of a log description -> the tables that they stand for."""
+
+import glob
+import re
+import urllib.parse
+from collections.abc import Sequence
+from pathlib import Path
+
+from siren_rope_jax.data.table_file import TABLE_ENDINGS, VAGUE
+from siren_rope_jax.errors import InputError
+
+_PARTITION = re.compile(r"([A-Za-z_]\w*)=(.*)")
+_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+
+
+def event_files(named: Sequence[Path]) -> list[Path]:
+    """Returns the tables that are named as files, as folders of tables, or by patterns such as "2024-*/*.parquet".
+
+    A folder stands for all tables below it whose names do not begin with "." or "_", and which are of one format. Both
+    are sorted by path, so that partitions by date are in the order of time.
+
+    Raises:
+      InputError: if a pattern matches no file, a folder holds no tables or those of several formats, or a file is named
+        twice.
+    """
+    files: list[Path] = []
+    for name in named:
+        for file in _tables_in(name) if name.is_dir() else _matches(name):
+            if file in files:
+                raise InputError(f"{file} is named twice among the files of the log, expected once")
+            files.append(file)
+    return files
+
+
+def partition_values(path: Path) -> dict[str, str | None]:
+    """Returns the columns that the folders of a file name as "column=value", as Hive and Spark write partitions."""
+    found = [match.groups() for part in path.parent.parts if (match := _PARTITION.fullmatch(part))]
+    return {column: None if value == _NO_VALUE else urllib.parse.unquote(value) for column, value in found}
+
+
+def _matches(name: Path) -> list[Path]:
+    if name.exists() or not glob.has_magic(str(name)):
+        return [name]
+    found = sorted(Path(path) for path in glob.glob(str(name), recursive=True) if Path(path).is_file())
+    if not found:
+        raise InputError(f"{name}: no file matches this pattern, expected at least one")
+    return found
+
+
+def _tables_in(folder: Path) -> list[Path]:
+    # Text files of no certain format are more often notes than tables.
+    shown = (path for path in folder.rglob("*") if not any(p[0] in "._" for p in path.relative_to(folder).parts))
+    tables = sorted(path for path in shown if path.is_file() and _format(path) in TABLE_ENDINGS)
+    formats = sorted({_format(path) for path in tables} - set(VAGUE))
+    if len(formats) != 1:
+        found = f"tables in {' and '.join(formats)}" if formats else "none"
+        raise InputError(
+            f'{folder}: expected tables of one format in this folder, found {found}; name them as "{folder.name}/*.csv"'
+        )
+    return [path for path in tables if _format(path) == formats[0]]
+
+
+def _format(path: Path) -> str:
+    kind = path.suffix.lower()
+    return Path(path.stem).suffix.lower() if kind in (".gz", ".zip") and Path(path.stem).suffix else kind
