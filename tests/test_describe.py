@@ -154,10 +154,10 @@ def test_hostile_names_and_values_are_written_as_toml(tmp_path):
 
 def test_files_of_one_log_must_have_the_same_columns_and_format(tmp_path):
     table().write_csv(tmp_path / "a.csv")
-    table().write_csv(tmp_path / "d.csv")
+    table().write_csv(tmp_path / "e.csv")
     table().drop("rating").write_csv(tmp_path / "b.csv")
     table().write_csv(tmp_path / "c.csv", separator=";")
-    both = describe([tmp_path / "a.csv", tmp_path / "d.csv"])
+    both = describe([tmp_path / "a.csv", tmp_path / "e.csv"])
     assert both.rows == 2 * ROWS
     for other, said in (
         ("b.csv", "must have the columns of"),

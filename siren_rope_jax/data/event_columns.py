@@ -1,5 +1,6 @@
 """Columns and rules of an event file, as polars expressions that follow from the spec."""
 
+import itertools
 import re
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ from siren_rope_jax.data.precision import id_rules, refuse_float32, time_rules
 from siren_rope_jax.data.read_table import Rule, Table
 from siren_rope_jax.data.schema import UTC_OFFSETS, EventLogSpec
 from siren_rope_jax.data.signals import ReadTime, Signal
+from siren_rope_jax.data.split import Split
 from siren_rope_jax.errors import InputError
 
 _FIRST_SECOND, _END_SECOND = 315_532_800, 4_102_444_800  # the years 1980 to 2099
@@ -35,9 +37,9 @@ def event_columns(table: Table, spec: EventLogSpec, *, are_new: bool) -> tuple[d
 
     Returns:
       (columns, rules). The columns are user, item (text; null = missing, unless the spec refuses that), time_ms
-      (int64, ms), utc_offset (int32, s; if the spec has such a column), "outcome i" (float32, null = unobserved) for
-      each of `outcomes`, "known i" (int64, ms) for outcomes with their own time, "categorical i" (text), "dense i"
-      (float32), and what `without_ambiguous` takes out again.
+      (int64, ms), utc_offset (int32, s) and period (int8) if the spec has such columns, "outcome i" (float32, null =
+      unobserved) for each of `outcomes`, "known i" (int64, ms) for outcomes with their own time, "categorical i"
+      (text), "dense i" (float32), and what `without_ambiguous` takes out again.
 
     Raises:
       InputError: if a column is missing or of a type that cannot be read.
@@ -54,6 +56,8 @@ def event_columns(table: Table, spec: EventLogSpec, *, are_new: bool) -> tuple[d
     builder.columns["time_ms"] = time
     if spec.utc_offset_column is not None:
         builder.utc_offset(spec.utc_offset_column)
+    if spec.split.column is not None and not are_new:
+        builder.period(spec.split)
     for index, signal in enumerate(outcomes(spec)):
         key = f"{'[tasks]' if signal in spec.tasks else '[actions]'} {signal.name}"
         readable = not are_new or all(column in table.types for column in signal.columns)
@@ -150,6 +154,18 @@ class _Builder:
         valid = is_number & number.is_between(low, high)
         self.rules.append(Rule(column, valid, f"a UTC offset in hours from {low:g} to {high:g}"))
         self.columns["utc_offset"] = _seconds(number)
+
+    def period(self, split: Split) -> None:
+        column = self.table.require(str(split.column), "[split] column")
+        cell = self.table.text(column).str.strip_chars()
+        names = (split.train, split.validation, split.test)
+        period = pl.when(False).then(None)
+        for number, of_period in enumerate(names):
+            period = period.when(cell.is_in(of_period)).then(number)
+        expected = ", ".join(f'"{name}"' for of_period in names for name in of_period)
+        hint = "; [split] train, validation and test say which cells mean which"
+        self.rules.append(Rule(column, cell.is_in([*itertools.chain(*names)]), f"one of {expected}", lambda cell: hint))
+        self.columns["period"] = period.otherwise(None).cast(pl.Int8)
 
     def times_of(self, key: str) -> ReadTime:
         """Returns a function that reads a signal's own times; `key` names the signal in errors."""

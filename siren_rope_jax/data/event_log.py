@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float32, Int8, Int32, Int64, UInt64
 from siren_rope_jax.data.event_columns import outcomes
 from siren_rope_jax.data.event_rows import IF_NEW, read_event_rows
 from siren_rope_jax.data.matching import match_note, spelling_note
-from siren_rope_jax.data.periods import NEW, TRAIN, check_periods, periods_of
+from siren_rope_jax.data.periods import NEW, TRAIN, check_periods, overlap_note, periods_of
 from siren_rope_jax.data.precision import coarse_note, midnight_note
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.data.side_table import SideFeatures, read_side_table
@@ -122,7 +122,8 @@ def read_event_log(
     events = events.with_columns(user=user_codes, item=item_codes).sort("time_ms", maintain_order=True)
 
     time, user, item = (events[name].to_numpy() for name in ("time_ms", "user", "item"))
-    period = periods_of(spec, time, user, user_ids, events["new"].to_numpy())
+    given = events["period"].to_numpy() if spec.split.is_given else None
+    period = periods_of(spec, time, user, user_ids, events["new"].to_numpy(), given)
     _check_users(spec, user[period != NEW], user_ids)
     labels = _labels(events, spec, spec.tasks)
     actions = labels if spec.actions == spec.tasks else _labels(events, spec, spec.actions)
@@ -133,7 +134,7 @@ def read_event_log(
     _check_labels(spec, labels[period == TRAIN])
     day, second = split_unix_time(time, unit="ms", utc_offset=_utc_offset(events, spec), time_zone=spec.time_zone)
     known = ~events["new"].to_numpy()
-    own_notes = [midnight_note(second[known]), coarse_note(time[known])]
+    own_notes = [overlap_note(spec, period, time), midnight_note(second[known]), coarse_note(time[known])]
     own_notes += [spelling_note(user_ids, "user", _describe(spec)), spelling_note(item_ids, "item", _describe(spec))]
     notes += filter(None, own_notes)
     sides, position = [], len(spec.categorical)

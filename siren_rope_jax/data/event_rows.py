@@ -12,6 +12,7 @@ from siren_rope_jax.data.event_columns import event_columns
 from siren_rope_jax.data.event_files import event_files
 from siren_rope_jax.data.matching import match_note
 from siren_rope_jax.data.missing_ids import missing_ids_note, with_own_ids
+from siren_rope_jax.data.periods import NEW, in_one_period, periods_of_files
 from siren_rope_jax.data.precision import check_times
 from siren_rope_jax.data.read_table import open_table
 from siren_rope_jax.data.repeated_rows import one_row_per_event
@@ -35,7 +36,7 @@ class EventRows(NamedTuple):
 
     Attributes:
       rows: columns as `event_columns` names them, the categorical ones hashed; "row", counted over the files of the
-        log, and separately in that of new events; and "new".
+        log, and separately in that of new events; "new"; and "period", if the split is given by files or a column.
       styles: style of whole numbers in the log, for "user" and "item".
       duplicates: number of rows dropped as equal to an earlier one.
       contradictions: number of events whose rows contradicted each other.
@@ -71,13 +72,19 @@ def read_event_rows(
     columns |= {f"categorical {index}": column for index, column in enumerate(spec.categorical)}
     # Reassigned at every step, since two copies of a long log might not fit into memory.
     rows, styles = _read_log(spec, columns, notes)
+    if spec.split.is_given:
+        rows, said = in_one_period(rows)
+        notes += said
     rows, duplicates, contradictions, said = one_row_per_event(rows, spec)
     notes += said
     rows = rows.with_columns(new=pl.lit(False))
     if new_events is not None:
         new = _read_new(spec, new_events, columns, styles, notes)
         notes += _match_notes(new_events, new, rows, columns, allow_unmatched=allow_unmatched)
-        rows = pl.concat([rows, with_own_ids(new).with_row_index("row").with_columns(new=pl.lit(True))])
+        new = with_own_ids(new).with_row_index("row").with_columns(new=pl.lit(True))
+        if spec.split.is_given:
+            new = new.with_columns(period=pl.lit(NEW, pl.Int8))
+        rows = pl.concat([rows, new.select(rows.columns)])
     for index, name in enumerate(categorical_names[: len(spec.categorical)]):
         column = f"categorical {index}"
         rows = rows.with_columns(pl.Series(column, stable_hash(rows[column], name)))
@@ -97,6 +104,9 @@ def _read_log(spec: EventLogSpec, columns: dict[str, str], notes: list[str]) -> 
         ]
     notes += itertools.chain(*of_files)
     styles = {name: [style_of(part[name]) for part in parts] for name in columns}
+    if spec.split.by == "file":
+        of_parts = zip(parts, periods_of_files(spec.split, files), strict=True)
+        parts = [part.with_columns(period=pl.lit(number, pl.Int8)) for part, number in of_parts]
     rows = pl.concat(parts).with_row_index("row")
     if rows["user"].has_nulls() or rows["item"].has_nulls():  # only if the spec allows it
         rows = rows.drop_nulls(("user", "item"))

@@ -131,7 +131,7 @@ class EventLogSpec:
             categorical=features.texts("categorical"),
             dense=features.texts("dense"),
             side_tables=read_side_tables(top, log, form, folder),
-            split=read_split(source_name, mapping["split"]),
+            split=read_split(source_name, mapping["split"], folder),
             contradictions=log.choice("contradictions", get_args(Contradictions)),
         )
         if not tasks:
@@ -157,7 +157,7 @@ class EventLogSpec:
             "actions": {signal.name: signal_to_dict(signal) for signal in self.actions},
             "features": {"categorical": self.categorical, "dense": self.dense},
             "side_table": side_tables,
-            "split": dataclasses.asdict(self.split),
+            "split": self.split.to_dict(),
         }
         return _without_none(plain)
 
@@ -206,6 +206,11 @@ def _check_local_time(spec: EventLogSpec, log: Section) -> None:
 
 
 def _check_features_are_not_labels(spec: EventLogSpec, features: Section) -> None:
+    for kind in ("categorical", "dense"):
+        if spec.split.column in getattr(spec, kind):
+            raise features.error(
+                kind, f'"{spec.split.column}" is the column of the split, which tells nothing of new events'
+            )
     for signal in (*spec.tasks, *spec.actions):
         for kind in ("categorical", "dense"):
             for column in sorted(set(getattr(spec, kind)) & set(signal.columns)):
@@ -215,6 +220,8 @@ def _check_features_are_not_labels(spec: EventLogSpec, features: Section) -> Non
 
 def _check_split_order(spec: EventLogSpec, source: str) -> None:
     first, second = spec.split.validation_from, spec.split.test_from
+    if first is None or second is None:
+        return
     where = f"{source}: [split] validation_from = {first!r} and test_from = {second!r}"
     if isinstance(first, str) != isinstance(second, str):
         raise InputError(f"{where} must be of one kind: two fractions or two dates")
