@@ -26,6 +26,7 @@ class Batch(NamedTuple):
 
     events: Events
     labels: Float[Array, "B S K"]  # NaN if unobserved, or if the event serves only as history
+    weight: Float[Array, "B S"] | None = None  # of each event in the loss, 1 in the mean; None if all count alike
 
 
 @runtime_checkable

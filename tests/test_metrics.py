@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 
-from siren_rope_jax.train.metrics import cross_entropy, expected_ne, paired_bootstrap, task_metrics
+from siren_rope_jax.train.metrics import cross_entropy, expected_ne, paired_bootstrap, regression_metrics, task_metrics
 
 
 def entropy(rate):
@@ -25,12 +25,12 @@ def naive_grouped_auc(label, probability, user):
 
 
 def naive_ece(label, probability):
-    """Fifteen consecutive slices of the sorted events, as equal in size as they can be."""
-    order = np.argsort(probability)
-    slices = np.array_split(order, 15)
-    return sum(
-        len(part) / len(label) * abs(label[part].mean() - probability[part].mean()) for part in slices if len(part)
-    )
+    """Fifteen slices of equal size of the sorted events; an event that two slices share is in both by its parts."""
+    order, size, total = np.argsort(probability), len(label) / 15, 0.0
+    for bin_ in range(15):
+        parts = [max(0.0, min(i + 1, (bin_ + 1) * size) - max(i, bin_ * size)) for i in range(len(label))]
+        total += abs(np.dot(parts, (label - probability)[order]))
+    return total / len(label)
 
 
 @st.composite
@@ -118,6 +118,57 @@ def test_a_constant_prediction_of_the_base_rate_has_ne_one_auc_half_and_no_calib
     assert metrics["ne"] == pytest.approx(1)
     assert metrics["auc"] == metrics["gauc"] == 0.5
     assert metrics["ece"] == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.slow
+@settings(max_examples=50, deadline=None)
+@given(predictions(), st.lists(st.integers(0, 3), min_size=60, max_size=60))
+def test_a_weight_of_w_counts_as_w_events(case, weights):
+    labels, probabilities, user = case
+    weight = np.array(weights[: len(labels)], np.float32)
+    repeated = [np.repeat(column, weight.astype(int)) for column in case]
+    for weighted, plain in (
+        (task_metrics(*case, weight), task_metrics(*repeated)),
+        (
+            regression_metrics(3 * labels + user, probabilities, training_mean=0.7, weight=weight),
+            regression_metrics(3 * repeated[0] + repeated[2], repeated[1], training_mean=0.7),
+        ),
+    ):
+        for name in weighted.keys() - {"events", "positives"}:
+            expected = plain[name]
+            assert weighted[name] == (None if expected is None else pytest.approx(expected, abs=1e-9)), name
+        counted = ~np.isnan(labels) & (weight > 0)
+        assert weighted["events"] == counted.sum()
+        assert weighted.get("positives", labels[counted].sum()) == labels[counted].sum()
+
+
+@settings(max_examples=20, deadline=None)
+@given(predictions(), st.integers(0, 99))
+def test_weights_agree_with_scikit_learn_and_their_scale_does_not_matter(case, seed):
+    labels, probabilities, _ = case
+    weight = np.random.default_rng(seed).exponential(size=len(labels))
+    seen = ~np.isnan(labels)
+    metrics, scaled = task_metrics(*case, weight), task_metrics(*case, 8 * weight)
+    assert {name: scaled[name] for name in metrics} == pytest.approx(metrics)
+    assert regression_metrics(labels, probabilities, training_mean=0.5, weight=weight) == pytest.approx(
+        regression_metrics(labels, probabilities, training_mean=0.5, weight=8 * weight)
+    )
+    if 0 < np.nanmean(labels) < 1:
+        expected = roc_auc_score(labels[seen], probabilities[seen], sample_weight=weight[seen])
+        assert metrics["auc"] == pytest.approx(expected)
+        clipped = np.clip(probabilities[seen].astype(np.float64), 1e-7, 1 - 1e-7)
+        assert metrics["log_loss"] == pytest.approx(
+            log_loss(labels[seen], clipped, sample_weight=weight[seen]), rel=1e-6
+        )
+
+
+def test_a_weight_that_is_none_is_refused():
+    columns = np.array([0.0, 1.0]), np.array([0.2, 0.7])
+    for weight in ([-1.0, 1.0], [np.nan, 1.0], [np.inf, 1.0]):
+        with pytest.raises(ValueError, match="weight must be finite and not negative"):
+            task_metrics(*columns, np.zeros(2), np.array(weight))
+        with pytest.raises(ValueError, match="weight must be finite and not negative"):
+            regression_metrics(*columns, training_mean=0.5, weight=np.array(weight))
 
 
 def test_users_may_be_named_by_strings():

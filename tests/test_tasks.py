@@ -136,7 +136,7 @@ def test_predictions_are_probabilities_and_numbers_on_the_scale_of_the_log():
 def test_a_number_is_standardised_by_training_and_restored(values, transform):
     values = np.array(values, np.float32)
     with_missing = np.append(values, np.float32(np.nan))
-    scale = fit_scale("dwell", "continuous", transform, with_missing)
+    scale = fit_scale("dwell", "continuous", transform, with_missing, np.ones_like(with_missing))
     standard = scale.standardise(with_missing)
     assert np.isnan(standard[-1])
     naive = np.log1p(values.astype(np.float64)) if transform == "log1p" else values.astype(np.float64)
@@ -217,7 +217,8 @@ def test_predicting_the_training_mean_has_a_relative_rmse_of_1_and_no_r2_above_0
 
 
 def test_metrics_tell_their_kind_of_task():
-    found = [task.measure(np.ones(2, np.float32), np.ones(2, np.float32), np.arange(2)) for task in MIXED]
+    ones = np.ones(2, np.float32)
+    found = [task.measure(ones, ones, np.arange(2), ones, np.zeros(2)) for task in MIXED]
     assert [kind_of(metrics) for metrics in found] == [type(task) for task in MIXED]
     for task, metrics in zip(MIXED, found, strict=True):
         assert {*task.metrics, *task.shown, *task.headline, *task.of_seeds, task.compared} <= {*metrics}

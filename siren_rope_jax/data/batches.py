@@ -204,7 +204,8 @@ def _gather(encoded: Encoded, rows: PackedRows, indices: np.ndarray) -> Batch:
         known = encoded.late.known.take(row_index, axis=0, mode="clip")
         unknown = (known > _next_seconds(segment, columns["elapsed_seconds"])[..., None]) & (segment != 0)[..., None]
         columns["actions"] = np.where(np.tile(unknown, 2), encoded.late.pending, columns["actions"])
-    return Batch(Events(**columns), labels)
+    weight = None if encoded.weight is None else encoded.weight.take(row_index, mode="clip")
+    return Batch(Events(**columns), labels, weight)  # type: ignore[arg-type]
 
 
 def _take(values: np.ndarray, indices: np.ndarray, empty: int | bool) -> np.ndarray:

@@ -62,6 +62,7 @@ class Encoded:
     alone: Bool[np.ndarray, " E"]  # seen by no other event; after the other events of their user
     columns: dict[str, np.ndarray]  # the fields of batch.Events except segment and position, and "labels"
     late: LateActions | None = None
+    weight: Float32[np.ndarray, " E"] | None = None  # 1 in the mean over training
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,6 +80,7 @@ class Encoder:
     context_mean: Float32[np.ndarray, " E"]
     context_std: Float32[np.ndarray, " E"]
     context_transform: Float64[np.ndarray, "G 6"]  # table of nn.column_transform; no rows until a training fits it
+    weight: float  # mean weight of the training events
     actions: tuple[OutcomeScale, ...]
     tasks: tuple[OutcomeScale, ...]
     start_day: int
@@ -126,7 +128,8 @@ class Encoder:
         for hashes in (stable_hash(log.item_ids, "item")[log.item], *log.categorical.T):
             values, counts = np.unique(hashes[train], return_counts=True)
             known.append(values[counts >= config.min_count])
-        tasks = fit_scales(log.spec.tasks, log.labels[train])
+        weight = None if log.weight is None else log.weight[train]
+        tasks = fit_scales(log.spec.tasks, log.labels[train], weight)
         actions = fit_scales(log.spec.actions, log.actions[train])
         prepared = _prepare(log, config, _counted(known, config), actions, as_history=False)
         dense_mean, dense_std = mean_and_scale(log.dense, train)
@@ -144,6 +147,7 @@ class Encoder:
             context_mean=context_mean,
             context_std=context_std,
             context_transform=np.zeros((0, 6)),
+            weight=1.0 if weight is None else float(weight.mean(dtype=np.float64)),
             actions=actions,
             tasks=tasks,
             start_day=start_day,
@@ -177,7 +181,15 @@ class Encoder:
             "labels": standardised(log.labels[order], self.tasks),
         }
         late = _late_actions(log, order, self.start_second)
-        return Encoded(log_index=order, user=log.user[order], alone=prepared.alone[order], columns=columns, late=late)
+        weight = None if log.weight is None else log.weight[order] / np.float32(self.weight)
+        return Encoded(
+            log_index=order,
+            user=log.user[order],
+            alone=prepared.alone[order],
+            columns=columns,
+            late=late,
+            weight=weight,
+        )
 
     @property
     def input_names(self) -> tuple[str, ...]:

@@ -37,9 +37,9 @@ def event_columns(table: Table, spec: EventLogSpec, *, are_new: bool) -> tuple[d
 
     Returns:
       (columns, rules). The columns are user, item (text; null = missing, unless the spec refuses that), time_ms
-      (int64, ms), utc_offset (int32, s) and period (int8) if the spec has such columns, "outcome i" (float32, null =
-      unobserved) for each of `outcomes`, "known i" (int64, ms) for outcomes with their own time, "categorical i"
-      (text), "dense i" (float32), and what `without_ambiguous` takes out again.
+      (int64, ms), utc_offset (int32, s), weight (float32), group (text) and period (int8) if the spec has such columns,
+      "outcome i" (float32, null = unobserved) for each of `outcomes`, "known i" (int64, ms) for outcomes with their own
+      time, "categorical i" (text), "dense i" (float32), and what `without_ambiguous` takes out again.
 
     Raises:
       InputError: if a column is missing or of a type that cannot be read.
@@ -56,6 +56,13 @@ def event_columns(table: Table, spec: EventLogSpec, *, are_new: bool) -> tuple[d
     builder.columns["time_ms"] = time
     if spec.utc_offset_column is not None:
         builder.utc_offset(spec.utc_offset_column)
+    if spec.weight is not None:
+        builder.weight(spec.weight, are_new=are_new)
+    if spec.group is not None:
+        known = not are_new or spec.group in table.types
+        builder.columns["group"] = (
+            table.text(table.require(spec.group, "[log] group")) if known else pl.lit(None, pl.String)
+        )
     if spec.split.column is not None and not are_new:
         builder.period(spec.split)
     for index, signal in enumerate(outcomes(spec)):
@@ -154,6 +161,15 @@ class _Builder:
         valid = is_number & number.is_between(low, high)
         self.rules.append(Rule(column, valid, f"a UTC offset in hours from {low:g} to {high:g}"))
         self.columns["utc_offset"] = _seconds(number)
+
+    def weight(self, column: str, *, are_new: bool) -> None:
+        if are_new:
+            self.columns["weight"] = pl.lit(1.0, pl.Float32)  # weighs nothing, since new events are not trained on
+            return
+        number, is_number = self.table.number(self.table.require(column, "[log] weight"))
+        valid = is_number & ((number >= 0) & number.cast(pl.Float32).is_finite()).fill_null(False)
+        self.rules.append(Rule(column, valid, "a weight: a finite number of at least 0"))
+        self.columns["weight"] = number.cast(pl.Float32)
 
     def period(self, split: Split) -> None:
         column = self.table.require(str(split.column), "[split] column")

@@ -51,6 +51,8 @@ class EventLog:
       categorical_names: columns of the log, then of the side tables, prefixed by the file if names clash.
       dense_names: names of the dense columns, in the same order and form.
       period: 0 for training, 1 for validation, 2 for test, 3 for a new event to score.
+      weight: weight of each event in loss and metrics; None if all count alike.
+      group: code of the group of each event, such as a request; None if there are no groups.
       duplicates: number of rows dropped as equal to an earlier one in every column that is read.
       unmatched: for each side table, the number of events whose item or user it lacks.
       contradictions: number of events whose rows contradicted each other on outcomes, resolved as the spec defines.
@@ -79,6 +81,8 @@ class EventLog:
     period: Int8[np.ndarray, " E"]
     duplicates: int
     unmatched: tuple[int, ...]
+    weight: Float32[np.ndarray, " E"] | None = None
+    group: Int64[np.ndarray, " E"] | None = None
     contradictions: int = 0
     notes: tuple[str, ...] = ()
 
@@ -131,6 +135,7 @@ def read_event_log(
         of_signals = [signal.action_of_mean(x) for signal, x in zip(spec.actions, actions.T, strict=True)]
         actions = np.stack(of_signals, axis=1) if of_signals else actions
     check_periods(spec, period, _describe(spec))
+    _check_weights(events, spec, period)
     _check_labels(spec, labels[period == TRAIN])
     day, second = split_unix_time(time, unit="ms", utc_offset=_utc_offset(events, spec), time_zone=spec.time_zone)
     known = ~events["new"].to_numpy()
@@ -168,6 +173,8 @@ def read_event_log(
         period=period,
         duplicates=duplicates,
         contradictions=contradictions,
+        weight=None if spec.weight is None else events["weight"].to_numpy(),
+        group=_groups(events, spec),
         unmatched=tuple(int((~side.found)[index].sum()) for side, index in sides),
         notes=tuple(notes),
     )
@@ -194,6 +201,18 @@ def _labels(events: pl.DataFrame, spec: EventLogSpec, signals: Sequence[Signal])
     for column, signal in enumerate(signals):
         labels[:, column] = events[f"outcome {outcomes(spec).index(signal)}"].to_numpy()
     return labels
+
+
+def _groups(events: pl.DataFrame, spec: EventLogSpec) -> Int64[np.ndarray, " E"] | None:
+    """Numbers the groups of each user; an event without a group is one of its own, in which there is no order."""
+    if spec.group_by_second:
+        own = pl.struct("user", pl.col("time_ms") // 1000)
+    elif spec.group is not None:
+        alone = pl.when(pl.col("group").is_null()).then(pl.int_range(pl.len()))
+        own = pl.struct("user", "group", alone)
+    else:
+        return None
+    return events.select(own.rank("dense").cast(pl.Int64)).to_series().to_numpy()
 
 
 def _action_known(events: pl.DataFrame, spec: EventLogSpec) -> Int64[np.ndarray, "E A"]:
@@ -264,6 +283,14 @@ def _check_users(spec: EventLogSpec, user: Int32[np.ndarray, " E"], user_ids: pl
     if user.min() == user.max():
         only = user_ids[int(user[0])]
         raise InputError(f'{_describe(spec)}: every event is of the one user "{only}", expected at least two')
+
+
+def _check_weights(events: pl.DataFrame, spec: EventLogSpec, period: Int8[np.ndarray, " E"]) -> None:
+    if spec.weight is not None and not events["weight"].to_numpy()[period == TRAIN].any():
+        raise InputError(
+            f'{_describe(spec)}: the column "{spec.weight}" ([log] weight) holds no weight above 0 among the training '
+            "events, expected at least one"
+        )
 
 
 def _check_labels(spec: EventLogSpec, labels: np.ndarray) -> None:

@@ -92,7 +92,15 @@ def standardised(
     return result
 
 
-def fit_scale(name: str, kind: str, transform: str, values: Float32[np.ndarray, " E"]) -> OutcomeScale:
+def weighted_mean(values: Float32[np.ndarray, " E"], weight: Float32[np.ndarray, " E"]) -> float | None:
+    """Returns the mean of the observed values; None if none is observed with a weight above 0."""
+    seen = ~np.isnan(values) & (weight > 0)
+    return float(np.average(values[seen].astype(np.float64), weights=weight[seen])) if seen.any() else None
+
+
+def fit_scale(
+    name: str, kind: str, transform: str, values: Float32[np.ndarray, " E"], weight: Float32[np.ndarray, " E"]
+) -> OutcomeScale:
     """Fits the scale of a number.
 
     Args:
@@ -100,10 +108,13 @@ def fit_scale(name: str, kind: str, transform: str, values: Float32[np.ndarray, 
       kind: kind of its signal.
       transform: key of `TRANSFORMS`.
       values: outcomes of the training period; NaN where unobserved.
+      weight: weights of the events.
     """
-    seen = values[~np.isnan(values)].astype(np.float64)
-    if not len(seen):
+    mean = weighted_mean(values, weight)
+    if mean is None:
         return OutcomeScale(name, kind, transform, 0.0)
-    transformed = TRANSFORMS[transform].forward(seen)
-    std = float(transformed.std())
-    return OutcomeScale(name, kind, transform, float(seen.mean()), float(transformed.mean()), std or 1.0)
+    seen = ~np.isnan(values) & (weight > 0)
+    transformed = TRANSFORMS[transform].forward(values[seen].astype(np.float64))
+    centre = float(np.average(transformed, weights=weight[seen]))
+    std = float(np.sqrt(np.average((transformed - centre) ** 2, weights=weight[seen])))
+    return OutcomeScale(name, kind, transform, mean, centre, std or 1.0)

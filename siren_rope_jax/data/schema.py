@@ -41,6 +41,9 @@ class EventLogSpec:
       format: of the files that are text tables; its fields are keys of [log].
       missing_ids: treatment of events without a user or item: "refuse" the file, or "drop" the events. New events are
         never dropped, but scored as those of an unknown user or item.
+      weight: column with the weight of each event in loss and metrics, if any.
+      group: column that names the request or slate of each event of a user, if any, for metrics within groups.
+      group_by_second: whether the events of one user and second are a group.
       tasks: outcomes to predict.
       actions: outcomes that later events may see.
       categorical: feature columns compared as text.
@@ -62,6 +65,9 @@ class EventLogSpec:
     utc_offset_column: str | None = None
     format: TextFormat = TextFormat()  # noqa: RUF009
     missing_ids: MissingIds = "refuse"
+    weight: str | None = None
+    group: str | None = None
+    group_by_second: bool = False
     tasks: tuple[Signal, ...]
     actions: tuple[Signal, ...]
     categorical: tuple[str, ...] = ()
@@ -126,6 +132,9 @@ class EventLogSpec:
             utc_offset_column=log.text("utc_offset_column", None),
             format=form,
             missing_ids=log.choice("missing_ids", get_args(MissingIds)),
+            weight=log.text("weight", None),
+            group=log.text("group", None),
+            group_by_second=log.flag("group_by_second", False),
             tasks=tasks,
             actions=read_signals(source_name, "[actions]", mapping["actions"]) if "actions" in mapping else tasks,
             categorical=features.texts("categorical"),
@@ -136,6 +145,8 @@ class EventLogSpec:
         )
         if not tasks:
             raise InputError(f"{source_name}: [tasks] names no task, expected at least one")
+        if spec.group is not None and spec.group_by_second:
+            raise log.error("", "expected one of group and group_by_second, found both")
         _check_local_time(spec, log)
         _check_features_are_not_labels(spec, features)
         _check_split_order(spec, source_name)
@@ -179,7 +190,7 @@ _SECTIONS = ["log", "tasks", "split"]
 _OPTIONAL_SECTIONS = ["actions", "features", "side_table"]
 _LOCAL_TIME_KEYS = ["time_zone", "utc_offset_hours", "utc_offset_column"]
 _LOG_KEYS = ["files", "user", "item", "timestamp", "timestamp_unit", *_LOCAL_TIME_KEYS]
-_LOG_KEYS += ["missing_ids", "contradictions"]
+_LOG_KEYS += ["missing_ids", "contradictions", "weight", "group", "group_by_second"]
 
 
 def _without_none(value: Any) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float32
 
-from siren_rope_jax.data.outcome_scale import TRANSFORMS, OutcomeScale, fit_scale
+from siren_rope_jax.data.outcome_scale import TRANSFORMS, OutcomeScale, fit_scale, weighted_mean
 from siren_rope_jax.data.read_table import Rule, Table
 from siren_rope_jax.data.toml_section import Section
 
@@ -90,8 +90,8 @@ class Signal(abc.ABC):
         """Describes the labels that training events lack for learning the outcome; None if they suffice."""
 
     @abc.abstractmethod
-    def scale(self, values: Float32[np.ndarray, " E"]) -> OutcomeScale:
-        """Fits the scale of the outcome to the training period."""
+    def scale(self, values: Float32[np.ndarray, " E"], weight: Float32[np.ndarray, " E"]) -> OutcomeScale:
+        """Fits the scale of the outcome to the training period, in which events have weights."""
 
     @abc.abstractmethod
     def positive(self, values: Float32[np.ndarray, " E"]) -> Float32[np.ndarray, " E"]:
@@ -198,10 +198,10 @@ class BinarySignal(Signal):
         lacking = "observed labels" if len(found) == 2 else found[0]
         return f"no {lacking} among the {len(labels)} training events, expected both positives and negatives"
 
-    def scale(self, values: Float32[np.ndarray, " E"]) -> OutcomeScale:
-        seen = values[~np.isnan(values)]
+    def scale(self, values: Float32[np.ndarray, " E"], weight: Float32[np.ndarray, " E"]) -> OutcomeScale:
+        mean = weighted_mean(values, weight)
         scale = OutcomeScale(self.name, self.kind)
-        return dataclasses.replace(scale, mean=float(seen.mean(dtype=np.float64))) if len(seen) else scale
+        return scale if mean is None else dataclasses.replace(scale, mean=mean)
 
     def positive(self, values: Float32[np.ndarray, " E"]) -> Float32[np.ndarray, " E"]:
         return values
@@ -259,8 +259,8 @@ class ContinuousSignal(Signal):
             "expected numbers that differ by more, such as these less their minimum"
         )
 
-    def scale(self, values: Float32[np.ndarray, " E"]) -> OutcomeScale:
-        return fit_scale(self.name, self.kind, self.transform, values)
+    def scale(self, values: Float32[np.ndarray, " E"], weight: Float32[np.ndarray, " E"]) -> OutcomeScale:
+        return fit_scale(self.name, self.kind, self.transform, values, weight)
 
     def positive(self, values: Float32[np.ndarray, " E"]) -> Float32[np.ndarray, " E"]:
         seen = values[~np.isnan(values)]
@@ -278,6 +278,9 @@ def _flag(table: Table, column: str, key: str) -> tuple[pl.Expr, Rule]:
     return flag, Rule(column, valid, "0, 1 or an empty cell")
 
 
-def fit_scales(signals: Sequence[Signal], values: Float32[np.ndarray, "E K"]) -> tuple[OutcomeScale, ...]:
-    """Fits the scale of each outcome to the training period."""
-    return tuple(signal.scale(column) for signal, column in zip(signals, values.T, strict=True))
+def fit_scales(
+    signals: Sequence[Signal], values: Float32[np.ndarray, "E K"], weight: Float32[np.ndarray, " E"] | None = None
+) -> tuple[OutcomeScale, ...]:
+    """Fits the scale of each outcome to the training period, in which events may have weights."""
+    weight = np.ones(len(values), np.float32) if weight is None else weight
+    return tuple(signal.scale(column, weight) for signal, column in zip(signals, values.T, strict=True))

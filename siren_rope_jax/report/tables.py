@@ -16,6 +16,7 @@ from siren_rope_jax.train.checkpoint_list import Checkpoint
 from siren_rope_jax.train.criterion import title_of
 from siren_rope_jax.train.fit import four_decimals
 from siren_rope_jax.train.probes import Finding
+from siren_rope_jax.train.ranking import RANKING
 from siren_rope_jax.train.retention import best_step
 from siren_rope_jax.train.tasks import Task, kind_of
 
@@ -35,6 +36,13 @@ def metrics_table(metrics: dict[str, dict[str, dict[str, Any]]]) -> Group:
                 task,
                 *(f"{values[name]:,}" if name in counts else four_decimals(values[name]) for name in kind.shown),
             )
+        tables.append(table)
+    grouped = {(period, task): m for period, tasks in metrics.items() for task, m in tasks.items() if "groups" in m}
+    if grouped:
+        table = Table("period", "task", *RANKING.values(), "groups", title="order within groups")
+        for (period, task), values in grouped.items():
+            shown = (four_decimals(values[name]) for name in RANKING)
+            table.add_row(period, task, *shown, f"{values['groups']:,}")
         tables.append(table)
     return Group(*tables)
 

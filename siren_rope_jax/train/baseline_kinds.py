@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import scipy.sparse
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
 
@@ -27,12 +27,13 @@ class Sample(NamedTuple):
     labels: Float32[np.ndarray, " E"]
 
     @classmethod
-    def of(cls, inputs: Table, labels: np.ndarray, chosen: np.ndarray) -> "Sample":
+    def of(cls, inputs: Table, labels: np.ndarray, chosen: np.ndarray, weight: np.ndarray | None = None) -> "Sample":
         """Selects the chosen events that have a label; a label between 0 and 1, of repeated rows, is drawn as 0 or 1.
 
-        Weights would be exact, but make gradient boosting several times slower.
+        An event of twice the mean weight is there twice, and a fraction is drawn. Weights would be exact, but make
+        gradient boosting several times slower.
         """
-        events = np.flatnonzero(chosen & ~np.isnan(labels))
+        events = _drawn(np.flatnonzero(chosen & ~np.isnan(labels)), weight)
         drawn = np.random.default_rng(0).random(len(events)) < labels[events]
         return cls(inputs[events], drawn.astype(np.float32))
 
@@ -53,9 +54,9 @@ class Numbers(Sample):
     """Events with an observed number, transformed and standardised as for the recommender."""
 
     @classmethod
-    def of(cls, inputs: Table, labels: np.ndarray, chosen: np.ndarray) -> "Numbers":
-        """Selects the chosen events that have a label."""
-        events = np.flatnonzero(chosen & ~np.isnan(labels))
+    def of(cls, inputs: Table, labels: np.ndarray, chosen: np.ndarray, weight: np.ndarray | None = None) -> "Numbers":
+        """Selects the chosen events that have a label, as often as their weights say."""
+        events = _drawn(np.flatnonzero(chosen & ~np.isnan(labels)), weight)
         return cls(inputs[events], labels[events])
 
     def thinned(self, most: int) -> "Numbers":
@@ -65,6 +66,13 @@ class Numbers(Sample):
             return self
         chosen = np.arange(most) * count // most
         return Numbers(self.inputs[chosen], self.labels[chosen])
+
+
+def _drawn(events: Int64[np.ndarray, " N"], weight: np.ndarray | None) -> Int64[np.ndarray, " M"]:
+    if weight is None or not weight[events].any():
+        return events
+    times = weight[events] / weight[events].mean(dtype=np.float64)
+    return np.repeat(events, np.floor(times + np.random.default_rng(1).random(len(events))).astype(np.int64))
 
 
 class Models(abc.ABC):

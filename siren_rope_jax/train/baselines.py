@@ -26,7 +26,7 @@ from siren_rope_jax.errors import InputError
 from siren_rope_jax.train.baseline_inputs import BaselineInputs, baseline_inputs
 from siren_rope_jax.train.baseline_kinds import MODELS
 from siren_rope_jax.train.baseline_models import Fitted, fit_gradient_boosting, fit_linear, idle_cores, work
-from siren_rope_jax.train.predict import PERIODS
+from siren_rope_jax.train.predict import PERIODS, measure
 from siren_rope_jax.train.tasks import Task, tasks_of
 
 _BOOSTING = "gradient_boosting"
@@ -59,15 +59,14 @@ def fit_baselines(log: EventLog, config: InputConfig, *, console: Console | None
     inputs = baseline_inputs(log, config)
     results: dict[str, dict[str, Any]] = {}
     tasks, evaluated = tasks_of(log), _evaluated(log)
-    for k, (task, fitted) in enumerate(zip(tasks, _fit_all(log, tasks, inputs, console), strict=True)):
+    for task, fitted in zip(tasks, _fit_all(log, tasks, inputs, console), strict=True):
         for name, (chosen, predicted) in fitted.items():
             result = results.setdefault(name, {**{title: {} for title in PERIODS}, "settings": {}})
             result["settings"][task.name] = chosen
             predictions = np.full(len(log.time_ms), np.nan, np.float32)
             predictions[evaluated] = predicted
             for title, period in PERIODS.items():
-                now = log.period == period
-                result[title][task.name] = task.measure(log.labels[now, k], predictions[now], log.user[now])
+                result[title][task.name] = measure(task, log, predictions, log.period == period)
     boosting = {_BOOSTING: results.pop(_BOOSTING)}  # last, as the reference for the others
     return {
         **_made_from(log, config),
@@ -91,13 +90,14 @@ def _fit_all(
             started, models, outcome = time.monotonic(), MODELS[task.outcome.kind], task.outcome
             targets = outcome.standardise(labels)
             bar.update(progress, description=f"{task.name}: {models.linear.replace('_', ' ')}")
-            train, validation = (models.sample.of(linear, targets, log.period == p) for p in (TRAIN, VALIDATION))
+            periods = [log.period == period for period in (TRAIN, VALIDATION)]
+            train, validation = (models.sample.of(linear, targets, period, log.weight) for period in periods)
             base = Fitted({}, np.full(int(evaluated.sum()), outcome.mean, np.float32))
             regression = fit_linear(
                 train, validation, linear[evaluated], lambda done: bar.advance(progress, done), models=models
             )
             bar.update(progress, description=f"{task.name}: gradient boosting")
-            train, validation = (models.sample.of(trees, targets, log.period == p) for p in (TRAIN, VALIDATION))
+            train, validation = (models.sample.of(trees, targets, period, log.weight) for period in periods)
             boosting = fit_gradient_boosting(
                 train,
                 validation,

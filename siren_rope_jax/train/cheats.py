@@ -19,7 +19,7 @@ from siren_rope_jax.data.signals import Signal
 from siren_rope_jax.data.stable_hash import stable_hash
 
 _PER_EVENT = ("time_ms", "day", "second", "row", "user", "item", "period", "labels", "actions", "action_known")
-_PER_EVENT += ("categorical", "dense")
+_PER_EVENT += ("categorical", "dense", "weight", "group")
 _IN_A_SECOND = 4
 
 
@@ -33,7 +33,8 @@ class Cheat(NamedTuple):
 def rows_of(log: EventLog, order: Integer[np.ndarray, " N"]) -> EventLog:
     """Returns the log of a file with the given events in the given order, which events of one time keep."""
     order = order[np.argsort(log.time_ms[order], kind="stable")]
-    return dataclasses.replace(log, **{name: getattr(log, name)[order] for name in _PER_EVENT})
+    columns = {name: getattr(log, name) for name in _PER_EVENT}
+    return dataclasses.replace(log, **{name: x[order] for name, x in columns.items() if x is not None})
 
 
 def some_of(log: EventLog, events: int) -> EventLog:

@@ -8,6 +8,7 @@ import numpy as np
 
 from siren_rope_jax.data.toml_section import did_you_mean
 from siren_rope_jax.errors import InputError
+from siren_rope_jax.train.ranking import RANKING
 from siren_rope_jax.train.tasks import TASKS, Task, kind_of
 
 _MEAN = "mean_"
@@ -55,12 +56,13 @@ class Criterion:
         return None if value is None else Judged(self.name, value, self.maximise)
 
 
-def choose_criterion(best_by: str | None, tasks: Sequence[Task]) -> Criterion:
+def choose_criterion(best_by: str | None, tasks: Sequence[Task], *, grouped: bool = False) -> Criterion:
     """Returns the configured criterion: by default the mean NE, or without binary tasks the mean relative RMSE.
 
     Args:
       best_by: the setting.
       tasks: tasks of the log.
+      grouped: whether the log has groups, and so the metrics within them.
 
     Raises:
       InputError: if the setting is not a metric of these tasks.
@@ -69,7 +71,8 @@ def choose_criterion(best_by: str | None, tasks: Sequence[Task]) -> Criterion:
     of_tasks: list[str] = []
     for kind in TASKS.values():
         names = [task.name for task in tasks if type(task) is kind]
-        directed = {name: metric.maximise for name, metric in kind.metrics.items() if metric.maximise is not None}
+        there = {name: metric for name, metric in kind.metrics.items() if grouped or name not in RANKING}
+        directed = {name: metric.maximise for name, metric in there.items() if metric.maximise is not None}
         if names:
             known[_MEAN + kind.compared] = False
             known |= {f"{task}.{name}": maximise for task in names for name, maximise in directed.items()}

@@ -139,7 +139,7 @@ def _train(
         config = members[0].config
         steps = config.steps or 1
         session = make_session(encoder, config, steps=steps, seeds=seeds, optimizer=optimizer)
-        criterion = choose_criterion(config.best_by, session.tasks)
+        criterion = choose_criterion(config.best_by, session.tasks, grouped=log.group is not None)
         for member in members:
             stack.enter_context(lock_run(member.run))
             member.describe = open_run(

@@ -6,7 +6,6 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 from jaxtyping import Float, Shaped
-from scipy.stats import rankdata
 
 _CLIP = 1e-7
 _ECE_BINS = 15
@@ -18,6 +17,7 @@ def task_metrics(
     labels: Float[np.ndarray, " E"],
     probabilities: Float[np.ndarray, " E"],
     user: Shaped[np.ndarray, " E"],
+    weight: Float[np.ndarray, " E"] | None = None,
 ) -> dict[str, float | int | None]:
     """Computes all metrics of a binary task over its observed labels.
 
@@ -26,34 +26,37 @@ def task_metrics(
         1 - p of a negative event.
       probabilities: predicted probability of a positive, for every event.
       user: user of each event, as a code or an id.
+      weight: weight of each event, which counts like so many events; 1 if not given. Events of weight 0 are left out.
 
     Returns:
       `ne` (mean log loss / entropy of the evaluated events' own base rate), `auc`, `gauc` (per-user AUC,
       weighted by events, over users with both classes), `ece` (15 bins of equal mass), `log_loss`, and the
-      number of `events` and `positives`. A metric that is not defined, such as the AUC of one class, is None.
+      number of `events` and `positives`, without weights. A metric that is not defined, such as the AUC of one class,
+      is None.
 
     Raises:
-      ValueError: if shapes differ, a label is neither within [0, 1] nor NaN, or a probability is not within [0, 1].
+      ValueError: if shapes differ, a label is neither within [0, 1] nor NaN, a probability is not within [0, 1], or a
+        weight is negative or not finite.
     """
     for name, array in (("probabilities", probabilities), ("user", user)):
-        _check_shape(name, array, labels.shape)
+        check_events(name, array, labels.shape)
+    weight = _checked_weight(weight, labels)
     if not np.all(np.isnan(labels) | ((labels >= 0) & (labels <= 1))):
         raise ValueError("labels must be within [0, 1] or NaN, but have other values")
     _check_probabilities("probabilities", probabilities)
 
-    observed = ~np.isnan(labels)
-    label, user = labels[observed].astype(np.float64), user[observed]
+    observed = ~np.isnan(labels) & (weight > 0)
+    label, user, weight = labels[observed].astype(np.float64), user[observed], weight[observed]
     probability = probabilities[observed].astype(np.float64)
     if not label.size:
         return dict.fromkeys(("ne", "auc", "gauc", "ece", "log_loss"), None) | {"events": 0, "positives": 0}
-    log_loss = float(cross_entropy(label, probability).mean())
-    positives = float(label.sum())
-    both_classes = 0 < label.mean() < 1
+    log_loss = float(np.average(cross_entropy(label, probability), weights=weight))
+    positives, rate = float(label.sum()), float(np.average(label, weights=weight))
     return {
-        "ne": log_loss / _entropy(float(label.mean())) if both_classes else None,
-        "auc": _grouped_auc(label, probability, np.zeros(len(label), np.int8)),
-        "gauc": _grouped_auc(label, probability, user),
-        "ece": _expected_calibration_error(label, probability),
+        "ne": log_loss / _entropy(rate) if 0 < rate < 1 else None,
+        "auc": grouped_auc(label, probability, np.zeros(len(label), np.int8), weight),
+        "gauc": grouped_auc(label, probability, user, weight),
+        "ece": _expected_calibration_error(label, probability, weight),
         "log_loss": log_loss,
         "events": int(label.size),
         "positives": int(positives) if positives.is_integer() else positives,
@@ -61,7 +64,11 @@ def task_metrics(
 
 
 def regression_metrics(
-    labels: Float[np.ndarray, " E"], predictions: Float[np.ndarray, " E"], *, training_mean: float
+    labels: Float[np.ndarray, " E"],
+    predictions: Float[np.ndarray, " E"],
+    *,
+    training_mean: float,
+    weight: Float[np.ndarray, " E"] | None = None,
 ) -> dict[str, float | int | None]:
     """Computes all metrics of a continuous task over its observed labels.
 
@@ -69,6 +76,7 @@ def regression_metrics(
       labels: outcomes; NaN where not observed.
       predictions: prediction for every event, on the scale of the labels.
       training_mean: prediction of a baseline without any input.
+      weight: as in `task_metrics`.
 
     Returns:
       `rmse`, `mae`, `r2` (1 - squared errors / those of the evaluated events' own mean), `spearman`; `base_rmse` and
@@ -76,26 +84,32 @@ def regression_metrics(
       metric that is not defined, such as the R2 of equal labels, is None.
 
     Raises:
-      ValueError: if shapes differ.
+      ValueError: if shapes differ, or a weight is negative or not finite.
     """
-    _check_shape("predictions", predictions, labels.shape)
-    observed = ~np.isnan(labels)
+    check_events("predictions", predictions, labels.shape)
+    weight = _checked_weight(weight, labels)
+    observed = ~np.isnan(labels) & (weight > 0)
     label, predicted = labels[observed].astype(np.float64), predictions[observed].astype(np.float64)
+    weight = weight[observed]
     names = ("rmse", "mae", "r2", "spearman", "relative_rmse", "base_rmse", "base_mae")
     if not label.size:
         return dict.fromkeys(names) | {"events": 0}
+
+    def mean(values: np.ndarray) -> float:
+        return float(np.average(values, weights=weight))
+
     error, base_error = predicted - label, training_mean - label
-    rmse, base_rmse = (float(np.sqrt(np.mean(x**2))) for x in (error, base_error))
-    spread = float(np.mean((label - label.mean()) ** 2)) if label.min() < label.max() else 0.0
+    rmse, base_rmse = (math.sqrt(mean(x**2)) for x in (error, base_error))
+    spread = mean((label - mean(label)) ** 2) if label.min() < label.max() else 0.0
     ranked = spread and predicted.min() < predicted.max()
     values = (
         rmse,
-        float(np.abs(error).mean()),
+        mean(np.abs(error)),
         1 - rmse**2 / spread if spread else None,
-        float(np.corrcoef(rankdata(label), rankdata(predicted))[0, 1]) if ranked else None,
+        _correlation(_ranks(label, weight), _ranks(predicted, weight), weight) if ranked else None,
         rmse / base_rmse if base_rmse else None,
         base_rmse,
-        float(np.abs(base_error).mean()),
+        mean(np.abs(base_error)),
     )
     return dict(zip(names, values, strict=True)) | {"events": int(label.size)}
 
@@ -114,7 +128,7 @@ def expected_ne(oracle_probability: Float[np.ndarray, " E"], probability: Float[
     Raises:
       ValueError: if shapes differ, a probability is not within [0, 1], or the base rate is 0 or 1.
     """
-    _check_shape("probability", probability, oracle_probability.shape)
+    check_events("probability", probability, oracle_probability.shape)
     _check_probabilities("oracle_probability", oracle_probability)
     _check_probabilities("probability", probability)
     base_rate = float(oracle_probability.mean(dtype=np.float64)) if oracle_probability.size else 0.0
@@ -170,7 +184,7 @@ def paired_bootstrap(
     """
     if columns.ndim != 2:
         raise ValueError(f"columns must have two axes, events and summands, but have shape {columns.shape}")
-    _check_shape("user", user, columns.shape[:1])
+    check_events("user", user, columns.shape[:1])
     if not len(columns):
         raise ValueError("columns must have at least one event, but have none")
     if not np.all(np.isfinite(columns)):
@@ -197,42 +211,78 @@ def paired_bootstrap(
     return float(statistic(per_user.sum(axis=0))), float(low), float(high)
 
 
-def _grouped_auc(label: np.ndarray, probability: np.ndarray, user: np.ndarray) -> float | None:
-    """Averages over users, weighted by events, the share of (positive, negative) pairs in order; ties count half."""
+def grouped_auc(
+    label: np.ndarray, probability: np.ndarray, group: np.ndarray, weight: np.ndarray | float = 1.0
+) -> float | None:
+    """Averages over groups, by their weight, the share of (positive, negative) pairs in order; ties count half.
+
+    Args:
+      label: share of each event that is positive.
+      probability: score of each event.
+      group: group of each event.
+      weight: weight of each event, or of all.
+
+    Returns:
+      The average over the groups with both classes; None if there is none.
+    """
     positives, negatives = pl.col("positives"), pl.col("negatives")
-    lower = negatives.cum_sum().over("user") - negatives
-    per_user = (
-        pl.DataFrame({"user": user, "probability": probability, "positives": label, "negatives": 1 - label})
-        .group_by("user", "probability")
-        .agg(positives.sum(), negatives.sum(), events=pl.len())
-        .sort("user", "probability")
+    lower = negatives.cum_sum().over("group") - negatives
+    columns = {"positives": weight * label, "negatives": weight * (1 - label)}
+    per_group = (
+        pl.DataFrame({"group": group, "probability": probability, **columns})
+        .group_by("group", "probability")
+        .agg(positives.sum(), negatives.sum())
+        .sort("group", "probability")
         .with_columns(in_order=positives * (lower + negatives / 2))
-        .group_by("user", maintain_order=True)
-        .agg(positives.sum(), negatives.sum(), pl.col("in_order", "events").sum())
+        .group_by("group", maintain_order=True)
+        .agg(positives.sum(), negatives.sum(), pl.col("in_order").sum())
         .filter((positives > 0) & (negatives > 0))
     )
-    if per_user.is_empty():
+    if per_group.is_empty():
         return None
-    auc = (per_user["in_order"] / (per_user["positives"] * per_user["negatives"])).to_numpy()
-    return float(np.average(auc, weights=per_user["events"].to_numpy()))
+    auc = (per_group["in_order"] / (per_group["positives"] * per_group["negatives"])).to_numpy()
+    return float(np.average(auc, weights=(per_group["positives"] + per_group["negatives"]).to_numpy()))
 
 
-def _expected_calibration_error(label: np.ndarray, probability: np.ndarray) -> float:
-    # Events with the same probability share their mean residual, so that the result does not depend on the order of the
-    # rows if the edge of a bin cuts through a tie.
-    _, tie, size = np.unique(probability, return_inverse=True, return_counts=True)
-    residual = (np.bincount(tie, weights=label - probability) / size)[tie]
-    in_order = residual[np.argsort(probability, kind="stable")]
-    return float(sum(abs(part.sum()) for part in np.array_split(in_order, _ECE_BINS)) / len(label))
+def _expected_calibration_error(label: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> float:
+    """Sums the residuals of bins of equal mass; one that ends within a tie has its share of the tie's residual."""
+    _, tie = np.unique(probability, return_inverse=True)
+    mass, residual = (
+        np.r_[0.0, np.cumsum(np.bincount(tie, weights=x))] for x in (weight, weight * (label - probability))
+    )
+    edges = np.linspace(0, mass[-1], _ECE_BINS + 1)
+    return float(np.abs(np.diff(np.interp(edges, mass, residual))).sum() / mass[-1])
+
+
+def _ranks(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Returns the mean rank of each value, less a half, where an event of weight w stands for w equal ones."""
+    _, tie = np.unique(values, return_inverse=True)
+    mass = np.bincount(tie, weights=weight)
+    return (np.cumsum(mass) - mass / 2)[tie]
+
+
+def _correlation(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
+    covariance = np.cov(x, y, aweights=weight)
+    return float(covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1]))
 
 
 def _entropy(rate: float) -> float:
     return -(rate * math.log(rate) + (1 - rate) * math.log1p(-rate))
 
 
-def _check_shape(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+def check_events(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Raises ValueError unless an array has one entry for each event."""
     if len(shape) != 1 or array.shape != shape:
         raise ValueError(f"{name} must have one entry per event, {shape}, but has shape {array.shape}")
+
+
+def _checked_weight(weight: np.ndarray | None, labels: np.ndarray) -> np.ndarray:
+    if weight is None:
+        return np.ones(labels.shape)
+    check_events("weight", weight, labels.shape)
+    if not np.all((weight >= 0) & np.isfinite(weight)):
+        raise ValueError("weight must be finite and not negative, but has other values")
+    return weight.astype(np.float64)
 
 
 def _check_probabilities(name: str, array: np.ndarray) -> None:

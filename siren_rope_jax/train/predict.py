@@ -81,16 +81,25 @@ def metrics_of(
     tasks: Sequence[Task], log: EventLog, predictions: Float32[np.ndarray, "E K"], chosen: Bool[np.ndarray, " E"]
 ) -> dict[str, dict[str, Any]]:
     """Computes the metrics of each task over the chosen events, from predictions on the scale of the log."""
-    return {
-        task.name: task.measure(log.labels[chosen, k], predictions[chosen, k], log.user[chosen])
-        for k, task in enumerate(tasks)
-    }
+    return {task.name: measure(task, log, predictions[:, k], chosen) for k, task in enumerate(tasks)}
+
+
+def measure(
+    task: Task, log: EventLog, predictions: Float32[np.ndarray, " E"], chosen: Bool[np.ndarray, " E"]
+) -> dict[str, Any]:
+    """Computes the metrics of one task over the chosen events, from predictions of all on the scale of the log."""
+    weight, group = (None if column is None else column[chosen] for column in (log.weight, log.group))
+    labels = log.labels[chosen, log.task_names.index(task.name)]
+    return task.measure(labels, predictions[chosen], log.user[chosen], weight, group)
 
 
 def write_predictions(
     path: Path, tasks: Sequence[Task], log: EventLog, predictions: Float32[np.ndarray, "E K"]
 ) -> None:
-    """Writes the events that have a prediction, with row, user, item, time, period and labels, as Parquet."""
+    """Writes the events that have a prediction, with row, user, item, time, period and labels, as Parquet.
+
+    Weights and groups are there if the log has them.
+    """
     chosen = ~np.isnan(predictions).any(axis=1)
     columns: dict[str, Any] = {
         "row": log.row[chosen],
@@ -99,6 +108,7 @@ def write_predictions(
         "time_ms": log.time_ms[chosen],
         "period": log.period[chosen],
     }
+    columns |= {name: x[chosen] for name, x in (("weight", log.weight), ("group", log.group)) if x is not None}
     for k, task in enumerate(tasks):
         columns[f"label_{task.name}"] = log.labels[chosen, k]
         columns[task.column] = predictions[chosen, k]

@@ -108,7 +108,7 @@ def compile_model(
         def loss_of(params: nnx.State) -> tuple[jax.Array, jax.Array]:
             key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
             outputs = merge(params)(batch.events, dropout_key=key)
-            return multitask_loss(outputs, batch.labels, weights, functools.partial(losses_of, tasks))
+            return multitask_loss(outputs, batch.labels, weights, functools.partial(losses_of, tasks), batch.weight)
 
         with jax.sharding.use_abstract_mesh(mesh):
             (loss, task_losses), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)

@@ -20,6 +20,7 @@ from siren_rope_jax.data.outcome_scale import OutcomeScale
 from siren_rope_jax.data.periods import TRAIN
 from siren_rope_jax.data.signals import fit_scales
 from siren_rope_jax.train.metrics import regression_metrics, task_metrics
+from siren_rope_jax.train.ranking import RANKING, ranking_metrics
 
 FEW = 20  # with fewer positives, negatives or numbers, a metric is mostly chance
 _RAREST = 1e-4  # least base rate that a prediction starts from
@@ -86,9 +87,22 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def measure(
-        self, labels: Float32[np.ndarray, " E"], predictions: Float32[np.ndarray, " E"], user: Shaped[np.ndarray, " E"]
+        self,
+        labels: Float32[np.ndarray, " E"],
+        predictions: Float32[np.ndarray, " E"],
+        user: Shaped[np.ndarray, " E"],
+        weight: Float32[np.ndarray, " E"] | None = None,
+        group: Shaped[np.ndarray, " E"] | None = None,
     ) -> dict[str, Any]:
-        """Computes the metrics, with labels and predictions on the scale of the log; undefined ones are None."""
+        """Computes the metrics, with labels and predictions on the scale of the log; undefined ones are None.
+
+        Args:
+          labels: outcomes, NaN where unobserved.
+          predictions: prediction of each event.
+          user: user of each event.
+          weight: weight of each event, if they differ; metrics within groups have none.
+          group: group of each event, for the metrics of order within groups.
+        """
 
     @staticmethod
     @abc.abstractmethod
@@ -111,6 +125,7 @@ class BinaryTask(Task):
         "gauc": Metric("GAUC", maximise=True),
         "ece": Metric("ECE"),
         "log_loss": Metric("log loss"),
+        **{name: Metric(title, maximise=True) for name, title in RANKING.items()},
     }
     headline = ("ne", "auc")
     of_seeds = ("ne", "auc", "log_loss")
@@ -131,9 +146,15 @@ class BinaryTask(Task):
         return jax.nn.sigmoid(outputs)
 
     def measure(
-        self, labels: Float32[np.ndarray, " E"], predictions: Float32[np.ndarray, " E"], user: Shaped[np.ndarray, " E"]
+        self,
+        labels: Float32[np.ndarray, " E"],
+        predictions: Float32[np.ndarray, " E"],
+        user: Shaped[np.ndarray, " E"],
+        weight: Float32[np.ndarray, " E"] | None = None,
+        group: Shaped[np.ndarray, " E"] | None = None,
     ) -> dict[str, Any]:
-        return task_metrics(labels, predictions, user)
+        found = task_metrics(labels, predictions, user, weight)
+        return found if group is None else found | ranking_metrics(labels, predictions, group)
 
     @staticmethod
     def telling(metrics: Mapping[str, Any]) -> bool:
@@ -188,12 +209,18 @@ class ContinuousTask(Task):
         return outputs
 
     def measure(
-        self, labels: Float32[np.ndarray, " E"], predictions: Float32[np.ndarray, " E"], user: Shaped[np.ndarray, " E"]
+        self,
+        labels: Float32[np.ndarray, " E"],
+        predictions: Float32[np.ndarray, " E"],
+        user: Shaped[np.ndarray, " E"],
+        weight: Float32[np.ndarray, " E"] | None = None,
+        group: Shaped[np.ndarray, " E"] | None = None,
     ) -> dict[str, Any]:
-        found = regression_metrics(labels, predictions, training_mean=self.outcome.mean)
+        found = regression_metrics(labels, predictions, training_mean=self.outcome.mean, weight=weight)
         # As it is trained: on the scale of the log, a few long dwells would decide alone.
         targets, of_targets = self.outcome.standardise(labels), self.outcome.standardise(predictions)
-        return found | {"relative_rmse": regression_metrics(targets, of_targets, training_mean=0.0)["relative_rmse"]}
+        transformed = regression_metrics(targets, of_targets, training_mean=0.0, weight=weight)
+        return found | {"relative_rmse": transformed["relative_rmse"]}
 
     @staticmethod
     def telling(metrics: Mapping[str, Any]) -> bool:
@@ -218,7 +245,8 @@ def make_tasks(outcomes: Sequence[OutcomeScale]) -> tuple[Task, ...]:
 
 def tasks_of(log: EventLog) -> tuple[Task, ...]:
     """Makes the tasks of a log, as an encoder fitted to it would have them."""
-    return make_tasks(fit_scales(log.spec.tasks, log.labels[log.period == TRAIN]))
+    train = log.period == TRAIN
+    return make_tasks(fit_scales(log.spec.tasks, log.labels[train], None if log.weight is None else log.weight[train]))
 
 
 def losses_of(
