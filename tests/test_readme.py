@@ -156,6 +156,8 @@ def _write_log(folder, description):
             "like_time": time + 90,
             "tab": rng.integers(0, 3, events),
             "duration_ms": rng.integers(1_000, 9_000, events),
+            "tags": rng.choice(["new|short", "", "new"], events),
+            "text_vector": rng.choice(["[0.5, 1]", "[2, -1]"], events),
         }
     ).write_csv(folder / "ratings.csv")
     pl.DataFrame({"movie_id": range(9), "genre": ["drama", "news", "short"] * 3}).write_csv(folder / "movies.csv")
@@ -173,4 +175,5 @@ def test_the_full_log_description_reads_a_log_of_its_columns(tmp_path):
     log = _write_log(tmp_path, _blocks(DATA, "toml")[0])
     assert log.task_names == ("click", "like", "purchase", "contribution", "long_dwell", "dwell")
     assert log.categorical_names == ("tab", "genre")
+    assert (log.bag_names, log.dense_names) == (("tags",), ("duration_ms", "text_vector[0]", "text_vector[1]"))
     assert (log.period == 0).sum() == 42

@@ -32,6 +32,8 @@ class InputConfig:
     """Least number of training events of a known id; rarer ids are unknown."""
     counter_smoothing: float = 10.0
     """Weight, in events, of the running base rate in a user's or an item's rates."""
+    bag_values: int = 64
+    """Largest number of values of a bag, such as genres, that have a 0/1 column each; the most frequent in training."""
     counters_above: int = 16
     """Largest number of known values of a categorical column without counters; others have counters like the item."""
 
@@ -41,6 +43,7 @@ class InputConfig:
             item_buckets="[1, 2147483647]",
             categorical_buckets="[1, 2147483647]",
             min_count="[1, inf)",
+            bag_values="[1, inf)",
             counter_smoothing="(0, inf)",
             counters_above="[0, inf)",
         )
@@ -76,6 +79,8 @@ class Encoder:
     missing: tuple[int, ...]  # dense columns with an additional indicator of missing values
     dense_mean: Float32[np.ndarray, " F"]
     dense_std: Float32[np.ndarray, " F"]
+    bag_names: tuple[str, ...]
+    bag_values: tuple[tuple[str, ...], ...]  # that have a column, for each bag
     context_names: tuple[str, ...]
     context_mean: Float32[np.ndarray, " E"]
     context_std: Float32[np.ndarray, " E"]
@@ -115,7 +120,8 @@ class Encoder:
           InputError: if the columns differ, or an event lies more than 68 years from the start of training.
         """
         fitted = {"task_names": self.task_names, "action_names": self.action_names, "dense_names": self.dense_names}
-        for what, names in (fitted | {"categorical_names": self.id_names[1:]}).items():
+        fitted |= {"categorical_names": self.id_names[1:], "bag_names": self.bag_names}
+        for what, names in fitted.items():
             if names != getattr(log, what):
                 raise InputError(f"the log must have the {what} {names}, but has {getattr(log, what)}")
         prepared = _prepare(log, self.config, self.counted, self.actions, as_history=as_history)
@@ -140,9 +146,13 @@ class Encoder:
             id_names=("item", *log.categorical_names),
             known_ids=tuple(known),
             dense_names=log.dense_names,
-            missing=tuple(np.flatnonzero(np.isnan(log.dense[train]).any(axis=0)).tolist()),
+            missing=_missing(log.dense[train]),
             dense_mean=dense_mean,
             dense_std=dense_std,
+            bag_names=log.bag_names,
+            bag_values=tuple(
+                bag.common_values(train, min_count=config.min_count, most=config.bag_values) for bag in log.bags
+            ),
             context_names=prepared.context_names,
             context_mean=context_mean,
             context_std=context_std,
@@ -175,7 +185,7 @@ class Encoder:
             "second": log.second[order],
             "elapsed_seconds": elapsed.astype(np.int32)[order],
             "ids": np.stack([ids[order] for ids in (items, *others)], axis=1),
-            "dense": np.concatenate([dense, absent], axis=1),
+            "dense": np.concatenate([dense, absent, *self._indicators(log, order)], axis=1),
             "actions": _actions(prepared.actions, order),
             "context": prepared.context,
             "labels": standardised(log.labels[order], self.tasks),
@@ -194,7 +204,13 @@ class Encoder:
     @property
     def input_names(self) -> tuple[str, ...]:
         """Names of the columns of the encoded "dense"."""
-        return (*self.dense_names, *(f"{self.dense_names[column]}_missing" for column in self.missing))
+        missing = [f"{self.dense_names[column]}_missing" for column in self.missing]
+        bags = [
+            f"{bag}={value}" if value else f"{bag}, other"
+            for bag, values in zip(self.bag_names, self.bag_values, strict=True)
+            for value in values
+        ]
+        return (*self.dense_names, *missing, *bags)
 
     @property
     def task_names(self) -> tuple[str, ...]:
@@ -225,6 +241,9 @@ class Encoder:
         )
         return (self.config.item_buckets, *of_categorical)
 
+    def _indicators(self, log: EventLog, order: np.ndarray) -> list[Float32[np.ndarray, "E _"]]:
+        return [bag.rows(order).indicators(values) for bag, values in zip(log.bags, self.bag_values, strict=True)]
+
     def _buckets(self, column: int, hashes: UInt64[np.ndarray, " E"]) -> Int32[np.ndarray, " E"]:
         rows = self.id_buckets[column]
         if rows == 1:
@@ -247,6 +266,13 @@ class _Prepared(NamedTuple):
     context: Float32[np.ndarray, "E C"]  # in `order`
     context_names: tuple[str, ...]
     item_hashes: UInt64[np.ndarray, " I"]
+
+
+def _missing(dense: Float32[np.ndarray, "E F"]) -> tuple[int, ...]:
+    """Returns the columns to have an indicator: those with gaps, but not where the column before has the same gaps."""
+    gaps = np.isnan(dense)
+    same = [k > 0 and np.array_equal(gaps[:, k], gaps[:, k - 1]) for k in range(gaps.shape[1])]
+    return tuple(np.flatnonzero(gaps.any(axis=0) & ~np.array(same, bool)).tolist())
 
 
 def _counted(known_ids: Sequence[np.ndarray], config: InputConfig) -> tuple[int, ...]:

@@ -42,6 +42,7 @@ def load_encoder(path: Path) -> Encoder:
     read: dict[str, Any] = json.loads(str(arrays.pop("fields")))
     fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in read.items()}
     fields["config"] = InputConfig(**fields["config"])
+    fields["bag_values"] = tuple(map(tuple, fields["bag_values"]))
     fields |= {name: tuple(OutcomeScale(**scale) for scale in fields[name]) for name in _OUTCOMES}
     known = tuple(arrays.pop(f"known_ids_{column}") for column in range(len(fields["id_names"])))
     shapes = {name: array.shape[1:] for name, array in arrays.items() if array.dtype.kind == "f" and array.ndim}

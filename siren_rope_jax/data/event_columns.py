@@ -3,10 +3,12 @@
 import itertools
 import re
 from collections.abc import Callable
+from typing import NamedTuple
 
 import polars as pl
 
 from siren_rope_jax.data.clock_times import ISO, LOOKS_ISO, LocalTime, from_clock
+from siren_rope_jax.data.feature_columns import bag_column, dense_column, vector_columns, vector_names
 from siren_rope_jax.data.precision import id_rules, refuse_float32, time_rules
 from siren_rope_jax.data.read_table import Rule, Table
 from siren_rope_jax.data.schema import UTC_OFFSETS, EventLogSpec
@@ -26,7 +28,15 @@ def outcomes(spec: EventLogSpec) -> tuple[Signal, ...]:
     return tuple(dict.fromkeys((*spec.tasks, *spec.actions)))
 
 
-def event_columns(table: Table, spec: EventLogSpec, *, are_new: bool) -> tuple[dict[str, pl.Expr], list[Rule]]:
+class EventColumns(NamedTuple):
+    """Columns to read from an event file, rules that its rows must satisfy, and names of its "dense i"."""
+
+    columns: dict[str, pl.Expr]
+    rules: list[Rule]
+    dense_names: tuple[str, ...]
+
+
+def event_columns(table: Table, spec: EventLogSpec, *, are_new: bool) -> EventColumns:
     """Returns the columns to read from an event file, and the rules that its rows must satisfy.
 
     Args:
@@ -36,10 +46,11 @@ def event_columns(table: Table, spec: EventLogSpec, *, are_new: bool) -> tuple[d
         outcome without all of its columns is unobserved.
 
     Returns:
-      (columns, rules). The columns are user, item (text; null = missing, unless the spec refuses that), time_ms
-      (int64, ms), utc_offset (int32, s), weight (float32), group (text) and period (int8) if the spec has such columns,
-      "outcome i" (float32, null = unobserved) for each of `outcomes`, "known i" (int64, ms) for outcomes with their own
-      time, "categorical i" (text), "dense i" (float32), and what `without_ambiguous` takes out again.
+      The columns are user, item (text; null = missing, unless the spec refuses that), time_ms (int64, ms), utc_offset
+      (int32, s), weight (float32), group (text) and period (int8) if the spec has such columns, "outcome i" (float32,
+      null = unobserved) for each of `outcomes`, "known i" (int64, ms) for outcomes with their own time, "categorical i"
+      (text), "dense i" (float32; the numbers of vectors last), "bag i" (text), and what `without_ambiguous` takes out
+      again.
 
     Raises:
       InputError: if a column is missing or of a type that cannot be read.
@@ -80,15 +91,15 @@ def event_columns(table: Table, spec: EventLogSpec, *, are_new: bool) -> tuple[d
         dense, rule = dense_column(table, table.require(column, "[features] dense"))
         builder.columns[f"dense {index}"] = dense
         builder.rules.append(rule)
-    return builder.columns, builder.rules
-
-
-def dense_column(table: Table, column: str) -> tuple[pl.Expr, Rule]:
-    """Returns a column of numbers as float32, null = missing, and the rule that each is a finite number."""
-    number, is_number = table.number(column)
-    dense = number.cast(pl.Float32)
-    valid = is_number & dense.is_finite().fill_null(True)
-    return dense, Rule(column, valid, "a finite number or an empty cell")
+    for index, bag in enumerate(spec.bags):
+        builder.columns[f"bag {index}"] = bag_column(table, bag, "[features] categorical")
+    names = list(spec.dense)
+    for vector in spec.vectors:
+        numbers, rules = vector_columns(table, vector, "[features] dense")
+        builder.columns |= {f"dense {len(names) + index}": number for index, number in enumerate(numbers)}
+        builder.rules += rules
+        names += vector_names(vector, len(numbers))
+    return EventColumns(builder.columns, builder.rules, tuple(names))
 
 
 def key_column(

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float32, Int8, Int32, Int64, UInt64
 
+from siren_rope_jax.data.bags import Bag
 from siren_rope_jax.data.event_columns import outcomes
 from siren_rope_jax.data.event_rows import IF_NEW, read_event_rows
 from siren_rope_jax.data.matching import match_note, spelling_note
@@ -46,6 +47,7 @@ class EventLog:
       action_pending: value that later events see until then: 0 ("none yet") or NaN ("unobserved").
       categorical: stable hash of (feature name, value); a missing value has its own hash.
       dense: numbers, NaN where missing.
+      bags: columns with any number of values for each event.
       task_names: names of the tasks.
       action_names: names of the actions.
       categorical_names: columns of the log, then of the side tables, prefixed by the file if names clash.
@@ -74,6 +76,7 @@ class EventLog:
     action_pending: Float32[np.ndarray, " A"]
     categorical: UInt64[np.ndarray, "E C"]
     dense: Float32[np.ndarray, "E F"]
+    bags: tuple[Bag, ...] = ()
     task_names: tuple[str, ...]
     action_names: tuple[str, ...]
     categorical_names: tuple[str, ...]
@@ -85,6 +88,11 @@ class EventLog:
     group: Int64[np.ndarray, " E"] | None = None
     contradictions: int = 0
     notes: tuple[str, ...] = ()
+
+    @property
+    def bag_names(self) -> tuple[str, ...]:
+        """Names of the bags."""
+        return tuple(bag.name for bag in self.bags)
 
     @property
     def new(self) -> Bool[np.ndarray, " E"]:
@@ -115,10 +123,10 @@ def read_event_log(
     if not isinstance(spec, EventLogSpec):
         spec = EventLogSpec.from_toml(spec)
     new_events = None if new_events is None else Path(new_events)
-    categorical_names, dense_names = _feature_names(spec, "categorical"), _feature_names(spec, "dense")
+    categorical_names = _feature_names(spec, spec.categorical, [side.categorical for side in spec.side_tables])
     notes: list[str] = []
     # Reassigned at every step, since two copies of a long log might not fit into memory.
-    events, styles, duplicates, contradictions = read_event_rows(
+    events, styles, dense_names, duplicates, contradictions = read_event_rows(
         spec, categorical_names, new_events, notes, allow_unmatched=allow_unmatched
     )
     user_codes, user_ids = _codes(events["user"])
@@ -150,6 +158,14 @@ def read_event_log(
         features = read_side_table(side, ids, styles[side.join], hashed, notes)
         notes += _match_notes(side, ids, index, period == NEW, features, allow_unmatched=allow_unmatched)
         sides.append((features, index))
+    own_dense, dense_names = (
+        len(dense_names),
+        _feature_names(spec, dense_names, [side.dense_names for side, _ in sides]),
+    )
+    of_bags = [(events[f"bag {k}"], slice(None)) for k in range(len(spec.bags))]
+    of_bags += [(cells, index) for side, index in sides for cells in side.bags]
+    bag_columns = [[bag.column for bag in table.bags] for table in (spec, *spec.side_tables)]
+    bag_names = _feature_names(spec, bag_columns[0], bag_columns[1:])
     return EventLog(
         spec=spec,
         time_ms=time,
@@ -165,7 +181,8 @@ def read_event_log(
         action_known=_action_known(events, spec),
         action_pending=np.array([action.pending for action in spec.actions], dtype=np.float32),
         categorical=_features(events, "categorical", len(spec.categorical), sides, np.uint64),
-        dense=_features(events, "dense", len(spec.dense), sides, np.float32),
+        dense=_features(events, "dense", own_dense, sides, np.float32),
+        bags=tuple(Bag.of(name, *bag) for name, bag in zip(bag_names, of_bags, strict=True)),
         task_names=tuple(task.name for task in spec.tasks),
         action_names=tuple(action.name for action in spec.actions),
         categorical_names=categorical_names,
@@ -180,14 +197,16 @@ def read_event_log(
     )
 
 
-def _feature_names(spec: EventLogSpec, kind: str) -> tuple[str, ...]:
-    plain = [("", column) for column in getattr(spec, kind)]
-    plain += [(side.file.name.split(".")[0], column) for side in spec.side_tables for column in getattr(side, kind)]
+def _feature_names(spec: EventLogSpec, own: Sequence[str], of_sides: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Joins the names of the log's own features and those of its side tables, which get the file's name in a clash."""
+    plain = [("", column) for column in own]
+    for side, columns in zip(spec.side_tables, of_sides, strict=True):
+        plain += [(side.file.name.split(".")[0], column) for column in columns]
     counts = Counter(column for _, column in plain)
     names = tuple(f"{file}.{name}" if file and counts[name] > 1 else name for file, name in plain)
     for name, count in Counter(names).items():
         if count > 1:
-            raise InputError(f'the {kind} feature "{name}" is named by two side tables, expected one')
+            raise InputError(f'the feature "{name}" is named by two side tables, expected one')
     return names
 
 

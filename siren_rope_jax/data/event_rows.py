@@ -26,6 +26,7 @@ from siren_rope_jax.data.whole_numbers import (
     style_of_all,
     whole_numbers_note,
 )
+from siren_rope_jax.errors import InputError
 
 _FEW_FILES = 8  # that are named one by one
 IF_NEW = "pass --allow-unmatched if all of them are new"
@@ -38,12 +39,14 @@ class EventRows(NamedTuple):
       rows: columns as `event_columns` names them, the categorical ones hashed; "row", counted over the files of the
         log, and separately in that of new events; "new"; and "period", if the split is given by files or a column.
       styles: style of whole numbers in the log, for "user" and "item".
+      dense_names: names of "dense i".
       duplicates: number of rows dropped as equal to an earlier one.
       contradictions: number of events whose rows contradicted each other.
     """
 
     rows: pl.DataFrame
     styles: dict[str, Style]
+    dense_names: tuple[str, ...]
     duplicates: int
     contradictions: int
 
@@ -71,7 +74,7 @@ def read_event_rows(
     columns = {"user": spec.user, "item": spec.item}
     columns |= {f"categorical {index}": column for index, column in enumerate(spec.categorical)}
     # Reassigned at every step, since two copies of a long log might not fit into memory.
-    rows, styles = _read_log(spec, columns, notes)
+    rows, styles, dense_names = _read_log(spec, columns, notes)
     if spec.split.is_given:
         rows, said = in_one_period(rows)
         notes += said
@@ -79,7 +82,7 @@ def read_event_rows(
     notes += said
     rows = rows.with_columns(new=pl.lit(False))
     if new_events is not None:
-        new = _read_new(spec, new_events, columns, styles, notes)
+        new = _read_new(spec, new_events, columns, styles, dense_names, notes)
         notes += _match_notes(new_events, new, rows, columns, allow_unmatched=allow_unmatched)
         new = with_own_ids(new).with_row_index("row").with_columns(new=pl.lit(True))
         if spec.split.is_given:
@@ -88,13 +91,19 @@ def read_event_rows(
     for index, name in enumerate(categorical_names[: len(spec.categorical)]):
         column = f"categorical {index}"
         rows = rows.with_columns(pl.Series(column, stable_hash(rows[column], name)))
-    return EventRows(rows, styles, duplicates, contradictions)
+    return EventRows(rows, styles, dense_names, duplicates, contradictions)
 
 
-def _read_log(spec: EventLogSpec, columns: dict[str, str], notes: list[str]) -> tuple[pl.DataFrame, dict[str, Style]]:
+def _read_log(
+    spec: EventLogSpec, columns: dict[str, str], notes: list[str]
+) -> tuple[pl.DataFrame, dict[str, Style], tuple[str, ...]]:
     files = event_files(spec.files)
     of_files: list[list[str]] = [[] for _ in files]
-    parts = [_read(file, spec, said) for file, said in zip(files, of_files, strict=True)]
+    parts, dense_names = [], None
+    for file, said in zip(files, of_files, strict=True):
+        part, dense_names = _read(file, spec, dense_names, said)
+        parts.append(part)
+    assert dense_names is not None  # a log has at least one file
     if len(files) > _FEW_FILES:
         rows_read = sum(part.height for part in parts)
         notes.append(f"{rows_read:,} rows read from {len(files):,} files, {files[0]} to {files[-1]}")
@@ -116,13 +125,18 @@ def _read_log(spec: EventLogSpec, columns: dict[str, str], notes: list[str]) -> 
             for file, style in zip(files, styles[name], strict=True):
                 if style is Style.FLOATS:
                     notes.append(whole_numbers_note(file, column))
-    return rows, {name: style_of_all(styles[name]) for name in columns}
+    return rows, {name: style_of_all(styles[name]) for name in columns}, dense_names
 
 
 def _read_new(
-    spec: EventLogSpec, file: Path, columns: dict[str, str], styles: dict[str, Style], notes: list[str]
+    spec: EventLogSpec,
+    file: Path,
+    columns: dict[str, str],
+    styles: dict[str, Style],
+    dense_names: tuple[str, ...],
+    notes: list[str],
 ) -> pl.DataFrame:
-    rows = _read(file, spec, notes, are_new=True)
+    rows, _ = _read(file, spec, dense_names, notes, are_new=True)
     for name, column in columns.items():
         if are_whole_numbers(style_of(rows[name]), styles[name]):
             rows = rows.with_columns(as_whole_numbers(rows[name]))
@@ -130,14 +144,22 @@ def _read_new(
     return rows
 
 
-def _read(file: Path, spec: EventLogSpec, notes: list[str], *, are_new: bool = False) -> pl.DataFrame:
+def _read(
+    file: Path, spec: EventLogSpec, dense_names: tuple[str, ...] | None, notes: list[str], *, are_new: bool = False
+) -> tuple[pl.DataFrame, tuple[str, ...]]:
     with open_table(file, spec.format) as table:
-        rows = table.read(*event_columns(table, spec, are_new=are_new))
+        columns, rules, names = event_columns(table, spec, are_new=are_new)
+        if dense_names not in (None, names):
+            raise InputError(
+                f"{file}: expected vectors as long as those of {spec.files[0]}, which has {len(dense_names)} dense "
+                f"columns, found {len(names)}"
+            )
+        rows = table.read(columns, rules)
     rows, said = without_ambiguous(file, rows, spec.time_zone)
     notes += [*table.notes, *said]
     notes += filter(None, [missing_ids_note(file, rows, is_new=are_new)])
     check_times(file, spec.timestamp, rows["time_ms"].to_numpy())
-    return rows
+    return rows, names
 
 
 def _match_notes(

@@ -47,6 +47,8 @@ def _cells(
     yield (log.day[part].astype(np.int64) * 86_400 + log.second[part]).astype(np.uint64)  # local time
     for numbers in (*log.labels.T, *log.actions.T, *log.dense.T):
         yield float_bits(numbers[part])
+    for bag in log.bags:
+        yield bag.hashes()[part]
     if log.weight is not None:
         yield float_bits(log.weight[part])
     for known in log.action_known.T:

@@ -95,7 +95,8 @@ class Table:
         """Returns the cells as text, null where missing: empty, blank or one of `MISSING_WORDS`."""
         kind = self.types[column]
         if kind.is_nested() or kind == pl.Binary or kind == pl.Object:
-            raise InputError(f'{self.path}: the column "{column}" holds {kind}, expected text or numbers')
+            lists = "; lists are features written { column = ... }" if isinstance(kind, pl.List | pl.Array) else ""
+            raise InputError(f'{self.path}: the column "{column}" holds {kind}, expected text or numbers{lists}')
         cell = pl.col(column).fill_nan(None) if kind.is_float() else pl.col(column)
         text = cell.cast(pl.String)
         if not self.is_text(column):
@@ -171,6 +172,12 @@ class Table:
         remarks = counted.remarks if counted else ""
         self.notes.append(f"{number_of(data.height, 'row')} read from {self.path}{remarks}")
         return data.drop(_BAD)
+
+    def first(self, cells: pl.Expr) -> Any:
+        """Returns the first value of an expression that is not null; None if there is none."""
+        with _reading(self.path, self.local):
+            found = self.frame.select(cells.alias(_BAD)).filter(pl.col(_BAD).is_not_null()).head(1).collect()
+        return found.item() if found.height else None
 
     def place(self, row: int) -> str:
         """Returns the user's name of a row, counted from 0: its line in a text file."""

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from siren_rope_jax.data.feature_spec import BagColumn, VectorColumn, features_to_dict, read_features
 from siren_rope_jax.data.side_table_spec import MissingIds, SideTable, absolute, read_side_tables
 from siren_rope_jax.data.signal_spec import read_signals, signal_to_dict
 from siren_rope_jax.data.signals import Signal
@@ -48,6 +49,8 @@ class EventLogSpec:
       actions: outcomes that later events may see.
       categorical: feature columns compared as text.
       dense: feature columns of numbers.
+      bags: feature columns with any number of values in a cell.
+      vectors: features that are vectors of numbers.
       side_tables: features of items and users.
       split: periods of training, validation and test.
       contradictions: treatment of rows of one event that differ only in outcomes: "mean" takes the mean of each outcome
@@ -72,6 +75,8 @@ class EventLogSpec:
     actions: tuple[Signal, ...]
     categorical: tuple[str, ...] = ()
     dense: tuple[str, ...] = ()
+    bags: tuple[BagColumn, ...] = ()
+    vectors: tuple[VectorColumn, ...] = ()
     side_tables: tuple[SideTable, ...] = ()
     split: Split
     contradictions: Contradictions = "mean"
@@ -137,8 +142,7 @@ class EventLogSpec:
             group_by_second=log.flag("group_by_second", False),
             tasks=tasks,
             actions=read_signals(source_name, "[actions]", mapping["actions"]) if "actions" in mapping else tasks,
-            categorical=features.texts("categorical"),
-            dense=features.texts("dense"),
+            **read_features(features),
             side_tables=read_side_tables(top, log, form, folder),
             split=read_split(source_name, mapping["split"], folder),
             contradictions=log.choice("contradictions", get_args(Contradictions)),
@@ -157,8 +161,8 @@ class EventLogSpec:
         log = {key: getattr(self, key) for key in _LOG_KEYS} | {"files": [str(file) for file in self.files]}
         log |= dataclasses.asdict(self.format)
         side_tables = [
-            {key: value for key, value in dataclasses.asdict(side).items() if key != "format"}
-            | {"file": str(side.file)}
+            {"file": str(side.file), "join": side.join, "key": side.key, "missing_ids": side.missing_ids}
+            | features_to_dict(side)
             | dataclasses.asdict(side.format)
             for side in self.side_tables
         ]
@@ -166,7 +170,7 @@ class EventLogSpec:
             "log": log,
             "tasks": {signal.name: signal_to_dict(signal) for signal in self.tasks},
             "actions": {signal.name: signal_to_dict(signal) for signal in self.actions},
-            "features": {"categorical": self.categorical, "dense": self.dense},
+            "features": features_to_dict(self),
             "side_table": side_tables,
             "split": self.split.to_dict(),
         }
@@ -217,14 +221,18 @@ def _check_local_time(spec: EventLogSpec, log: Section) -> None:
 
 
 def _check_features_are_not_labels(spec: EventLogSpec, features: Section) -> None:
-    for kind in ("categorical", "dense"):
-        if spec.split.column in getattr(spec, kind):
+    of_kinds = {
+        "categorical": {*spec.categorical, *(bag.column for bag in spec.bags)},
+        "dense": {*spec.dense, *(vector.name for vector in spec.vectors)},
+    }
+    for kind, columns in of_kinds.items():
+        if spec.split.column in columns:
             raise features.error(
                 kind, f'"{spec.split.column}" is the column of the split, which tells nothing of new events'
             )
     for signal in (*spec.tasks, *spec.actions):
-        for kind in ("categorical", "dense"):
-            for column in sorted(set(getattr(spec, kind)) & set(signal.columns)):
+        for kind, columns in of_kinds.items():
+            for column in sorted(columns & set(signal.columns)):
                 outcome = f"the outcome {signal.name}, which a model must not read"
                 raise features.error(kind, f'"{column}" belongs to {outcome}')
 

@@ -7,7 +7,14 @@ import polars as pl
 from jaxtyping import Bool, Float32, UInt64
 
 from siren_rope_jax.data.csv_lines import number_of
-from siren_rope_jax.data.event_columns import dense_column, key_column
+from siren_rope_jax.data.event_columns import key_column
+from siren_rope_jax.data.feature_columns import (
+    bag_column,
+    dense_column,
+    vector_columns,
+    vector_names,
+    vectors_of_file,
+)
 from siren_rope_jax.data.read_table import Table, open_table
 from siren_rope_jax.data.side_table_spec import SideTable
 from siren_rope_jax.data.stable_hash import stable_hash
@@ -24,12 +31,16 @@ class SideFeatures:
       dense: numbers, NaN where missing.
       found: whether the table has a row for the id; without one, every feature is missing.
       keys: every id that the table has a row for.
+      dense_names: names of the numbers.
+      bags: text of each column of bags, as `bag_column` writes it.
     """
 
     categorical: UInt64[np.ndarray, "I C"]
     dense: Float32[np.ndarray, "I F"]
     found: Bool[np.ndarray, " I"]
     keys: pl.Series
+    dense_names: tuple[str, ...] = ()
+    bags: tuple[pl.Series, ...] = ()
 
 
 def read_side_table(
@@ -53,11 +64,27 @@ def read_side_table(
         columns = {"key": key}
         for column in side.categorical:
             columns[f"categorical {column}"] = table.text(table.require(column, "[[side_table]] categorical"))
-        for column in side.dense:
-            dense, rule = dense_column(table, table.require(column, "[[side_table]] dense"))
-            columns[f"dense {column}"] = dense
+        for number, bag in enumerate(side.bags):
+            columns[f"bag {number}"] = bag_column(table, bag, "[[side_table]] categorical")
+        names = list(side.dense)
+        for number, column in enumerate(side.dense):
+            columns[f"dense {number}"], rule = dense_column(table, table.require(column, "[[side_table]] dense"))
             rules.append(rule)
+        for vector in side.vectors:
+            if vector.file is None:
+                numbers, more = vector_columns(table, vector, "[[side_table]] dense")
+                columns |= {f"dense {len(names) + place}": number for place, number in enumerate(numbers)}
+                rules += more
+                names += vector_names(vector, len(numbers))
         data = table.read(columns, rules)
+        for vector in side.vectors:
+            if vector.file is not None:
+                array = vectors_of_file(table, vector, data.height)
+                data = data.with_columns(
+                    pl.Series(f"dense {len(names) + place}", column).fill_nan(None)
+                    for place, column in enumerate(array.T)
+                )
+                names += vector_names(vector, array.shape[1])
         data = _with_whole_numbers(data, side, style, notes)
         _check_keys_are_unique(table, side.key, data["key"])
     notes += table.notes
@@ -68,12 +95,14 @@ def read_side_table(
         stable_hash(rows[f"categorical {column}"], name)
         for column, name in zip(side.categorical, categorical_names, strict=True)
     ]
-    numbers = [rows[f"dense {column}"].cast(pl.Float32).to_numpy() for column in side.dense]
+    numbers = [rows[f"dense {number}"].cast(pl.Float32).to_numpy() for number in range(len(names))]
     return SideFeatures(
         categorical=np.stack(hashes, axis=1) if hashes else np.zeros((len(ids), 0), np.uint64),
         dense=np.stack(numbers, axis=1) if numbers else np.zeros((len(ids), 0), np.float32),
         found=rows["found"].is_not_null().to_numpy(),
         keys=data["key"],
+        dense_names=tuple(names),
+        bags=tuple(rows[f"bag {number}"] for number in range(len(side.bags))),
     )
 
 

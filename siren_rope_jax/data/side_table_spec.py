@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Literal, get_args
 
+from siren_rope_jax.data.feature_spec import BagColumn, VectorColumn, read_features
 from siren_rope_jax.data.text_format import FORMAT_KEYS, TextFormat
 from siren_rope_jax.data.toml_section import Section
 
@@ -21,6 +22,8 @@ class SideTable:
       key: column that is compared, as text, with the log's item or user column.
       categorical: columns compared as text.
       dense: columns of numbers.
+      bags: columns with any number of values in a cell.
+      vectors: vectors of numbers.
       format: of the file; as in the log, but for the columns, unless given for this table.
       missing_ids: as in the log, unless given for this table; "drop" drops rows without a key.
     """
@@ -30,6 +33,8 @@ class SideTable:
     key: str
     categorical: tuple[str, ...] = ()
     dense: tuple[str, ...] = ()
+    bags: tuple[BagColumn, ...] = ()
+    vectors: tuple[VectorColumn, ...] = ()
     format: TextFormat = TextFormat()  # noqa: RUF009
     missing_ids: MissingIds = "refuse"
 
@@ -51,7 +56,7 @@ def read_side_tables(top: Section, log: Section, form: TextFormat, folder: Path)
         raise top.error("side_table", "expected [[side_table]] with two brackets, one for each table")
     result = []
     for number, table in enumerate(tables, start=1):
-        keys = [field.name for field in dataclasses.fields(SideTable) if field.name != "format"] + FORMAT_KEYS
+        keys = ["file", "join", "key", "categorical", "dense", "missing_ids", *FORMAT_KEYS]
         section = Section(top.source, f"[[side_table]] number {number}", table, keys)
         if "join" not in section.table:
             raise section.error("join", 'this key is missing, expected "item" or "user"')
@@ -60,8 +65,7 @@ def read_side_tables(top: Section, log: Section, form: TextFormat, folder: Path)
                 file=absolute(folder, section.text("file")),
                 join=section.choice("join", ("item", "user")),
                 key=section.text("key"),
-                categorical=section.texts("categorical"),
-                dense=section.texts("dense"),
+                **read_features(section, folder),
                 format=TextFormat.from_section(section, form),
                 missing_ids=section.choice("missing_ids", get_args(MissingIds), log.table.get("missing_ids")),
             )

@@ -58,6 +58,15 @@ class Section:
                 raise self.error(key, f'"{value}" is listed twice')
         return tuple(values)
 
+    def texts_and_tables(self, key: str, keys: list[str]) -> tuple[tuple[str, ...], tuple["Section", ...]]:
+        """Returns the texts of a list, and its tables, which may have the given keys."""
+        values = self.table.get(key, [])
+        if not isinstance(values, list | tuple) or not all(isinstance(value, Mapping) or value for value in values):
+            raise self.error(key, f"expected a list of texts in quotes or of tables of keys, found {values!r}")
+        tables = [value for value in values if isinstance(value, Mapping)]
+        texts = Section(self.source, self.where, {key: [x for x in values if not isinstance(x, Mapping)]}, [key])
+        return texts.texts(key), tuple(Section(self.source, f"{self.where} {key}", table, keys) for table in tables)
+
     def flag(self, key: str, default: bool) -> bool:
         value = self.table.get(key, default)
         if not isinstance(value, bool):

@@ -34,7 +34,8 @@ def rows_of(log: EventLog, order: Integer[np.ndarray, " N"]) -> EventLog:
     """Returns the log of a file with the given events in the given order, which events of one time keep."""
     order = order[np.argsort(log.time_ms[order], kind="stable")]
     columns = {name: getattr(log, name) for name in _PER_EVENT}
-    return dataclasses.replace(log, **{name: x[order] for name, x in columns.items() if x is not None})
+    bags = tuple(bag.rows(order) for bag in log.bags)
+    return dataclasses.replace(log, bags=bags, **{name: x[order] for name, x in columns.items() if x is not None})
 
 
 def some_of(log: EventLog, events: int) -> EventLog:
