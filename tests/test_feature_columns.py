@@ -160,7 +160,8 @@ def test_ties_are_ordered_by_their_bags_not_by_their_outcomes(tmp_path):
     frame = table(genres=[["a"], ["b"]]).with_columns(
         pl.lit("x").alias("item"), time=START + pl.int_range(20, dtype=pl.Int64) // 10
     )
-    frame = frame.with_columns(user=pl.lit("ann")).vstack(table(genres=GENRES).with_columns(time=pl.lit(START + 9, pl.Int64)))
+    late = table(genres=GENRES).with_columns(time=pl.lit(START + 9, pl.Int64))
+    frame = frame.with_columns(user=pl.lit("ann")).vstack(late)
     places = {}
     for name, part in (("as it is", frame), ("other outcomes", frame.with_columns(click=1 - pl.col("click")))):
         log = read([write(part, tmp_path / "log.parquet")], split={"validation_from": 0.1, "test_from": 0.2}, **BAG)

@@ -85,6 +85,7 @@ class Encoder:
     context_mean: Float32[np.ndarray, " E"]
     context_std: Float32[np.ndarray, " E"]
     context_transform: Float64[np.ndarray, "G 6"]  # table of nn.column_transform; no rows until a training fits it
+    calendar: bool  # whether times tell hour and weekday
     weight: float  # mean weight of the training events
     actions: tuple[OutcomeScale, ...]
     tasks: tuple[OutcomeScale, ...]
@@ -157,6 +158,7 @@ class Encoder:
             context_mean=context_mean,
             context_std=context_std,
             context_transform=np.zeros((0, 6)),
+            calendar=log.spec.calendar,
             weight=1.0 if weight is None else float(weight.mean(dtype=np.float64)),
             actions=actions,
             tasks=tasks,

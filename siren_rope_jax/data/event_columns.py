@@ -11,15 +11,17 @@ from siren_rope_jax.data.clock_times import ISO, LOOKS_ISO, LocalTime, from_cloc
 from siren_rope_jax.data.feature_columns import bag_column, dense_column, vector_columns, vector_names
 from siren_rope_jax.data.precision import id_rules, refuse_float32, time_rules
 from siren_rope_jax.data.read_table import Rule, Table
-from siren_rope_jax.data.schema import UTC_OFFSETS, EventLogSpec
+from siren_rope_jax.data.schema import RELATIVE_UNITS, UTC_OFFSETS, EventLogSpec
 from siren_rope_jax.data.signals import ReadTime, Signal
 from siren_rope_jax.data.split import Split
 from siren_rope_jax.errors import InputError
 
 _FIRST_SECOND, _END_SECOND = 315_532_800, 4_102_444_800  # the years 1980 to 2099
 _WHOLE_FLOATS = 2.0**53  # float64 represents every whole number up to here
-_MILLISECONDS = {"s": 1e3, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
+_MILLISECONDS = {"s": 1e3, "ms": 1.0, "us": 1e-3, "ns": 1e-6, "h": 3.6e6, "d": 8.64e7}
 _UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+_UNIT_NAMES |= {"h": "hours", "d": "days"}
+_MOST_RELATIVE = 60 * 365 * 86_400_000  # ms; seconds of twice as many years fit into an int32
 _YEARS = "between the years 1980 and 2100"
 
 
@@ -147,6 +149,13 @@ class _Builder:
                 f'{self.table.path}: the column "{column}" ({key}) holds {kind}, expected text, as timestamp_unit is '
                 '"iso"; for Unix times set it to "s", "ms", "us" or "ns"'
             )
+        elif not self.spec.calendar:
+            number, is_time = self.table.number(column)
+            time = (number * _MILLISECONDS[self.unit]).round().cast(pl.Int64, strict=False)
+            near = time.is_between(-_MOST_RELATIVE, _MOST_RELATIVE)
+            expected = f"a relative time in {_UNIT_NAMES[self.unit]}, within 60 years of 0"
+            self.rules.append(Rule(column, is_time & near.fill_null(not required), expected))
+            return time
         else:
             refuse_float32(self.table, column, key, "times")
             number, is_time = self.table.number(column)
@@ -211,8 +220,8 @@ def _other_unit(unit: str) -> Callable[[str], str]:
             number = float(cell)
         except ValueError:
             return ""
-        for other in _MILLISECONDS:
-            if other != unit and _FIRST_SECOND <= number * _MILLISECONDS[other] / 1000 < _END_SECOND:
+        for other in (other for other in _MILLISECONDS if other not in (unit, *RELATIVE_UNITS)):
+            if _FIRST_SECOND <= number * _MILLISECONDS[other] / 1000 < _END_SECOND:
                 return f'; these look like {_UNIT_NAMES[other]}, set timestamp_unit = "{other}"'
         return ""
 

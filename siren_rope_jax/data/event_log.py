@@ -23,6 +23,8 @@ from siren_rope_jax.data.signals import Signal
 from siren_rope_jax.errors import InputError
 from siren_rope_jax.ops.calendar import split_unix_time
 
+_RELATIVE = "the times have no calendar: models read how far apart events are, but no hour, weekday or date"
+
 PathLike = str | os.PathLike[str]
 
 
@@ -147,7 +149,8 @@ def read_event_log(
     _check_labels(spec, labels[period == TRAIN])
     day, second = split_unix_time(time, unit="ms", utc_offset=_utc_offset(events, spec), time_zone=spec.time_zone)
     known = ~events["new"].to_numpy()
-    own_notes = [overlap_note(spec, period, time), midnight_note(second[known]), coarse_note(time[known])]
+    of_times = [midnight_note(second[known]), coarse_note(time[known])] if spec.calendar else [_RELATIVE]
+    own_notes = [overlap_note(spec, period, time), *of_times]
     own_notes += [spelling_note(user_ids, "user", _describe(spec)), spelling_note(item_ids, "item", _describe(spec))]
     notes += filter(None, own_notes)
     sides, position = [], len(spec.categorical)

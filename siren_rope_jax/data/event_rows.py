@@ -158,7 +158,8 @@ def _read(
     rows, said = without_ambiguous(file, rows, spec.time_zone)
     notes += [*table.notes, *said]
     notes += filter(None, [missing_ids_note(file, rows, is_new=are_new)])
-    check_times(file, spec.timestamp, rows["time_ms"].to_numpy())
+    if spec.calendar:
+        check_times(file, spec.timestamp, rows["time_ms"].to_numpy())
     return rows, names
 
 

@@ -19,7 +19,8 @@ from siren_rope_jax.data.text_format import FORMAT_KEYS, TextFormat
 from siren_rope_jax.data.toml_section import Section, did_you_mean
 from siren_rope_jax.errors import InputError
 
-TimestampUnit = Literal["s", "ms", "us", "ns", "iso"]
+TimestampUnit = Literal["s", "ms", "us", "ns", "iso", "h", "d"]
+RELATIVE_UNITS = ("h", "d")
 Contradictions = Literal["mean", "first", "refuse"]
 UTC_OFFSETS = (-12.0, 14.0)  # hours; every civil time zone lies inside
 
@@ -34,7 +35,8 @@ class EventLogSpec:
       item: column of the item.
       timestamp: column of the Unix time.
       timestamp_unit: unit of Unix times; "iso" if they are ISO 8601 texts, which are read in the log's zone unless they
-        name their own. Columns of dates or datetimes need none.
+        name their own. Columns of dates or datetimes need none. "h" and "d" are hours and days since an unknown moment.
+      calendar: whether the times tell hour, weekday and date. Otherwise models read only how far apart events are.
       time_zone: IANA name of the users' zone. At most one of the zone and the two offsets is given; without
         any, local time is UTC.
       utc_offset_hours: offset of local time, the same for all events; may be fractional.
@@ -63,6 +65,7 @@ class EventLogSpec:
     item: str
     timestamp: str
     timestamp_unit: TimestampUnit = "s"
+    calendar: bool = True
     time_zone: str | None = None
     utc_offset_hours: float | None = None
     utc_offset_column: str | None = None
@@ -132,6 +135,7 @@ class EventLogSpec:
             item=log.text("item"),
             timestamp=log.text("timestamp"),
             timestamp_unit=log.choice("timestamp_unit", get_args(TimestampUnit)),
+            calendar=log.flag("calendar", log.table.get("timestamp_unit") not in RELATIVE_UNITS),
             time_zone=log.text("time_zone", None),
             utc_offset_hours=log.number("utc_offset_hours"),
             utc_offset_column=log.text("utc_offset_column", None),
@@ -193,7 +197,7 @@ class EventLogSpec:
 _SECTIONS = ["log", "tasks", "split"]
 _OPTIONAL_SECTIONS = ["actions", "features", "side_table"]
 _LOCAL_TIME_KEYS = ["time_zone", "utc_offset_hours", "utc_offset_column"]
-_LOG_KEYS = ["files", "user", "item", "timestamp", "timestamp_unit", *_LOCAL_TIME_KEYS]
+_LOG_KEYS = ["files", "user", "item", "timestamp", "timestamp_unit", "calendar", *_LOCAL_TIME_KEYS]
 _LOG_KEYS += ["missing_ids", "contradictions", "weight", "group", "group_by_second"]
 
 
@@ -205,6 +209,10 @@ def _without_none(value: Any) -> Any:
 
 def _check_local_time(spec: EventLogSpec, log: Section) -> None:
     given = [key for key in _LOCAL_TIME_KEYS if getattr(spec, key) is not None]
+    if spec.calendar and spec.timestamp_unit in RELATIVE_UNITS:
+        raise log.error("calendar", f'expected false, as times in "{spec.timestamp_unit}" have no date, found true')
+    if given and not spec.calendar:
+        raise log.error(given[0], "this key is of no use, as the times have no calendar")
     if len(given) > 1:
         raise log.error("", f"expected at most one of {', '.join(_LOCAL_TIME_KEYS)}, found {' and '.join(given)}")
     low, high = UTC_OFFSETS
@@ -245,6 +253,8 @@ def _check_split_order(spec: EventLogSpec, source: str) -> None:
     if isinstance(first, str) != isinstance(second, str):
         raise InputError(f"{where} must be of one kind: two fractions or two dates")
     dates = isinstance(first, str) and isinstance(second, str)
+    if dates and not spec.calendar:
+        raise InputError(f"{where} must be fractions, as the times have no calendar")
     ordered = spec.split_time(str(first)) < spec.split_time(str(second)) if dates else first < second  # type: ignore[operator]
     if not ordered:
         raise InputError(f"{where} are out of order: validation must begin before test")

@@ -11,7 +11,7 @@ from siren_rope_jax.nn.block import Mlp, drop
 from siren_rope_jax.nn.column_transform import ColumnTransform
 from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.nn.features import InputSpec
-from siren_rope_jax.ops.calendar import CALENDAR_COLUMNS, calendar_features
+from siren_rope_jax.ops.calendar import CALENDAR_COLUMNS
 
 # Leaves out the place in the training span: in a later test period it would be drift, not signal.
 _CALENDAR = [*CALENDAR_COLUMNS["day"], *CALENDAR_COLUMNS["week"]]
@@ -36,8 +36,7 @@ def event_context(events: Events, config: ModelConfig, spec: InputSpec) -> Float
         indicators = (jax.nn.one_hot(events.ids[..., k] - 1, spec.id_buckets[k] - 1) for k in spec.narrow)
         parts += [events.dense, *indicators]
     if config.head_calendar:
-        calendar = calendar_features(events.day, events.second, start_day=spec.start_day, span_days=spec.span_days)
-        parts.append(calendar[..., _CALENDAR])
+        parts.append(spec.time_features(events.day, events.second)[..., _CALENDAR])
     return jnp.concatenate(parts, axis=-1)
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Float32
 
 from siren_rope_jax.batch import Events
 from siren_rope_jax.nn.features import InputSpec
-from siren_rope_jax.ops.calendar import calendar_features, elapsed_days
+from siren_rope_jax.ops.calendar import elapsed_days
 from siren_rope_jax.ops.encodings import sinusoidal_encoding, time2vec
 
 TIME2VEC_FEATURES = 32
@@ -52,10 +52,7 @@ class CalendarEncoding(Encoding):
 
     def __call__(self, events: Events) -> Float[Array, "B S D"]:
         """Returns the projected features."""
-        spec = self.spec
-        return self.projection(
-            calendar_features(events.day, events.second, start_day=spec.start_day, span_days=spec.span_days)
-        )
+        return self.projection(self.spec.time_features(events.day, events.second))
 
 
 class Time2VecEncoding(Encoding):

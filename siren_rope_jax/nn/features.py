@@ -4,11 +4,13 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Float32, Int, Key
 
 from siren_rope_jax.batch import Events
 from siren_rope_jax.nn.column_transform import ColumnTransform
+from siren_rope_jax.ops.calendar import CALENDAR_COLUMNS, calendar_features
 
 _FEW_VALUES = 16
 
@@ -23,6 +25,7 @@ class InputSpec:
     action_features: int = 1
     context_features: int = 0
     start_day: int = 0
+    calendar: bool = True  # whether times tell hour and weekday; if not, these features are 0
     span_days: float = 1.0
     window: int = 64  # events in the longest training sequence
     context_transform: ColumnTransform | None = None  # covers all columns of the context; None leaves them as they are
@@ -34,6 +37,14 @@ class InputSpec:
             raise ValueError(f"id_buckets must each be at least 1, but are {self.id_buckets}")
         if not self.id_names and not self.dense_names:
             raise ValueError("id_names and dense_names must hold at least one column, but are empty")
+
+    def time_features(
+        self, day: Int[Array, "*batch"], second: Int[Array, "*batch"], *, span_factor: float = 1.0, clamp: bool = True
+    ) -> Float32[Array, "*batch 5"]:
+        """Computes the features of `ops.calendar_features` over the training span, extended by a factor."""
+        span = self.span_days * span_factor
+        features = calendar_features(day, second, start_day=self.start_day, span_days=span, clamp=clamp)
+        return features if self.calendar else features * np.isin(np.arange(5), CALENDAR_COLUMNS["span"])
 
     @property
     def narrow(self) -> tuple[int, ...]:

@@ -65,12 +65,13 @@ def baseline_inputs(log: EventLog, config: InputConfig) -> BaselineInputs:
         if len(known) and k not in encoder.counted:
             codes.append(_codes(log.categorical[:, k], known))
             code_names.append(name)
+    clock = np.stack([log.second / 3600, (log.day + 3) % 7], axis=1).astype(np.float32)  # 1970 began on a Thursday
     numbers = np.empty((len(log.time_ms), len(names)), np.float32)
     numbers[encoded.log_index] = np.concatenate(columns, axis=1)
     return BaselineInputs(
         numbers=numbers,
         number_names=tuple(names),
-        clock=np.stack([log.second / 3600, (log.day + 3) % 7], axis=1).astype(np.float32),  # 1970 began on a Thursday
+        clock=clock * encoder.calendar,
         codes=np.stack(codes, axis=1) if codes else np.zeros((len(log.time_ms), 0), np.int32),
         code_names=tuple(code_names),
     )
@@ -79,7 +80,7 @@ def baseline_inputs(log: EventLog, config: InputConfig) -> BaselineInputs:
 def _circles(encoder: Encoder, encoded: Encoded) -> Float32[np.ndarray, "E 4"]:
     day, second = (jnp.asarray(encoded.columns[name]) for name in ("day", "second"))
     features = calendar_features(day, second, start_day=encoder.start_day, span_days=float(encoder.span_days))
-    return np.asarray(features)[:, :4]
+    return np.asarray(features)[:, :4] * encoder.calendar
 
 
 def _codes(hashes: np.ndarray, known: np.ndarray) -> Int32[np.ndarray, " E"]:

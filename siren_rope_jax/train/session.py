@@ -113,6 +113,7 @@ def input_spec(encoder: Encoder, config: TrainConfig) -> InputSpec:
         action_features=encoder.action_features,
         context_features=len(encoder.context_names),
         start_day=encoder.start_day,
+        calendar=encoder.calendar,
         span_days=float(encoder.span_days),
         window=config.batches.window,
         context_transform=ColumnTransform.from_table(encoder.context_transform),

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Float32, Int
 from siren_rope_jax.batch import Events
 from siren_rope_jax.nn.rotary.base import Angles, AngleSource, Axis, SharedSettings, SourceInputs
 from siren_rope_jax.ops.angles import siren_rope_angles
-from siren_rope_jax.ops.calendar import CALENDAR_COLUMNS, calendar_features
+from siren_rope_jax.ops.calendar import CALENDAR_COLUMNS
 from siren_rope_jax.ops.siren import siren_init
 from siren_rope_jax.settings import check_settings
 
@@ -75,6 +75,11 @@ class SirenRotary(AngleSource):
     def __init__(self, config: SharedSettings, settings: SirenSettings, inputs: SourceInputs, rngs: nnx.Rngs):
         """Draws the angle network, or two, from the stream "params"; the gate starts at 1."""
         super().__init__(config, settings, inputs, rngs)
+        if not (inputs.spec.calendar or settings.metadata or "span" in settings.time_inputs):
+            raise ValueError(
+                'time_inputs must hold "span", or metadata a column, as the log has no calendar, but are '
+                f"{settings.time_inputs}"
+            )
         self.columns = tuple(column for name in settings.time_inputs for column in CALENDAR_COLUMNS[name])
         self.networks = nnx.List(
             nnx.Param(
@@ -117,13 +122,8 @@ class SirenRotary(AngleSource):
 
     def time_features(self, day: Int[Array, "*batch"], second: Int[Array, "*batch"]) -> Float32[Array, "*batch F"]:
         """Returns the time features that the angle network reads."""
-        features = calendar_features(
-            day,
-            second,
-            start_day=self.spec.start_day,
-            span_days=self.spec.span_days * self.settings.span_factor,
-            clamp=self.settings.clamp_time,
-        )
+        settings = self.settings
+        features = self.spec.time_features(day, second, span_factor=settings.span_factor, clamp=settings.clamp_time)
         return features[..., self.columns]
 
     def angles(self, events: Events, metadata: Float[Array, "B S F"]) -> tuple[Angles, Angles]:
