@@ -80,7 +80,8 @@ def event_columns(table: Table, spec: EventLogSpec, *, are_new: bool) -> EventCo
         builder.period(spec.split)
     for index, signal in enumerate(outcomes(spec)):
         key = f"{'[tasks]' if signal in spec.tasks else '[actions]'} {signal.name}"
-        readable = not are_new or all(column in table.types for column in signal.columns)
+        # Of new events nothing has happened yet, even if all events of the log are positive.
+        readable = not are_new or (bool(signal.columns) and all(column in table.types for column in signal.columns))
         outcome, rules = signal.read(table, key) if readable else (pl.lit(None, pl.Boolean), [])
         builder.rules += rules
         builder.columns[f"outcome {index}"] = outcome.cast(pl.Float32)

@@ -57,6 +57,7 @@ class EventLog:
       period: 0 for training, 1 for validation, 2 for test, 3 for a new event to score.
       weight: weight of each event in loss and metrics; None if all count alike.
       group: code of the group of each event, such as a request; None if there are no groups.
+      drawn: whether each event is a drawn negative; None if the log has its own.
       duplicates: number of rows dropped as equal to an earlier one in every column that is read.
       unmatched: for each side table, the number of events whose item or user it lacks.
       contradictions: number of events whose rows contradicted each other on outcomes, resolved as the spec defines.
@@ -88,6 +89,7 @@ class EventLog:
     unmatched: tuple[int, ...]
     weight: Float32[np.ndarray, " E"] | None = None
     group: Int64[np.ndarray, " E"] | None = None
+    drawn: Bool[np.ndarray, " E"] | None = None
     contradictions: int = 0
     notes: tuple[str, ...] = ()
 
@@ -195,6 +197,7 @@ def read_event_log(
         contradictions=contradictions,
         weight=None if spec.weight is None else events["weight"].to_numpy(),
         group=_groups(events, spec),
+        drawn=None if spec.negatives is None else events["drawn"].to_numpy(),
         unmatched=tuple(int((~side.found)[index].sum()) for side, index in sides),
         notes=tuple(notes),
     )

@@ -8,10 +8,11 @@ from typing import NamedTuple
 import polars as pl
 
 from siren_rope_jax.data.clock_times import without_ambiguous
-from siren_rope_jax.data.event_columns import event_columns
+from siren_rope_jax.data.event_columns import event_columns, outcomes
 from siren_rope_jax.data.event_files import event_files
 from siren_rope_jax.data.matching import match_note
 from siren_rope_jax.data.missing_ids import missing_ids_note, with_own_ids
+from siren_rope_jax.data.negatives import with_negatives
 from siren_rope_jax.data.periods import NEW, in_one_period, periods_of_files
 from siren_rope_jax.data.precision import check_times
 from siren_rope_jax.data.read_table import open_table
@@ -80,11 +81,17 @@ def read_event_rows(
         notes += said
     rows, duplicates, contradictions, said = one_row_per_event(rows, spec)
     notes += said
+    if spec.negatives is not None:
+        index = next(index for index, signal in enumerate(outcomes(spec)) if getattr(signal, "always", False))
+        rows, said = with_negatives(rows, spec.negatives, f"outcome {index}")
+        notes += said
     rows = rows.with_columns(new=pl.lit(False))
     if new_events is not None:
         new = _read_new(spec, new_events, columns, styles, dense_names, notes)
         notes += _match_notes(new_events, new, rows, columns, allow_unmatched=allow_unmatched)
         new = with_own_ids(new).with_row_index("row").with_columns(new=pl.lit(True))
+        if spec.negatives is not None:
+            new = new.with_columns(drawn=pl.lit(False))
         if spec.split.is_given:
             new = new.with_columns(period=pl.lit(NEW, pl.Int8))
         rows = pl.concat([rows, new.select(rows.columns)])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from siren_rope_jax.data.feature_spec import BagColumn, VectorColumn, features_to_dict, read_features
+from siren_rope_jax.data.negatives import Negatives, read_negatives
 from siren_rope_jax.data.side_table_spec import MissingIds, SideTable, absolute, read_side_tables
 from siren_rope_jax.data.signal_spec import read_signals, signal_to_dict
 from siren_rope_jax.data.signals import Signal
@@ -55,6 +56,7 @@ class EventLogSpec:
       vectors: features that are vectors of numbers.
       side_tables: features of items and users.
       split: periods of training, validation and test.
+      negatives: how negatives are drawn for a task that is always positive; None if the log has its own.
       contradictions: treatment of rows of one event that differ only in outcomes: "mean" takes the mean of each outcome
         as its label, "first" the first row, and "refuse" refuses the log.
       description: the TOML file that the spec was read from, if any; not part of the log's identity.
@@ -82,6 +84,7 @@ class EventLogSpec:
     vectors: tuple[VectorColumn, ...] = ()
     side_tables: tuple[SideTable, ...] = ()
     split: Split
+    negatives: Negatives | None = None
     contradictions: Contradictions = "mean"
     description: Path | None = dataclasses.field(default=None, compare=False)
 
@@ -122,13 +125,14 @@ class EventLogSpec:
           InputError: if a key is unknown, missing or repeated, or a value is of the wrong kind.
         """
         top = Section(source_name, "", mapping, [*_SECTIONS, *_OPTIONAL_SECTIONS])
+        negatives = read_negatives(source_name, mapping["negatives"]) if "negatives" in mapping else None
         for name in _SECTIONS:
-            if name not in mapping:
+            if name not in mapping and not (name == "tasks" and negatives is not None):
                 raise InputError(f"{source_name}: the section [{name}] is missing")
         log = Section(source_name, "[log]", mapping["log"], [*_LOG_KEYS, *FORMAT_KEYS])
         form = TextFormat.from_section(log)
         features = Section(source_name, "[features]", mapping.get("features", {}), ["categorical", "dense"])
-        tasks = read_signals(source_name, "[tasks]", mapping["tasks"])
+        tasks = _with_negatives(read_signals(source_name, "[tasks]", mapping.get("tasks", {})), negatives, source_name)
         spec = cls(
             files=tuple(absolute(folder, file) for file in log.texts("files", required=True)),
             user=log.text("user"),
@@ -149,6 +153,7 @@ class EventLogSpec:
             **read_features(features),
             side_tables=read_side_tables(top, log, form, folder),
             split=read_split(source_name, mapping["split"], folder),
+            negatives=negatives,
             contradictions=log.choice("contradictions", get_args(Contradictions)),
         )
         if not tasks:
@@ -177,6 +182,7 @@ class EventLogSpec:
             "features": features_to_dict(self),
             "side_table": side_tables,
             "split": self.split.to_dict(),
+            "negatives": None if self.negatives is None else dataclasses.asdict(self.negatives),
         }
         return _without_none(plain)
 
@@ -195,10 +201,24 @@ class EventLogSpec:
 
 
 _SECTIONS = ["log", "tasks", "split"]
-_OPTIONAL_SECTIONS = ["actions", "features", "side_table"]
+_OPTIONAL_SECTIONS = ["actions", "features", "side_table", "negatives"]
 _LOCAL_TIME_KEYS = ["time_zone", "utc_offset_hours", "utc_offset_column"]
 _LOG_KEYS = ["files", "user", "item", "timestamp", "timestamp_unit", "calendar", *_LOCAL_TIME_KEYS]
 _LOG_KEYS += ["missing_ids", "contradictions", "weight", "group", "group_by_second"]
+
+
+def _with_negatives(tasks: tuple[Signal, ...], negatives: Negatives | None, source: str) -> tuple[Signal, ...]:
+    """Adds the task of drawn negatives, if no task of the description is always positive."""
+    always = [task.name for task in tasks if getattr(task, "always", False)]
+    if negatives is None and always:
+        raise InputError(f"{source}: [tasks] {always[0]}: an outcome that is always positive needs [negatives]")
+    if len(always) > 1:
+        raise InputError(f"{source}: [tasks] {always[1]}: expected one outcome that is always positive")
+    if negatives is None or always:
+        return tasks
+    if negatives.task in [task.name for task in tasks]:
+        raise InputError(f'{source}: [negatives] task: expected a name of its own, found the task "{negatives.task}"')
+    return (*read_signals(source, "[negatives] task", {negatives.task: {"always": True}}), *tasks)
 
 
 def _without_none(value: Any) -> Any:

@@ -108,7 +108,9 @@ class BinarySignal(Signal):
 
     Attributes:
       column: 0/1 column, or any other if its cells are compared with what follows.
-      any_of: 0/1 columns; the outcome is 1 if any of them is. Exactly one of `column` and `any_of` is given.
+      any_of: 0/1 columns; the outcome is 1 if any of them is.
+      always: whether the outcome of every event of the log is 1; then negatives are drawn. Exactly one of `column`,
+        `any_of` and `always` is given.
       at_least: least value of `column` for which the outcome is 1.
       at_most: greatest such value; with `at_least` too, the outcome is 1 between them.
       equals: text or number that the cell is where the outcome is 1.
@@ -118,6 +120,7 @@ class BinarySignal(Signal):
     """
 
     any_of: tuple[str, ...] = ()
+    always: bool = False
     at_least: float | None = None
     at_most: float | None = None
     equals: str | float | None = None
@@ -139,6 +142,7 @@ class BinarySignal(Signal):
             name=name,
             column=section.text("column", None),
             any_of=section.texts("any_of"),
+            always=section.flag("always", False),
             at_least=section.number("at_least"),
             at_most=section.number("at_most"),
             equals=section.text_or_number("equals"),
@@ -147,11 +151,12 @@ class BinarySignal(Signal):
             known_at=section.text("known_at", None),
             happened_at=section.text("happened_at", None),
         )
-        if (signal.column is None) == (not signal.any_of):
-            raise section.error("", "expected exactly one of column and any_of")
+        if (signal.column is not None) + bool(signal.any_of) + signal.always != 1:
+            raise section.error("", "expected exactly one of column, any_of and always")
         comparisons = [key for key in ("at_least", "at_most", "equals", "in") if key in section.table]
-        if signal.any_of and comparisons:
-            raise section.error(comparisons[0], "this key goes with column, not with any_of")
+        if signal.column is None and comparisons:
+            other = "any_of" if signal.any_of else "always"
+            raise section.error(comparisons[0], f"this key goes with column, not with {other}")
         if len(comparisons) > 1 and comparisons != ["at_least", "at_most"]:
             raise section.error("", f"expected one comparison, found {' and '.join(comparisons)}")
         if signal.at_least is not None and signal.at_most is not None and signal.at_least > signal.at_most:
@@ -163,6 +168,8 @@ class BinarySignal(Signal):
         return signal
 
     def _read(self, table: Table, key: str) -> tuple[pl.Expr, list[Rule]]:
+        if self.always:
+            return pl.lit(True), []
         values = self.one_of if self.equals is None else (self.equals,)
         if self.column is not None and any(isinstance(value, str) for value in values):
             text = table.text(table.require(self.column, key)).str.strip_chars()

@@ -19,7 +19,7 @@ from siren_rope_jax.data.signals import Signal
 from siren_rope_jax.data.stable_hash import stable_hash
 
 _PER_EVENT = ("time_ms", "day", "second", "row", "user", "item", "period", "labels", "actions", "action_known")
-_PER_EVENT += ("categorical", "dense", "weight", "group")
+_PER_EVENT += ("categorical", "dense", "weight", "group", "drawn")
 _IN_A_SECOND = 4
 
 

@@ -98,7 +98,7 @@ def write_predictions(
 ) -> None:
     """Writes the events that have a prediction, with row, user, item, time, period and labels, as Parquet.
 
-    Weights and groups are there if the log has them.
+    Weights, groups and whether a negative was drawn are there if the log has them.
     """
     chosen = ~np.isnan(predictions).any(axis=1)
     columns: dict[str, Any] = {
@@ -108,7 +108,8 @@ def write_predictions(
         "time_ms": log.time_ms[chosen],
         "period": log.period[chosen],
     }
-    columns |= {name: x[chosen] for name, x in (("weight", log.weight), ("group", log.group)) if x is not None}
+    optional = {"weight": log.weight, "group": log.group, "drawn": log.drawn}
+    columns |= {name: column[chosen] for name, column in optional.items() if column is not None}
     for k, task in enumerate(tasks):
         columns[f"label_{task.name}"] = log.labels[chosen, k]
         columns[task.column] = predictions[chosen, k]

@@ -1,0 +1,171 @@
+"""Drawn negatives for logs in which every event is positive, from what was known at the time."""
+
+import dataclasses
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import polars as pl
+from jaxtyping import Bool, Float64, Int64, UInt64
+
+from siren_rope_jax.data.mixed_bits import mixed
+from siren_rope_jax.data.stable_hash import stable_hash
+from siren_rope_jax.data.toml_section import Section, is_number
+
+By = Literal["popularity", "uniform"]
+_TRIES = 100  # until a draw that is refused so often is left out
+
+
+@dataclasses.dataclass(frozen=True)
+class Negatives:
+    """How negatives are drawn.
+
+    Attributes:
+      per_positive: number of negatives for each event.
+      by: "popularity" draws an item as often as it has occurred before, "uniform" draws all known items alike.
+      exclude_seen: whether items of the user's own history are never drawn.
+      seed: seed of the draws.
+      task: name of the task: 1 for the events of the log, 0 for drawn ones.
+    """
+
+    per_positive: int
+    by: By = "popularity"
+    exclude_seen: bool = True
+    seed: int = 0
+    task: str = "positive"
+
+
+def read_negatives(source: str, table: object) -> Negatives:
+    """Checks the section [negatives] of a log description.
+
+    Raises:
+      InputError: if a key is unknown or missing, or a value is of the wrong kind.
+    """
+    section = Section(source, "[negatives]", table, [field.name for field in dataclasses.fields(Negatives)])
+    whole = {}
+    for key, least in (("per_positive", 1), ("seed", 0)):
+        value = section.table.get(key, 0 if key == "seed" else None)
+        if not (is_number(value) and isinstance(value, int) and least <= value < 2**32):
+            raise section.error(key, f"expected a whole number of at least {least}, found {value!r}")
+        whole[key] = value
+    return Negatives(
+        by=section.choice("by", get_args(By)),
+        exclude_seen=section.flag("exclude_seen", True),
+        task=section.text("task", "positive"),
+        **whole,
+    )
+
+
+class _Known(NamedTuple):
+    """Items to draw from, in the order in which they became known, and the seconds from which on they can be drawn."""
+
+    items: pl.Series
+    seconds: Int64[np.ndarray, " N"]
+
+
+def with_negatives(rows: pl.DataFrame, negatives: Negatives, outcome: str) -> tuple[pl.DataFrame, list[str]]:
+    """Adds drawn negatives to the rows of a log.
+
+    A negative is at the second of its positive, of the same user, with the same features of the event, and with another
+    item: one that occurred in the log in an earlier second. Draws depend on user, item, second and seed alone, and on
+    what came before: neither the order of rows nor what follows changes them. The first second of an item is history
+    only, since no negative is that new, so that novelty would tell the outcome.
+
+    Args:
+      rows: columns as `event_columns` names them, and "row"; one row for each event.
+      negatives: how to draw.
+      outcome: column of the outcome.
+
+    Returns:
+      (rows and the negatives after them, with the column "drawn"; notes).
+    """
+    second = rows["time_ms"].to_numpy() // 1000
+    hashes = {name: stable_hash(rows[name], name) for name in ("user", "item")}
+    first = rows.select(pl.col("time_ms").min().over("item")).to_series().to_numpy() // 1000
+    is_new = second <= first
+    in_order = every = _in_order(rows, second, hashes)
+    if negatives.by == "uniform":  # each item once, at its first second
+        is_first = rows[in_order].select(pl.col("item").is_first_distinct()).to_series().to_numpy()
+        in_order = in_order[is_first]
+    known = _Known(rows["item"].gather(in_order), second[in_order])
+    positives = every[~is_new[every]]
+    # A second of a user and item counts once, as its rows differ in features alone.
+    kinds = pl.DataFrame({"user": hashes["user"], "item": hashes["item"], "second": second})[positives]
+    positives = positives[kinds.select(pl.struct(pl.all()).is_first_distinct()).to_series().to_numpy()]
+    wanted = np.repeat(positives, negatives.per_positive)
+    number = np.tile(np.arange(negatives.per_positive), len(positives))
+    drawn = _drawn(rows, known, wanted, number, second, hashes, negatives)
+    outcomes = [name for name in rows.columns if name.startswith("outcome ")]
+    unobserved = {name: pl.lit(None, rows[name].dtype) for name in outcomes} | {outcome: pl.lit(0.0, pl.Float32)}
+    at_once = {name: pl.col("time_ms") for name in rows.columns if name.startswith("known ")}
+    kept = drawn.is_not_null()
+    added = rows[wanted].with_columns(item=drawn).filter(kept).with_columns(**unobserved, **at_once)
+    rows = rows.with_columns(pl.when(pl.Series(~is_new)).then(pl.col(outcome)).alias(outcome), drawn=pl.lit(False))
+    notes = [f"negatives drawn: {added.height:,} for {len(positives):,} events, by {negatives.by} among known items"]
+    if is_new.any():
+        notes.append(
+            f"events in the first second of their item, which are history but neither trained on nor evaluated: "
+            f"{int(is_new.sum()):,}"
+        )
+    if lost := len(wanted) - added.height:
+        notes.append(f"negatives that could not be drawn, as few other items were known: {lost:,}")
+    return pl.concat([rows, added.with_columns(drawn=pl.lit(True))]), notes
+
+
+def _in_order(
+    rows: pl.DataFrame, second: Int64[np.ndarray, " E"], hashes: dict[str, UInt64[np.ndarray, " E"]]
+) -> Int64[np.ndarray, " E"]:
+    """Returns the rows in an order that depends on their content alone, by time first."""
+    content = rows.drop("row", "user", "item").rename(lambda name: f"of {name}")
+    by = [pl.Series("second", second), pl.Series("item", hashes["item"]), pl.Series("user", hashes["user"])]
+    table = pl.DataFrame(by).hstack(content)
+    return table.with_row_index("place").sort(table.columns, nulls_last=True)["place"].cast(pl.Int64).to_numpy()
+
+
+def _drawn(
+    rows: pl.DataFrame,
+    known: _Known,
+    wanted: Int64[np.ndarray, " N"],
+    number: Int64[np.ndarray, " N"],
+    second: Int64[np.ndarray, " E"],
+    hashes: dict[str, UInt64[np.ndarray, " E"]],
+    negatives: Negatives,
+) -> pl.Series:
+    """Draws one item for each wanted negative; null where none was found."""
+    choices = np.searchsorted(known.seconds, second[wanted], side="left")  # items of earlier seconds
+    content = [hashes["user"][wanted], hashes["item"][wanted], *(x.astype(np.uint64) for x in (second[wanted], number))]
+    pairs = rows.select("user", "item", second=pl.col("time_ms") // 1000)
+    own = pairs.group_by("user", "item").agg(pl.col("second").min()) if negatives.exclude_seen else pairs.unique()
+    users = rows["user"].gather(wanted)
+    result = pl.Series("item", [None] * len(wanted), dtype=pl.String)
+    left = np.flatnonzero(choices > 0)
+    for attempt in range(_TRIES):
+        if not len(left):
+            break
+        salt = np.full(len(left), negatives.seed * _TRIES + attempt, np.uint64)
+        uniform = _uniform([*(column[left] for column in content), salt])
+        items = known.items.gather((uniform * choices[left]).astype(np.int64))
+        result = result.scatter(left, items)
+        every = pl.DataFrame({"user": users, "item": result, "second": second[wanted]})
+        taken = _taken(every, left, own, exclude_seen=negatives.exclude_seen)
+        result = result.scatter(left[taken], None)
+        left = left[taken]
+    return result
+
+
+def _taken(
+    every: pl.DataFrame, tried: Int64[np.ndarray, " T"], own: pl.DataFrame, *, exclude_seen: bool
+) -> Bool[np.ndarray, " T"]:
+    """Returns which of the tried draws are of the user's own items, or repeat another draw of the user and second."""
+    key = ["user", "item"] if exclude_seen else ["user", "item", "second"]
+    found = every[tried].join(own.with_columns(since="second"), on=key, how="left", maintain_order="left")
+    is_own = (found["since"] <= found["second"]).fill_null(False).to_numpy()
+    settled = np.ones(every.height, bool)
+    settled[tried] = False
+    settled_first = every[np.concatenate([np.flatnonzero(settled), tried])]
+    is_first = settled_first.select(pl.struct(pl.all()).is_first_distinct()).to_series().to_numpy()
+    return is_own | ~is_first[-len(tried) :]
+
+
+def _uniform(columns: list[UInt64[np.ndarray, " N"]]) -> Float64[np.ndarray, " N"]:
+    """Returns numbers from 0 to 1, but not 1, that depend on the columns alone."""
+    return (mixed(columns, len(columns[0])) >> np.uint64(11)).astype(np.float64) * 2.0**-53
