@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import signal
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,9 +14,9 @@ from rich.console import Console
 from siren_rope_jax.data.describe import describe
 from siren_rope_jax.data.encode import InputConfig
 from siren_rope_jax.data.event_log import EventLog, read_event_log
+from siren_rope_jax.data.published import PUBLISHED_LOGS
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
-from siren_rope_jax.data.sources import PUBLISHED_LOGS
 from siren_rope_jax.errors import InputError, Interrupted, LeakError
 from siren_rope_jax.report.tables import (
     audit_table,
@@ -250,18 +251,23 @@ class Describe:
 
 @dataclasses.dataclass(frozen=True)
 class Prepare:
-    """Describe a published event log, Deskdrop or KuaiRand-Pure, so that `train` can read it."""
+    """Describe a published event log, Deskdrop, KuaiRand-Pure or MovieLens, so that `train` can read it."""
 
     source: tyro.conf.Positional[Literal[*PUBLISHED_LOGS]]  # type: ignore[valid-type]
     """Name of the log."""
     data: tyro.conf.Positional[Path]
-    """Deskdrop: the archive with users_interactions.csv. KuaiRand-Pure: the published folder `data`."""
+    """Deskdrop: the archive with users_interactions.csv. KuaiRand-Pure: the published folder `data`. MovieLens: the
+    unpacked folder."""
     out: Path
     """Folder for log.toml and the tables derived from the data."""
 
     def __call__(self, console: Console) -> None:
         """Runs the command."""
-        console.print(f"described in {PUBLISHED_LOGS[self.source](self.data, self.out)}")
+        description = PUBLISHED_LOGS[self.source](self.data, self.out)
+        lines = description.read_text(encoding="utf-8").splitlines()
+        caveats = itertools.takewhile(lambda line: line.startswith("#"), lines)
+        console.print(" ".join(line.removeprefix("# ") for line in caveats), end="\n" if lines[0][0] == "#" else "")
+        console.print(f"described in {description}")
 
 
 def _report_changed_description(console: Console, spec: EventLogSpec) -> None:

@@ -3,6 +3,7 @@
 from siren_rope_jax.data.batches import BatchConfig, PackedRows, batches, make_rows
 from siren_rope_jax.data.encode import Encoded, Encoder, InputConfig
 from siren_rope_jax.data.event_log import EventLog, read_event_log
+from siren_rope_jax.data.movielens import prepare_movielens
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.data.side_table_spec import SideTable
 from siren_rope_jax.data.signals import BinarySignal, ContinuousSignal, Signal
@@ -28,6 +29,7 @@ __all__ = [
     "make_rows",
     "prepare_deskdrop",
     "prepare_kuairand_pure",
+    "prepare_movielens",
     "read_event_log",
     "simulate",
     "write_simulated_log",

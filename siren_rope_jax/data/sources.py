@@ -1,7 +1,7 @@
 """Preparation of public logs: each function writes the description (log.toml) that `siren-rope train` reads."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -11,7 +11,7 @@ from siren_rope_jax.errors import InputError
 
 _DAY = 24 * 60 * 60
 _LONG_DWELL = 60
-_SPLIT = """
+SPLIT = """
 [split]
 validation_from = 0.7
 test_from = 0.8
@@ -118,7 +118,7 @@ def prepare_deskdrop(archive: Path, folder: Path) -> Path:
     unfinished = folder / "views.parquet.unfinished"
     views.write_parquet(unfinished)
     unfinished.replace(folder / "views.parquet")
-    return _written(folder, _DESKDROP_TOML + _SPLIT)
+    return written_description(folder, _DESKDROP_TOML + SPLIT)
 
 
 def prepare_kuairand_pure(data_folder: Path, folder: Path) -> Path:
@@ -158,7 +158,7 @@ def prepare_kuairand_pure(data_folder: Path, folder: Path) -> Path:
     )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    return _written(folder, toml + _SPLIT)
+    return written_description(folder, toml + SPLIT)
 
 
 def _read_deskdrop(archive: Path) -> pl.DataFrame:
@@ -255,14 +255,8 @@ def _quoted(file: Path) -> str:
     return json.dumps(str(file), ensure_ascii=False)  # a JSON string is a TOML string
 
 
-def _written(folder: Path, toml: str) -> Path:
+def written_description(folder: Path, toml: str) -> Path:
+    """Writes log.toml into a folder, and returns its path."""
     description = folder / "log.toml"
     description.write_text(toml, encoding="utf-8")
     return description
-
-
-# Name on the command line -> function of the published files and of a folder, which writes log.toml there.
-PUBLISHED_LOGS: dict[str, Callable[[Path, Path], Path]] = {
-    "deskdrop": prepare_deskdrop,
-    "kuairand-pure": prepare_kuairand_pure,
-}
