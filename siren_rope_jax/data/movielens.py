@@ -30,9 +30,9 @@ _GENRES = [
     "Western",
 ]
 _TOML = """\
-# MovieLens. The times are those of rating, not of watching: people rate many films in a few minutes, of which some were
-# seen years ago. So hours, weekdays and short gaps tell how people use the site, not when they watch. The zone of a user
-# is unknown: local time is UTC.
+# MovieLens. The times are those of rating, not of watching: people rate many films in a few minutes, of which some
+# were seen years ago. So hours, weekdays and short gaps tell how people use the site, not when they watch. The zone of
+# a user is unknown: local time is UTC.
 [log]
 files = [{ratings}]
 user = "userId"
