@@ -41,7 +41,11 @@ from siren_rope_jax.train.scores import carried_columns, check_scores_file, writ
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-    """Train a recommender on an event log; the same command resumes an interrupted run."""
+    """Train a recommender on an event log; the same command resumes an interrupted run.
+
+    `siren-rope train my_log.toml --out runs/mine` is enough: what is not given follows the size of the log.
+    The options below are those of the training; then come model, inputs, batches, optimizer, devices and checkpoints.
+    """
 
     log: tyro.conf.Positional[Path]
     """TOML file that describes the log."""
@@ -52,9 +56,9 @@ class Train:
     allow_drift: bool = False
     """Resume a run although settings of its training have changed; the change is logged and kept. Another model or
     other data is never accepted. After another batch size, --epochs counts as if all steps had had it."""
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=TrainConfig)
     processes: ProcessConfig = dataclasses.field(default_factory=ProcessConfig)
     """Processes of a job; the same command runs on every host of a pod."""
-    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
         check_settings(self, seeds="[1, inf)")

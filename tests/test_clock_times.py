@@ -66,6 +66,9 @@ def test_a_date_is_midnight_in_the_zone_of_the_log(tmp_path):
     plain = with_times(tmp_path, [int(t) for t in midnights], log={"time_zone": PARIS})
     same_log(with_times(tmp_path, days, "parquet", log={"time_zone": PARIS}), plain)
     same_log(with_times(tmp_path, days, log={"time_zone": PARIS, "timestamp_unit": "iso"}), plain)
+    numbers = [int(day.strftime("%Y%m%d")) for day in days]
+    for kind in ("csv", "parquet"):
+        same_log(with_times(tmp_path, numbers, kind, log={"time_zone": PARIS, "timestamp_unit": "iso"}), plain)
 
 
 @pytest.mark.parametrize("zone", [PARIS, "America/Sao_Paulo", "Australia/Lord_Howe", "Pacific/Apia"])
@@ -123,7 +126,17 @@ def with_one_time(cell, row, folder):
 
 @pytest.mark.parametrize(
     "cell",
-    ["2022-04-15T05", "15.04.2022 05:20", "2022-13-01", "2022-02-30 10:00", "05:20", "20220415", "2022-04-15T05:20+2"],
+    [
+        "2022-04-15T05",
+        "15.04.2022 05:20",
+        "2022-13-01",
+        "2022-02-30 10:00",
+        "05:20",
+        "202204150",
+        "20221315",
+        "2022-0415",
+        "2022-04-15T05:20+2",
+    ],
 )
 def test_a_time_of_another_form_is_refused_with_its_line(cell, tmp_path):
     message = refusal([with_one_time(cell, 7, tmp_path)], log={"timestamp_unit": "iso"})
@@ -141,6 +154,8 @@ def test_a_unit_that_does_not_fit_the_column_is_refused_with_the_one_that_does(t
     texts = write(table.with_columns(time=pl.Series([m.isoformat() for m in MOMENTS])), tmp_path / "log.csv")
     assert 'set timestamp_unit = "iso"' in refusal([texts])
     numbers = write(table, tmp_path / "log.parquet")
-    assert 'set it to "s", "ms", "us" or "ns"' in refusal([numbers], log={"timestamp_unit": "iso"})
+    assert 'these look like seconds, set timestamp_unit = "s"' in refusal([numbers], log={"timestamp_unit": "iso"})
+    floats = write(table.with_columns(pl.col("time").cast(pl.Float64)), tmp_path / "log.parquet")
+    assert 'set it to "s", "ms", "us" or "ns"' in refusal([floats], log={"timestamp_unit": "iso"})
     nanoseconds = write(table.with_columns(pl.col("time") * 10**9), tmp_path / "log.csv")
     assert 'these look like nanoseconds, set timestamp_unit = "ns"' in refusal([nanoseconds])

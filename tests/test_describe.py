@@ -144,6 +144,40 @@ def test_missing_cells_ties_and_events_of_a_user_are_counted(tmp_path):
     assert description.tied == 1.0
 
 
+def test_bags_vectors_and_logs_of_positives_are_found(tmp_path):
+    number = pl.int_range(60)
+    frame = pl.DataFrame({"user_id": [f"u{i % 7}" for i in range(60)], "item_id": [f"i{i % 11}" for i in range(60)]})
+    genres = ["a|b", "b|c", "c", "a|c", "a", "b", "a|b|c", "c|d", "d", "d|a"]
+    frame = frame.with_columns(
+        time=number * 1000 + 1_650_000_000,
+        genres=pl.Series([genres[i % 10] for i in range(60)]),
+        tags=pl.Series([["x", "y"][: i % 3] for i in range(60)]),
+        embedding=pl.Series([[0.5 * i, 1.0] for i in range(60)]),
+    )
+    frame.write_parquet(tmp_path / "log.parquet")
+    found = describe([tmp_path / "log.parquet"])
+    toml = found.to_toml()
+    assert found.lacking == ["tasks"]
+    assert '# categorical = [{ column = "genres", split = "|" }, { column = "tags" }]' in toml
+    assert '# dense = [{ column = "embedding" }]' in toml
+    for line in ("categorical", "dense", "[negatives]", "per_positive"):
+        toml = toml.replace(f"# {line}", line)
+    (tmp_path / "log.toml").write_text(toml)
+    log = read_event_log(tmp_path / "log.toml")
+    assert (log.bag_names, log.dense_names) == (("genres", "tags"), ("embedding[0]", "embedding[1]"))
+    assert log.task_names == ("positive",)
+
+
+def test_columns_aligned_by_blanks_with_dates_of_eight_digits_are_found(tmp_path):
+    # As the CDNOW purchases of 1997 and 1998 are published.
+    rows = [f" {i % 5:05d} 1997{1 + i // 28:02d}{1 + i % 28:02d} {i % 3:2d} {5.5 * i:7.2f}" for i in range(60)]
+    (tmp_path / "log.txt").write_text("\n".join([" customer_id  date  product  dollars", *rows]) + "\n")
+    found = describe([tmp_path / "log.txt"])
+    guesses = {column.name: column.guess for column in found.columns}
+    assert (guesses["customer_id"], guesses["date"], found.guessed("timestamp").unit) == ("user", "timestamp", "iso")
+    assert (found.form.separator, found.rows) == (" ", 60)
+
+
 def test_hostile_names_and_values_are_written_as_toml(tmp_path):
     frame = table(**{'is "click"\\': [0, 1] * 100, "event\ntype": ["a\n[log]", 'b"', "c'"] * 66 + ["c'"] * 2}).drop(
         "rating"

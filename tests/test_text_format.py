@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import polars as pl
 import pytest
 from log_files import START, event_table, read, refusal, write
 
@@ -55,6 +56,21 @@ FORMATS = {
 def test_a_text_table_of_another_format_is_read_as_a_csv_file_of_the_same_cells(name, keys, how, tmp_path):
     file = write_as(tmp_path / name, keys.get("separator", ","), **how)
     same_as_plain(tmp_path, file, keys)
+
+
+def test_columns_that_blanks_align_are_read_as_a_csv_file_of_the_same_cells(tmp_path):
+    table = TABLE.with_columns(pl.col("tab").str.replace(" ", "_"))
+    rows = [table.columns, *table.rows()]
+    lines = ["  ".join(f"{cell!s:>14}" for cell in row) for row in rows]
+    (tmp_path / "log.txt").write_text(
+        "\n".join(lines[:5]) + "\n\n" + "\r\n".join(lines[5:]).replace("  ", "\t ") + "\n"
+    )
+    log = read([tmp_path / "log.txt"], log={"separator": " "}, **FEATURES)
+    plain = read([write(table, tmp_path / "plain.csv")], **FEATURES)
+    for array in ("time_ms", "user", "item", "labels", "categorical", "dense"):
+        np.testing.assert_array_equal(getattr(log, array), getattr(plain, array), err_msg=array)
+    (tmp_path / "log.txt").write_text("\n".join([*lines[:5], "ann i", *lines[5:]]))
+    assert "log.txt: line 6" in refusal([tmp_path / "log.txt"], log={"separator": " "}, **FEATURES)
 
 
 def test_a_side_table_has_the_format_of_the_log_but_for_its_columns(tmp_path):

@@ -7,11 +7,11 @@ import polars as pl
 
 from siren_rope_jax.data.csv_lines import number_of
 
-ISO = "an ISO 8601 time such as 2024-05-01T12:30:00+02:00, 2024-05-01 12:30 or 2024-05-01"
+ISO = "an ISO 8601 time such as 2024-05-01T12:30:00+02:00, 2024-05-01 12:30, 2024-05-01 or 20240501"
 LOOKS_ISO = r"^\d{4}-\d{2}-\d{2}([T ]|$)"
 SKIPPED, REPEATED = "skipped by a clock ", "repeated by a clock "  # prefixes, for each column of such times
 _ISO = (
-    r"^(?P<date>\d{4}-\d{2}-\d{2})"
+    r"^(?P<date>\d{4}-\d{2}-\d{2}|\d{8})"
     r"(?:[T ](?P<minute>\d{2}:\d{2})(?P<second>:\d{2}(?:[.,]\d+)?)?\s?(?P<zone>[Zz]|[+-]\d{2}(?::?\d{2})?)?)?$"
 )
 _TREATMENTS = {
@@ -39,12 +39,12 @@ def parse_iso(text: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
     """Returns what the clock of ISO 8601 texts shows, and the seconds to UTC that they name, null if they name none."""
     part = text.str.extract_groups(_ISO).struct.field
     second = part("second").fill_null(":00").str.replace(",", ".", literal=True)
-    clock = part("date") + " " + part("minute").fill_null("00:00") + second
+    clock = part("date").str.replace_all("-", "", literal=True) + " " + part("minute").fill_null("00:00") + second
     zone = part("zone").str.to_uppercase()
     sign = pl.when(zone.str.starts_with("-")).then(-1).otherwise(1)
     hours, minutes = (zone.str.extract(pattern).cast(pl.Int64) for pattern in (r"^.(\d{2})", r"^.\d{2}:?(\d{2})$"))
     offset = pl.when(zone == "Z").then(0).otherwise(sign * (hours * 3600 + minutes.fill_null(0) * 60))
-    return clock.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False), offset
+    return clock.str.to_datetime("%Y%m%d %H:%M:%S%.f", time_unit="us", strict=False), offset
 
 
 def from_clock(column: str, clock: pl.Expr, offset: pl.Expr | None, local: LocalTime) -> ClockTime:

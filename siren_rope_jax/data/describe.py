@@ -39,13 +39,15 @@ class Column:
 
     Attributes:
       name: name in the files.
-      kind: type of the cells: "number", "text", "time", "0/1" or another type, by its name.
+      kind: type of the cells: "number", "text", "time", "0/1", "bag" (several values), "vector" or another type, by its
+        name.
       missing: share of the cells that are missing.
       distinct: number of different values.
       values: the values, most frequent first, if they are few.
       example: a value.
       unit: `timestamp_unit` with which the cells are times, None if they need none or are no times.
       guess: what the column may be: "user", "item", "timestamp", a task as TOML, "categorical", "dense" or "".
+      split: text between the values of a bag, None if its cells are lists.
     """
 
     name: str
@@ -56,6 +58,15 @@ class Column:
     example: str
     unit: str | None
     guess: str = ""
+    split: str | None = None
+
+    @property
+    def feature(self) -> str:
+        """The column as a feature, in TOML."""
+        if self.kind not in ("bag", "vector"):
+            return _toml(self.name)
+        split = "" if self.split is None else f", split = {_toml(self.split)}"
+        return f"{{ column = {_toml(self.name)}{split} }}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,9 +124,14 @@ class Description:
         lines += [] if self.tasks else ['# click = "is_click"  # which column is 0 or 1, or to be compared?']
         lines += ["", "[features]  # take in only what is known before the outcome"]
         for kind in ("categorical", "dense"):
-            lines.append(f"# {kind} = {_toml([column.name for column in self.columns if column.guess == kind])}")
+            found = ", ".join(column.feature for column in self.columns if column.guess == kind)
+            lines.append(f"# {kind} = [{found}]")
         lines += ["", "[split]  # fractions of the events in time order, or dates"]
-        return "\n".join([*lines, "validation_from = 0.7", "test_from = 0.8"]) + "\n"
+        lines += ["validation_from = 0.7", "test_from = 0.8"]
+        if not self.tasks:
+            lines += ["", "# [negatives]  # if every row is what a user did: draws other items, and needs no [tasks]"]
+            lines.append("# per_positive = 4")
+        return "\n".join(lines) + "\n"
 
 
 def describe(files: Sequence[Path]) -> Description:
@@ -155,7 +171,7 @@ def _read(table: Table) -> pl.DataFrame:
         if kind == pl.String:
             cells[name] = table.text(name).str.strip_chars()
             cells[_AS_NUMBER + name] = table.number(name)[0]
-        elif not (kind.is_nested() or kind == pl.Binary or kind == pl.Object):
+        elif isinstance(kind, pl.List | pl.Array) or not (kind.is_nested() or kind == pl.Binary or kind == pl.Object):
             cells[name] = pl.col(name)
     data = table.read(cells, [])
     for name in [name for name in data.columns if _AS_NUMBER + name in data.columns]:
@@ -171,6 +187,12 @@ def _read(table: Table) -> pl.DataFrame:
 
 def _column(cells: pl.Series) -> Column:
     present = cells.drop_nulls()
+    if isinstance(cells.dtype, pl.List | pl.Array):
+        kind = "vector" if cells.dtype.inner.is_float() else "bag"  # type: ignore[union-attr]
+        example = ", ".join(map(_shown, present[0])) if len(present) else ""
+        guess = "dense" if kind == "vector" else "categorical"
+        distinct = present.cast(pl.List(pl.String)).list.join("|").n_unique()
+        return Column(cells.name, kind, cells.null_count() / len(cells), distinct, (), example, None, guess)
     distinct, values = present.n_unique(), ()
     if distinct <= _FEW:
         counted = present.value_counts().sort(["count", cells.name], descending=[True, False])
@@ -185,7 +207,19 @@ def _column(cells: pl.Series) -> Column:
     else:
         kind = "text" if cells.dtype == pl.String else str(cells.dtype)
     example = _shown(present[0]) if len(present) else ""
-    return Column(cells.name, kind, cells.null_count() / len(cells), distinct, values, example, unit)
+    split = _bag_split(present) if kind == "text" else None
+    kind, guess = (kind, "") if split is None else ("bag", "categorical")
+    return Column(cells.name, kind, cells.null_count() / len(cells), distinct, values, example, unit, guess, split)
+
+
+def _bag_split(cells: pl.Series) -> str | None:
+    """Returns the text between the values of each cell, if a tenth of them seem to have several that come again."""
+    for split in ("|", ";", ","):
+        shares = cells.str.contains(split, literal=True).mean()
+        values = cells.head(10_000).str.split(split).explode()
+        if isinstance(shares, float) and shares > 0.1 and values.n_unique() < min(len(values), cells.n_unique()) / 2:
+            return split
+    return None
 
 
 def _time_unit(cells: pl.Series) -> str | None:
@@ -199,6 +233,11 @@ def _time_unit(cells: pl.Series) -> str | None:
     if not cells.dtype.is_numeric():
         return None
     times = [float(time) for time in (cells.min(), cells.max())]  # type: ignore[arg-type]
+    if times[0] >= 19_800_101 and times[1] < 21_000_101:
+        dates = cells.to_frame().select(
+            parse_iso(pl.col(cells.name).cast(pl.Int64).cast(pl.String))[0].is_not_null().all()
+        )
+        return "iso" if dates.item() else None
     fits = (unit for unit, f in _UNITS.items() if all(_YEARS[0] * f <= time < _YEARS[1] * f for time in times))
     return next(fits, None)
 
@@ -216,7 +255,7 @@ def _guess(columns: list[Column], rows: int) -> tuple[Column, ...]:
         if named:
             best = min(named, key=lambda column: (named[column], column.missing, -column.distinct))
             chosen[best.name] = role
-    guesses = {column.name: chosen.get(column.name) or _other_guess(column) for column in columns}
+    guesses = {column.name: chosen.get(column.name) or column.guess or _other_guess(column) for column in columns}
     # Columns of 0 and 1 may tell who someone is, as well as what happened: the names decide, where they can.
     flags = [column.name for column in columns if column.kind == "0/1" and column.name not in chosen]
     if any(guess.startswith("{") for guess in guesses.values()) or any(_rank(flag, "outcome") for flag in flags):

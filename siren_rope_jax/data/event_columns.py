@@ -142,9 +142,9 @@ class _Builder:
 
     def time(self, column: str, key: str, *, required: bool) -> pl.Expr:
         kind = self.table.types[self.table.require(column, key)]
-        if kind.is_temporal() or (self.unit == "iso" and kind == pl.String):
+        if kind.is_temporal() or (self.unit == "iso" and (kind == pl.String or kind.is_integer())):
             time, is_time = self._clock_time(column)
-            expected, hint, more = f"{ISO}, {_YEARS}", lambda cell: "", []
+            expected, hint, more = f"{ISO}, {_YEARS}", _other_unit("iso"), []
         elif self.unit == "iso":
             raise InputError(
                 f'{self.table.path}: the column "{column}" ({key}) holds {kind}, expected text, as timestamp_unit is '
@@ -215,7 +215,7 @@ def _seconds(hours: pl.Expr) -> pl.Expr:
 
 def _other_unit(unit: str) -> Callable[[str], str]:
     def hint(cell: str) -> str:
-        if re.match(LOOKS_ISO, cell.strip()):
+        if unit != "iso" and re.match(LOOKS_ISO, cell.strip()):
             return '; these look like ISO 8601 times, set timestamp_unit = "iso"'
         try:
             number = float(cell)

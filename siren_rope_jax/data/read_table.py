@@ -126,6 +126,9 @@ class Table:
             if zone is None:
                 return clock, None, pl.lit(True)
             return clock.dt.convert_time_zone("UTC").dt.replace_time_zone(None), pl.lit(0), pl.lit(True)
+        if kind.is_integer():  # 20240501
+            clock, offset = parse_iso(pl.col(column).cast(pl.String))
+            return clock, offset, clock.is_not_null() | pl.col(column).is_null()
         if kind != pl.String:
             raise InputError(f'{self.path}: the column "{column}" holds {kind}, expected times as text or datetimes')
         clock, empty = pl.col(_CLOCK + column), pl.col(_STRIPPED + column).is_in(MISSING_WORDS).fill_null(True)

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from siren_rope_jax.data.table_file import SEPARATORS, TEXT, decompressed, existing_file
-from siren_rope_jax.data.text_format import TextFormat
+from siren_rope_jax.data.text_format import BLANKS, TextFormat
 
 _FIRST_BYTES = 1 << 18
 _CANDIDATES = ("::", "\t", ";", "|", ",")
@@ -33,10 +33,10 @@ def sniff_format(path: Path) -> TextFormat:
     lines = [line for line in start.decode(encoding, errors="replace").splitlines() if line.strip()]
     lines = lines[: max(len(lines) - 1, 1)]  # the last may be cut
     separator = _separator(lines)
-    form = TextFormat(quote="none" if len(separator) > 1 else '"', encoding=encoding)
+    form = TextFormat(quote="none" if len(separator) > 1 or separator == BLANKS else '"', encoding=encoding)
     if separator != SEPARATORS.get(local.suffix):
         form = dataclasses.replace(form, separator=separator)
-    rows = [line.split(separator) for line in lines]
+    rows = [line.split(None if separator == BLANKS else separator) for line in lines]
     if separator != "," and any(_DECIMAL_COMMA.fullmatch(cell) for row in rows[1:] for cell in row):
         form = dataclasses.replace(form, decimal_comma=True)
     if any(_NUMBER.fullmatch(cell) for cell in rows[0]):  # the name of a column is no number
@@ -62,4 +62,7 @@ def _separator(lines: list[str]) -> str:
         counts = [line.count(separator) for line in lines]
         return 0 if not counts[0] else sum(count == counts[0] for count in counts)
 
-    return max(_CANDIDATES, key=alike) if any(map(alike, _CANDIDATES)) else ","
+    if any(map(alike, _CANDIDATES)):
+        return max(_CANDIDATES, key=alike)
+    cells = {len(line.split()) for line in lines}
+    return BLANKS if len(cells) == 1 and cells != {1} else ","

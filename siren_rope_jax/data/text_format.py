@@ -10,6 +10,7 @@ from siren_rope_jax.data.toml_section import Section
 from siren_rope_jax.errors import InputError
 
 Quote = Literal['"', "none"]
+BLANKS = " "
 _UNIT_SEPARATOR = "\x1f"  # made for this; stands for separators of several characters, which no reader splits by
 
 
@@ -20,7 +21,8 @@ class TextFormat:
     Attributes:
       quote: character that encloses cells with separators or line breaks; with "none", quotes are text, as they are
         anyway where the separator has several characters.
-      separator: of the cells; None is "," for .csv and a tabulator for .tsv.
+      separator: of the cells; None is "," for .csv and a tabulator for .tsv. A blank stands for any number of
+        blanks and tabulators, so that no cell is empty; without quotes, as with several characters.
       columns: names of the columns, if the file has no header row.
       encoding: of the characters, by any name that Python knows.
       decimal_comma: whether numbers are written as 1,5.
@@ -41,7 +43,7 @@ class TextFormat:
         """
         base = TextFormat() if of_log is None else of_log
         separator = section.text("separator", base.separator)
-        several = separator is not None and len(separator) > 1
+        several = separator is not None and (len(separator) > 1 or separator == BLANKS)
         if several and section.table.get("quote", "none") != "none":
             raise section.error("quote", f'expected "none" with a separator of several characters, "{separator}"')
         form = cls(
@@ -91,9 +93,10 @@ def plain_table(path: Path, local: Path, form: TextFormat, folder: Path) -> Plai
     separator = form.separator or SEPARATORS.get(local.suffix)
     if separator is None:
         raise InputError(f'{path}: expected the key separator, such as "::", for a file that ends in {local.suffix}')
-    if codecs.lookup(form.encoding).name == "utf-8" and len(separator) == 1 and not form.columns:
+    is_plain = len(separator) == 1 and separator != BLANKS
+    if codecs.lookup(form.encoding).name == "utf-8" and is_plain and not form.columns:
         return PlainTable(local, separator, 0)
-    plain, copy = separator if len(separator) == 1 else _UNIT_SEPARATOR, folder / "plain"
+    plain, copy = separator if is_plain else _UNIT_SEPARATOR, folder / "plain"
     with (
         local.open(encoding=form.encoding, newline="") as source,
         copy.open("w", encoding="utf-8", newline="") as target,
@@ -104,6 +107,8 @@ def plain_table(path: Path, local: Path, form: TextFormat, folder: Path) -> Plai
             for number, line in enumerate(source, start=1):
                 if plain != separator and plain in line:
                     raise InputError(f"{path}: line {number} has the control character U+001F, expected text")
+                if separator == BLANKS:
+                    line = plain.join(line.split()) + "\n"
                 target.write(line if plain == separator else line.replace(separator, plain))
         except UnicodeError:
             raise InputError(wrong_encoding(path, local, form.encoding)) from None
