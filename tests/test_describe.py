@@ -79,7 +79,7 @@ def test_double_colons_without_a_header_are_found_and_can_be_read(tmp_path):
     assert description.form.separator == "::"
     assert description.form.columns == ("column_1", "column_2", "column_3", "column_4")
     assert guesses(description) == {"timestamp": "column_3"}
-    assert description.lacking == ["user", "item", "tasks"]
+    assert description.lacking == ["user", "tasks"]
     text = (
         description.to_toml().replace('# user = "?"', 'user = "column_1"').replace('# item = "?"', 'item = "column_2"')
     )
@@ -216,7 +216,7 @@ def test_the_command_writes_a_new_file_alone_and_says_what_is_lacking(tmp_path, 
     assert out.read_bytes() == before
     pl.DataFrame({"a": [1, 2], "b": [3, 4]}).write_csv(tmp_path / "other.csv")
     main(["describe", str(tmp_path / "other.csv"), "--out", str(tmp_path / "other.toml")])
-    assert "no column could be guessed for user, item, timestamp, tasks" in " ".join(capsys.readouterr().out.split())
+    assert "no column could be guessed for user, timestamp, tasks" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_description_may_be_named_after_its_table(tmp_path):

@@ -101,7 +101,7 @@ class Description:
     @property
     def lacking(self) -> list[str]:
         """Keys that no column could be guessed for."""
-        names = [name for name in ("user", "item", "timestamp") if self.guessed(name) is None]
+        names = [name for name in ("user", "timestamp") if self.guessed(name) is None]
         return names if self.tasks else [*names, "tasks"]
 
     def to_toml(self) -> str:
@@ -110,7 +110,8 @@ class Description:
         lines += ["[log]", f"files = {_toml([str(file) for file in self.files])}"]
         for key in ("user", "item", "timestamp"):
             column = self.guessed(key)
-            lines.append(f"{key} = {_toml(column.name)}" if column else f'# {key} = "?"  # which column?')
+            none = "  # which column? none if events have no item" if key == "item" else "  # which column?"
+            lines.append(f"{key} = {_toml(column.name)}" if column else f'# {key} = "?"{none}')
         time = self.guessed("timestamp")
         lines += [f"timestamp_unit = {_toml(time.unit)}"] if time is not None and time.unit else []
         lines.append('# time_zone = "Europe/Paris"  # of the users; UTC if none')

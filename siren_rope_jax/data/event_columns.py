@@ -16,6 +16,7 @@ from siren_rope_jax.data.signals import ReadTime, Signal
 from siren_rope_jax.data.split import Split
 from siren_rope_jax.errors import InputError
 
+NO_ITEM = "item"  # the one id in a log whose events have none
 _FIRST_SECOND, _END_SECOND = 315_532_800, 4_102_444_800  # the years 1980 to 2099
 _WHOLE_FLOATS = 2.0**53  # float64 represents every whole number up to here
 _MILLISECONDS = {"s": 1e3, "ms": 1.0, "us": 1e-3, "ns": 1e-6, "h": 3.6e6, "d": 8.64e7}
@@ -62,6 +63,9 @@ def event_columns(table: Table, spec: EventLogSpec, *, are_new: bool) -> EventCo
     if are_new:
         remedy = "give such a row an id of its own to score it as unknown"
     for name, column in (("user", spec.user), ("item", spec.item)):
+        if column is None:
+            builder.columns[name] = pl.lit(NO_ITEM)
+            continue
         ids, rules = key_column(table, column, f"[log] {name}", name, spec.missing_ids, remedy)
         builder.columns[name] = ids
         builder.rules += rules

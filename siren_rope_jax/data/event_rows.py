@@ -72,7 +72,7 @@ def read_event_rows(
     Raises:
       InputError: if a file is invalid, or no user, item or value of the new events is known.
     """
-    columns = {"user": spec.user, "item": spec.item}
+    columns = {"user": spec.user} | ({} if spec.item is None else {"item": spec.item})
     columns |= {f"categorical {index}": column for index, column in enumerate(spec.categorical)}
     # Reassigned at every step, since two copies of a long log might not fit into memory.
     rows, styles, dense_names = _read_log(spec, columns, notes)

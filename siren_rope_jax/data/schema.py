@@ -33,7 +33,7 @@ class EventLogSpec:
     Attributes:
       files: absolute paths of tables with one row per event, of folders of them, and patterns of them.
       user: column of the user; users and items are compared as text.
-      item: column of the item.
+      item: column of the item; None if events have none, as visits to a doctor do.
       timestamp: column of the Unix time.
       timestamp_unit: unit of Unix times; "iso" if they are ISO 8601 texts, which are read in the log's zone unless they
         name their own. Columns of dates or datetimes need none. "h" and "d" are hours and days since an unknown moment.
@@ -64,7 +64,7 @@ class EventLogSpec:
 
     files: tuple[Path, ...]
     user: str
-    item: str
+    item: str | None = None
     timestamp: str
     timestamp_unit: TimestampUnit = "s"
     calendar: bool = True
@@ -136,7 +136,7 @@ class EventLogSpec:
         spec = cls(
             files=tuple(absolute(folder, file) for file in log.texts("files", required=True)),
             user=log.text("user"),
-            item=log.text("item"),
+            item=log.text("item", None),
             timestamp=log.text("timestamp"),
             timestamp_unit=log.choice("timestamp_unit", get_args(TimestampUnit)),
             calendar=log.flag("calendar", log.table.get("timestamp_unit") not in RELATIVE_UNITS),
@@ -158,6 +158,10 @@ class EventLogSpec:
         )
         if not tasks:
             raise InputError(f"{source_name}: [tasks] names no task, expected at least one")
+        if spec.item is None and any(side.join == "item" for side in spec.side_tables):
+            raise log.error("item", 'this key is missing, expected a column for the side tables that join "item"')
+        if spec.item is None and negatives is not None:
+            raise log.error("item", "this key is missing, expected a column of items to draw as negatives")
         if spec.group is not None and spec.group_by_second:
             raise log.error("", "expected one of group and group_by_second, found both")
         _check_local_time(spec, log)
