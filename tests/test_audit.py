@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from siren_rope_jax import cli, commands
+from siren_rope_jax.data.bags import Bag
 from siren_rope_jax.data.batches import BatchConfig
 from siren_rope_jax.data.event_log import read_event_log
 from siren_rope_jax.data.periods import TRAIN
@@ -158,6 +159,14 @@ def test_columns_of_a_side_table_that_know_what_came_later_are_to_be_looked_at(f
     flagged = {"column final_rate", "column views"}
     innocent = {"column innocent", "column quality", "column topic", "column format"}
     assert verdicts == dict.fromkeys(flagged, "look at it") | dict.fromkeys(innocent, "ok")
+
+
+def test_a_bag_that_tells_the_outcome_is_to_be_looked_at(log):
+    told = pl.Series(np.where(log.labels[:, 0] > 0, "liked\x1fnews", "news"))
+    other = pl.Series(np.where(np.arange(len(told)) % 2, "a", "b"))
+    bags = tuple(Bag.of(name, texts, slice(None)) for name, texts in (("telling", told), ("innocent", other)))
+    verdicts = {found.tried: found.verdict for found in look_at_columns(dataclasses.replace(log, bags=bags))}
+    assert (verdicts["column telling"], verdicts["column innocent"]) == ("look at it", "ok")
 
 
 def test_the_shape_of_a_log_tells_the_share_of_shared_seconds(log):

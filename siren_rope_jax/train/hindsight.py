@@ -44,7 +44,8 @@ def look_at_columns(log: EventLog) -> list[Finding]:
         (name, np.unique(values, return_inverse=True)[1], None)
         for name, values in zip(log.categorical_names, log.categorical.T, strict=True)
     ]
-    return [_look_at(log, name, codes, values, futures) for name, codes, values in (*numbers, *texts)]
+    bags = [(bag.name, bag.index.astype(np.int64), None) for bag in log.bags]
+    return [_look_at(log, name, codes, values, futures) for name, codes, values in (*numbers, *texts, *bags)]
 
 
 def shape_of_ties(log: EventLog, window: int) -> list[Finding]:
