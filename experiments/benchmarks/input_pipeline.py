@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import grain
 import numpy as np
@@ -79,6 +79,22 @@ def write_csv_log(folder: Path, *, events: int = 10_000_000, seed: int = 0) -> P
     log_toml = folder / "log.toml"
     log_toml.write_text(description.replace("events.parquet", "events.csv"))
     return log_toml
+
+
+def in_another_format(log_toml: Path, form: Literal["iso", "jsonl"]) -> Path:
+    """Writes the events of `write_csv_log` again, with times as ISO 8601 texts or as JSON Lines, and describes them."""
+    frame, folder = pl.scan_csv(log_toml.with_name("events.csv")), log_toml.parent
+    toml = log_toml.read_text()
+    if form == "iso":
+        frame = frame.with_columns(pl.from_epoch("time", time_unit="s").dt.strftime("%Y-%m-%d %H:%M:%S"))
+        frame.sink_csv(folder / "iso.csv")
+        toml = toml.replace("events.csv", "iso.csv").replace('timestamp_unit = "s"', 'timestamp_unit = "iso"')
+    else:
+        frame.sink_ndjson(folder / "events.jsonl")
+        toml = toml.replace("events.csv", "events.jsonl")
+    described = folder / f"{form}.toml"
+    described.write_text(toml)
+    return described
 
 
 def measure_pipeline(log_toml: Path, *, timeout: float = 600.0) -> PipelineCost:

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 import jax
-from benchmarks.input_pipeline import measure_pipeline, waiting_share, write_csv_log
+from benchmarks.input_pipeline import in_another_format, measure_pipeline, waiting_share, write_csv_log
 from benchmarks.timing import Row
 from benchmarks.workload import SMALL
 
@@ -17,11 +17,15 @@ from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.session import make_session
 
+_NAMES = {"iso": "CSV with ISO 8601 times", "jsonl": "JSON Lines"}
+
 
 def rows(events: int, steps: int) -> list[Row]:
     """Measures both: the pipeline in its own process, the waiting at our default and the published small setting."""
     with tempfile.TemporaryDirectory() as folder:
-        cost = measure_pipeline(write_csv_log(Path(folder) / "long", events=events))
+        described = write_csv_log(Path(folder) / "long", events=events)
+        cost = measure_pipeline(described)
+        others = {form: measure_pipeline(in_another_format(described, form)) for form in ("iso", "jsonl")}
         short = write_csv_log(Path(folder) / "short", events=200_000)
         waiting = [
             _waiting(short, "default", TrainConfig(), steps),
@@ -41,6 +45,16 @@ def rows(events: int, steps: int) -> list[Row]:
         Row.single("input, seconds", name, sum(cost.seconds.values()), target="<= 180", note=stages),
         Row.single(
             "input, peak GiB", name, cost.peak_gib, target="<= 4", note=f"{cost.events_per_second:,.0f} events/s"
+        ),
+        *(
+            Row.single(
+                "input, seconds",
+                f"{events:,} events, {_NAMES[form]} to packed batches",
+                sum(other.seconds.values()),
+                note=f"reading takes {other.seconds['read'] / cost.seconds['read']:.2f} times as long as from CSV; "
+                f"{other.peak_gib:.2f} GiB",
+            )
+            for form, other in others.items()
         ),
         *waiting,
     ]
