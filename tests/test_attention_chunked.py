@@ -29,7 +29,7 @@ from attention_cases import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from siren_rope_jax.ops import RelativeEmbedding, strictly_causal_attention, t5_bias
+from siren_rope_jax.ops import RelativeEmbedding, alibi_bias, strictly_causal_attention, t5_bias
 
 CHUNKED = {"implementation": "chunked", "chunk": 3}
 
@@ -156,3 +156,83 @@ def test_a_bias_that_closes_over_tables_and_positions_has_the_gradient_of_one_go
     )
     assert all(np.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(whole))
     chex.assert_trees_all_close(chunked, whole, rtol=0, atol=3e-6)
+
+
+def shifted(offset):
+    """Attention with a bias that is the same, however large, for all that an event may see, and random logits below."""
+    generator = np.random.default_rng(0)
+    query, key = (jnp.asarray(generator.normal(size=(1, 60, 2, 4)), jnp.float32) for _ in range(2))
+    value = jnp.asarray(generator.normal(size=(1, 60, 2, 3)), jnp.float32)
+    fixed = {"segment_ids": jnp.ones((1, 60), int), "no_history": jnp.zeros((2, 3))}
+
+    def attend(query, key, value, how):
+        bias = None if offset == 0 else lambda rows, columns: jnp.full((1, 1, rows.size, columns.size), offset)
+        return strictly_causal_attention(query, key, value, **fixed, bias=bias, **how)
+
+    return (query, key, value), attend
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("offset", [-1e4, 1e6, -2.6e6, 1e9, -1e9, float(np.finfo(np.float32).min)])
+def test_logits_that_share_a_large_offset_keep_the_derivatives_of_the_softmax(offset):
+    arrays, attend = shifted(offset)
+    along = tuple(jnp.flip(x, axis=1) for x in arrays)
+    found = {}
+    for name, how in (("plain", {"implementation": "plain"}), ("chunked", CHUNKED)):
+
+        def of(query, key, value, how=how):
+            return jnp.sin(attend(query, key, value, how))
+
+        value, tangent = jax.jit(lambda of=of: jax.jvp(of, arrays, along))()
+        gradient = jax.jit(jax.grad(lambda *arrays, of=of: of(*arrays).sum(), (0, 1, 2)))
+        _, second = jax.jit(lambda gradient=gradient: jax.jvp(gradient, arrays, along))()
+        found[name] = value, tangent, gradient(*arrays), second
+    for plain, chunked in zip(jax.tree.leaves(found["plain"]), jax.tree.leaves(found["chunked"]), strict=True):
+        np.testing.assert_allclose(chunked, plain, rtol=0, atol=3e-5 * max(1, float(jnp.abs(plain).max())))
+    # The weights of each event's history sum to 1.
+    ones = jnp.ones_like(arrays[2])
+    of_ones = jax.jvp(lambda value: attend(arrays[0], arrays[1], value, CHUNKED), (arrays[2],), (ones,))[1]
+    np.testing.assert_allclose(of_ones[:, 1:], 1, atol=2e-6)
+
+
+@pytest.mark.slow
+def test_far_positions_of_alibi_keep_weights_that_sum_to_one():
+    keys = 300
+    query, key = jnp.ones((1, 1, 1, 2)), jnp.ones((1, keys, 1, 2))
+    value, segment = jnp.ones((1, keys, 1, 1)), jnp.ones((1, keys), int)
+    bias = alibi_bias(jnp.full((1, 1), 10**7), jnp.ones(1), key_positions=jnp.arange(keys)[None])
+
+    def attend(value):
+        return strictly_causal_attention(
+            query,
+            key,
+            value,
+            segment_ids=segment[:, :1],
+            no_history=jnp.zeros((1, 1)),
+            times=jnp.full((1, 1), 10**7),
+            key_segment_ids=segment,
+            key_times=jnp.arange(keys)[None],
+            bias=bias,
+            **CHUNKED,
+        ).sum()
+
+    assert jax.grad(attend)(value).sum() == pytest.approx(1, abs=2e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [{"implementation": "plain"}, CHUNKED], ids=["plain", "chunked"])
+def test_a_relation_without_an_embedding_that_is_never_seen_leaves_gradients_finite(how):
+    slots = jnp.arange(7)
+
+    def buckets(rows, columns):
+        behind = (rows[:, None] - columns[None, :])[None]
+        return jnp.broadcast_to(behind - 1, (1, rows.size, columns.size))  # below 0 for what is not earlier
+
+    def loss(table, query, scale):
+        relative = RelativeEmbedding(buckets, table, table)
+        key = jnp.sin(jnp.arange(14.0)).reshape(1, 7, 1, 2)
+        fixed = {"segment_ids": jnp.ones_like(slots)[None], "no_history": jnp.zeros((1, 2)), "relative": relative}
+        return strictly_causal_attention(query, key, key, scale=scale, **fixed, **how).sum()
+
+    given_arrays = jnp.ones((7, 1, 2)), jnp.ones((1, 7, 1, 2)), jnp.asarray(0.7)
+    chex.assert_tree_all_finite(jax.value_and_grad(loss, (0, 1, 2))(*given_arrays))

@@ -19,10 +19,17 @@ def check_arrays(**arrays: object) -> None:
       ValueError: at the first that is something else, such as a list, None, or an array of dates or truth values.
     """
     for name, x in arrays.items():
+        check_unmasked(name, x)
         if not isinstance(x, jax.Array | np.ndarray):
             raise ValueError(f"{name} must be an array, but is of type {type(x).__name__}")
         if not _is_real(x.dtype):
             raise ValueError(f"{name} must be an array of real numbers, but the dtype is {x.dtype}")
+
+
+def check_unmasked(name: str, x: object) -> None:
+    """Raises ValueError for a masked array of NumPy, whose mask JAX would drop."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise ValueError(f"{name} must be an array without a mask, but is masked: fill it first")
 
 
 def _is_real(dtype: np.dtype) -> bool:
@@ -41,6 +48,8 @@ def check_numbers(**numbers: object) -> None:
             check_arrays(**{name: x})
         elif isinstance(x, bool | np.bool_) or not isinstance(x, float | int | np.integer | np.floating):
             raise ValueError(f"{name} must be a number or an array, but is of type {type(x).__name__}")
+        elif isinstance(x, int) and abs(x) >= _INFINITE:
+            raise ValueError(f"{name} must be a finite number, but is {described(x)}")
 
 
 def number(name: str, x: object, *, least: float = -math.inf, above: float = -math.inf) -> float:
@@ -108,6 +117,7 @@ def device_floats(name: str, x: Array | np.ndarray | float) -> Array:
     Raises:
       ValueError: if `x` holds anything else.
     """
+    check_unmasked(name, x)
     x = x if isinstance(x, jax.Array) else np.asarray(x)
     if not _is_real(x.dtype) or (jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4):
         raise ValueError(f"{name} must be integers or floats of at least 32 bits, but the dtype is {x.dtype}")
@@ -125,6 +135,7 @@ def device_integers(name: str, x: Array | np.ndarray | int) -> Array:
       ValueError: if `x` does not hold numbers (but dates, say), or a number of the host does not fit the type that JAX
         gives it, 32 bits without x64.
     """
+    check_unmasked(name, x)
     if not isinstance(x, jax.Array):
         x = np.asarray(x)
         if x.dtype.kind in _NO_NUMBERS:
@@ -134,3 +145,24 @@ def device_integers(name: str, x: Array | np.ndarray | int) -> Array:
             if x.min() < narrow.min or x.max() > narrow.max:
                 raise ValueError(f"{name} must fit {narrow.dtype}, but run from {x.min()} to {x.max()}")
     return jnp.asarray(x)
+
+
+def signed_32(name: str, x: Array | np.ndarray) -> Array:
+    """Returns integers as signed ones of at least 32 bits; what is no array of integers stays as it is.
+
+    Integers of 8 or 16 bits would wrap around in differences, and unsigned ones in comparisons with signed ones.
+
+    Raises:
+      ValueError: if a number of the host does not fit, or unsigned integers of the device may not.
+    """
+    if not isinstance(x, jax.Array) and np.asarray(x).dtype.kind == "u":
+        x = np.asarray(x)
+        if x.size and x.max() > np.iinfo(np.int32).max:
+            raise ValueError(f"{name} must fit int32, but run from {x.min()} to {x.max()}")
+        x = x.astype(np.int32)
+    x = device_integers(name, x)
+    if not jnp.issubdtype(x.dtype, jnp.integer):
+        return x
+    if jnp.issubdtype(x.dtype, jnp.unsignedinteger) and x.dtype.itemsize >= 4:
+        raise ValueError(f"{name} must fit int32, but are {x.dtype}: convert them")
+    return x.astype(jnp.int32) if x.dtype.itemsize < 4 else x

@@ -13,11 +13,20 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int
 from numpy.typing import ArrayLike
 
-from siren_rope_jax.ops.arguments import check_flags, count, device_floats, device_integers, number
+from siren_rope_jax.ops.arguments import (
+    check_flags,
+    check_unmasked,
+    count,
+    described,
+    device_floats,
+    number,
+    signed_32,
+)
 from siren_rope_jax.ops.rotary import sincos
 
 SECONDS_PER_DAY = 86_400
 # The proleptic Gregorian years 1 to 9999, which is what datetime (and so zoneinfo) can represent.
+_FAR = 2**30 - 1  # days
 _FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
 
 
@@ -40,21 +49,24 @@ def split_unix_time(
       ValueError: if `time` or `utc_offset` is not of integers, lies outside the years 1 to 9999, the unit or the
         zone is unknown, or both a zone and an offset are given.
     """
+    check_unmasked("time", time)
+    check_unmasked("utc_offset", utc_offset)
     time, offset = np.asarray(time), np.asarray(utc_offset)
     if time.dtype.kind not in "iu":  # NumPy's integers include durations
         raise ValueError(f"time must be integers (floating point loses seconds), but its dtype is {time.dtype}")
-    if unit not in ("s", "ms"):
-        raise ValueError(f'unit must be "s" or "ms", but is {unit!r}')
+    if not isinstance(unit, str) or unit not in ("s", "ms"):
+        raise ValueError(f'unit must be "s" or "ms", but is {described(unit)}')
     if offset.dtype.kind not in "iu":
         raise ValueError(f"utc_offset must be integer seconds, but its dtype is {offset.dtype}")
     if time_zone is not None and np.any(offset != 0):
-        raise ValueError(f"give time_zone or utc_offset, not both: time_zone is {time_zone!r}")
+        raise ValueError(f"give time_zone or utc_offset, not both: time_zone is {described(time_zone)}")
     try:
         np.broadcast_to(offset, time.shape)
     except ValueError:
         raise ValueError(f"utc_offset must match time of shape {time.shape}, but has shape {offset.shape}") from None
-    seconds = time.astype(np.int64) // (1 if unit == "s" else 1000)
-    first, last = (int(seconds.min()), int(seconds.max())) if seconds.size else (0, 0)
+    per_second = 1 if unit == "s" else 1000
+    # As integers of Python, since uint64 may lie beyond int64.
+    first, last = (int(x) // per_second for x in (time.min(), time.max())) if time.size else (0, 0)
     if unit == "ms" and first >= 10**5 and last < 10**8:
         dates = [datetime.datetime.fromtimestamp(second, datetime.UTC).date() for second in (first, last)]
         warnings.warn(
@@ -65,8 +77,9 @@ def split_unix_time(
         raise ValueError(
             f"time must lie in the years 1 to 9999, but runs from {time.min()} to {time.max()} in {unit!r}"
         )
-    if np.any(np.abs(offset) > SECONDS_PER_DAY):
-        raise ValueError(f"utc_offset must be within a day, but reaches {np.abs(offset).max()} s")
+    if np.any((offset > SECONDS_PER_DAY) | (offset < -SECONDS_PER_DAY)):
+        raise ValueError(f"utc_offset must be within a day, but runs from {offset.min()} to {offset.max()} s")
+    seconds = time.astype(np.int64) // per_second
     if time_zone is not None:
         offset = _zone_offsets(seconds.ravel(), time_zone).reshape(seconds.shape)
     day, second = np.divmod(seconds + offset, SECONDS_PER_DAY)
@@ -76,9 +89,10 @@ def split_unix_time(
 def _zone_offsets(seconds: np.ndarray, time_zone: str) -> np.ndarray:
     """Returns the UTC offset of each time; asks zoneinfo once per UTC day, per second on days of a clock change."""
     try:
-        zone = zoneinfo.ZoneInfo(time_zone)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError, TypeError):
-        raise ValueError(f"time_zone must be an IANA zone such as 'Europe/Paris', but is {time_zone!r}") from None
+        zone = zoneinfo.ZoneInfo(time_zone if isinstance(time_zone, str) else "")
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        given = described(time_zone)
+        raise ValueError(f"time_zone must be an IANA zone such as 'Europe/Paris', but is {given}") from None
 
     epoch = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
@@ -141,7 +155,7 @@ def calendar_features(
     Source: Cheng, Sun, Lu 2026 (arXiv 2604.24717), section 3.2.
     """
     given = second
-    day, second = device_integers("day", day), device_integers("second", second)
+    day, second = signed_32("day", day), signed_32("second", second)
     if not (jnp.issubdtype(day.dtype, jnp.integer) and jnp.issubdtype(second.dtype, jnp.integer)):
         raise ValueError(f"day and second must be integers, but their dtypes are {day.dtype} and {second.dtype}")
     if day.shape != second.shape:
@@ -151,12 +165,11 @@ def calendar_features(
     span_days = number("span_days", span_days, above=0)
     start_day = count("start_day", start_day, least=-(2**31))
     check_flags(clamp=clamp)
-    # Integers of 8 or 16 bits, or unsigned ones, would wrap around below.
-    day, second = day.astype(jnp.int32), second.astype(jnp.int32)
     week_second = (day % 7) * SECONDS_PER_DAY + second
     sin_day, cos_day = sincos(_phase(second, SECONDS_PER_DAY))
     sin_week, cos_week = sincos(_phase(week_second, 7 * SECONDS_PER_DAY))
-    days_in = (day - start_day).astype(jnp.float32)
+    # Within three million years a difference fits.
+    days_in = (jnp.clip(day, -_FAR, _FAR) - min(max(start_day, -_FAR), _FAR)).astype(jnp.float32)
     offset = days_in * (2 / span_days) - 1 + second.astype(jnp.float32) * (2 / (SECONDS_PER_DAY * span_days))
     offset = jnp.clip(offset, -1, 1) if clamp else offset
     features = jnp.stack([cos_day, sin_day, cos_week, sin_week, offset], axis=-1)

@@ -226,6 +226,5 @@ def _halved(x: Float32[Array, "..."], times: Int32[Array, "..."]) -> Float32[Arr
 
 
 def _by_length(seq_len: Float32[Array, "..."], limit: float, short: Any, long: Any) -> Float32[Array, "..."]:
-    # A NaN is neither short nor long, and must not pass for short.
-    known = jnp.where(seq_len <= limit, jnp.asarray(short, jnp.float32), jnp.nan)
-    return jnp.where(seq_len > limit, jnp.asarray(long, jnp.float32), known)
+    of_length = jnp.where(seq_len > limit, jnp.asarray(long, jnp.float32), jnp.asarray(short, jnp.float32))
+    return jnp.where(jnp.isnan(seq_len), jnp.nan, of_length)  # which is neither, and must not pass for short

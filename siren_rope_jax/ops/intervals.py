@@ -1,6 +1,6 @@
 """Intervals between events in the smallest gap of a user's history so far, as TiSASRec embeds them."""
 
-import functools
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -50,20 +50,22 @@ def interval_buckets(
         before = times, segment_ids, key_times, key_segment_ids, gaps
         gaps = on_auto_axes(_gaps_before, like=times)(*before)
     gaps = jnp.maximum(gaps + 1, 1)  # 1 s if there is none
-    of_pairs = functools.partial(_intervals, max_interval=max_interval)
-    return OfSlots(of_pairs, (times, key_times, gaps), times.shape[1], key_times.shape[1])
+    return OfSlots(_Intervals(max_interval), (times, key_times, gaps), times.shape[1], key_times.shape[1])
 
 
-def _intervals(
-    arrays: tuple[Array, Array, Array],
-    query_slots: Int[Array, " Q"],
-    key_slots: Int[Array, " K"],
-    *,
-    max_interval: int,
-) -> Int32[Array, "B Q K"]:
-    times, key_times, gaps = arrays
-    seconds = apart(at_slots(times, query_slots)[:, :, None], at_slots(key_times, key_slots)[:, None, :])
-    return jnp.minimum(seconds // gaps[:, query_slots, None], max_interval).astype(jnp.int32)
+@dataclasses.dataclass(frozen=True)
+class _Intervals:
+    """Intervals of a block; equal for an equal limit, so that a compiled function knows it again."""
+
+    max_interval: int
+
+    def __call__(
+        self, arrays: tuple[Array, Array, Array], query_slots: Int[Array, " Q"], key_slots: Int[Array, " K"]
+    ) -> Int32[Array, "B Q K"]:
+        """Computes the block."""
+        times, key_times, gaps = arrays
+        seconds = apart(at_slots(times, query_slots)[:, :, None], at_slots(key_times, key_slots)[:, None, :])
+        return jnp.minimum(seconds // gaps[:, query_slots, None], self.max_interval).astype(jnp.int32)
 
 
 @jax.jit  # also for callers without jit: the scan is some hundred small operations

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Num
 
-from siren_rope_jax.ops.arguments import check_arrays, count, of_rank
+from siren_rope_jax.ops.arguments import check_arrays, count, device_floats, of_rank
 from siren_rope_jax.ops.linear import linear_call
 from siren_rope_jax.ops.rotary import sincos
 
@@ -36,11 +36,13 @@ def lie_rotations(
       r > 2^24.
 
     Raises:
-      ValueError: if the generators are not [C, G, T] with the C of the coordinates, at least 1, or T is not b(b-1)/2.
+      ValueError: if the coordinates are floats of less than 32 bits, the generators are not [C, G, T] with the C of the
+        coordinates, at least 1, or T is not b(b-1)/2.
 
     Source: LieRE, Ostmeier et al. 2024 (arXiv 2406.10322); scaling and squaring of a Taylor polynomial.
     """
     check_arrays(coordinates=coordinates, generators=generators)
+    coordinates = device_floats("coordinates", coordinates)
     if generators.ndim != 3 or coordinates.shape[-1:] != generators.shape[:1] or generators.shape[0] < 1:
         raise ValueError(
             "generators must have shape [C, G, T] for coordinates of shape [..., C], C at least 1, "
@@ -50,7 +52,7 @@ def lie_rotations(
     block = (1 + math.isqrt(1 + 8 * entries)) // 2
     if entries < 1 or entries != block * (block - 1) // 2:
         raise ValueError(f"generators must have T = b(b-1)/2 entries a block (1, 3, 6, 10, ...), but have {entries}")
-    coordinates, generators = coordinates.astype(jnp.float32), generators.astype(jnp.float32)
+    generators = generators.astype(jnp.float32)
     if block == 2:
         sin, cos = sincos(_weighted_sum(coordinates[..., None, :], generators[..., 0]))
         return jnp.stack([jnp.stack([cos, sin], axis=-1), jnp.stack([-sin, cos], axis=-1)], axis=-2)

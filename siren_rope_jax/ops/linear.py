@@ -45,7 +45,7 @@ _linear_call = core.Primitive("linear_call_of_siren_rope_jax")
 _linear_call.multiple_results = True
 
 
-def _evaluate(*flat: Array, function: core.ClosedJaxpr, **_: Any) -> list[Array]:
+def _evaluate(*flat: Any, function: core.ClosedJaxpr, **_: Any) -> list[Array]:
     return core.jaxpr_as_fun(function)(*flat)
 
 

@@ -118,6 +118,8 @@ def rotate_pairs(
     check_arrays(x=x, sin=sin, cos=cos)
     if angles is not None:
         check_arrays(angles=angles)
+        if not jnp.issubdtype(angles.dtype, jnp.floating):
+            raise ValueError(f"angles must be floating-point numbers, but are {angles.dtype}")
     sin, cos = _for_batch(sin, x), _for_batch(cos, x)
     angles = None if angles is None else _for_batch(angles, x)
     if x.ndim < 2 or not jnp.issubdtype(x.dtype, jnp.floating) or sin.ndim < 1:
@@ -197,7 +199,7 @@ def _turn(
     x: Float[Array, "*batch N H"], sin: Float[Array, "*angles R"], cos: Float[Array, "*angles R"], interleaved: bool
 ) -> Float[Array, "*batch N H"]:
     real, imaginary = _halves(_grouped(x, sin), interleaved)
-    sin, cos = _by_group(sin, x), _by_group(cos, x)
+    sin, cos = (_by_group(part.astype(jnp.float32), x) for part in (sin, cos))
     parts = real * cos - imaginary * sin, real * sin + imaginary * cos
     return _joined(parts, interleaved).reshape(x.shape).astype(x.dtype)
 
@@ -281,7 +283,8 @@ def apply_rotary(
         sizes = zip(shape[::-1], angles.shape[::-1], strict=False)
         if len(shape) > angles.ndim or any(given not in (1, size) for given, size in sizes):
             raise ValueError(f"scale must broadcast to the angles, {angles.shape}, but has shape {shape}")
-        sin, cos = sin * scale, cos * scale
+        factor = of_rank(scale, angles.ndim).astype(jnp.float32) if isinstance(scale, jax.Array | np.ndarray) else scale
+        sin, cos = sin * factor, cos * factor
     return rotate_pairs(x, sin, cos, interleaved=interleaved, partial=partial)
 
 

@@ -71,7 +71,9 @@ def siren_init(
     width, hidden_layers = count("width", width), count("hidden_layers", hidden_layers)
     omega0 = number("omega0", omega0, above=0)
     if not isinstance(branches, tuple | list) or sorted(branches, key=str) not in _CHOICES:
-        raise ValueError(f'branches must be "sine", "relu" or both, but is {branches!r}')
+        raise ValueError(f'branches must be "sine", "relu" or both, but is {described(branches)}')
+    if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape:
+        raise ValueError(f"key must be one typed PRNG key, as jax.random.key makes, but is {described(key)}")
 
     def layer(key: Key[Array, ""], n_in: int, n_out: int, kernel_bound: float) -> Layer:
         kernel_key, bias_key = jax.random.split(key)
@@ -176,4 +178,5 @@ def _width(branch: str, layers: object, features: int) -> int:
 
 def _linear(layer: Layer, x: Float[Array, "*batch F"]) -> Float[Array, "*batch D"]:
     # In full float32 on TPUs and GPUs too, whose default rounds the factors to 8 or 10 bits: these become radians.
-    return jnp.matmul(x, layer["kernel"], precision=jax.lax.Precision.HIGHEST) + of_rank(layer["bias"], x.ndim)
+    kernel, bias = (layer[name].astype(jnp.float32) for name in ("kernel", "bias"))
+    return jnp.matmul(x, kernel, precision=jax.lax.Precision.HIGHEST) + of_rank(bias, x.ndim)

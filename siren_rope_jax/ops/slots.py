@@ -11,7 +11,7 @@ import jax.extend
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Integer, UInt
 
-from siren_rope_jax.ops.arguments import device_integers
+from siren_rope_jax.ops.arguments import device_integers, signed_32
 from siren_rope_jax.ops.meshes import on_auto_axes
 
 
@@ -48,16 +48,24 @@ class OfSlots:
             raise ValueError(
                 f"biases must be for the same queries and keys to be added, but are for {sizes} and {others}"
             )
-
-        def both(arrays: tuple[Any, Any], rows: Int[Array, " Q"], columns: Int[Array, " K"]) -> Array:
-            return first(arrays[0], rows, columns) + second(arrays[1], rows, columns)
-
-        first, second = self.function, other.function
+        both = _Sum(self.function, other.function)
         return dataclasses.replace(self, function=both, arrays=(self.arrays, other.arrays))
 
     def __radd__(self, start: int) -> "OfSlots":
         """Lets `sum`, which starts at 0, add several."""
         return self if isinstance(start, int) and start == 0 else self + start
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sum:
+    """Sum of two functions; equal to the sum of equal ones, so that a compiled function knows it again."""
+
+    first: Callable[..., Array]
+    second: Callable[..., Array]
+
+    def __call__(self, arrays: tuple[Any, Any], rows: Int[Array, " Q"], columns: Int[Array, " K"]) -> Array:
+        """Adds block by block."""
+        return self.first(arrays[0], rows, columns) + self.second(arrays[1], rows, columns)
 
 
 def opened(function: OfSlots | Callable[..., Any], *examples: Array) -> OfSlots:
@@ -130,7 +138,7 @@ def signed_integers(name: str, x: Array) -> Array:
     x = device_integers(name, x)
     if not jnp.issubdtype(x.dtype, jnp.signedinteger):
         raise ValueError(f"{name} must be signed integers, but the dtype is {x.dtype}")
-    return x.astype(jnp.promote_types(x.dtype, jnp.int32))  # a difference of int8 could overflow
+    return signed_32(name, x)
 
 
 def check_axes(name: str, x: Array, axes: str) -> None:

@@ -119,21 +119,24 @@ def bias_of_block(
 
 
 def buckets_of_block(
-    buckets: BucketsOfSlots, rows: Int[Array, " C"], columns: Int[Array, " K"], *, batch: int
-) -> Int[Array, "B C K"]:
+    buckets: BucketsOfSlots, rows: Int[Array, " C"], columns: Int[Array, " K"], shown: Bool[Array, "B 1 C K"]
+) -> Int[Array, "B 1 C K"]:
     """Evaluates the buckets of some slots and checks their shape and type.
+
+    Pairs that are never seen are in bucket 0: one without an embedding would make gradients NaN.
 
     Raises:
       ValueError: if the shape does not fit, or the type is not an integer.
     """
-    block, shape = buckets(rows, columns), (batch, rows.size, columns.size)
+    block, shape = buckets(rows, columns), (shown.shape[0], rows.size, columns.size)
     is_array = isinstance(block, jax.Array | np.ndarray)
     if not is_array or block.shape != shape or not jnp.issubdtype(block.dtype, jnp.integer):
         raise ValueError(f"relative.buckets must return integers of shape {shape}, but returned {_described(block)}")
     block = jnp.asarray(block)
     block = block.astype(jnp.result_type(block, jnp.int32))
     # A negative bucket would count from the end; out of range, its logit is NaN.
-    return jnp.where(block < 0, jnp.iinfo(block.dtype).max, block)
+    block = jnp.where(block < 0, jnp.iinfo(block.dtype).max, block)
+    return jnp.where(shown, block[:, None], 0)
 
 
 def _described(block: object) -> str:

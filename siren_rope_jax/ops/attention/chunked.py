@@ -66,13 +66,19 @@ class _Residuals(NamedTuple):
 
     inputs: _Inputs
     fixed: _Fixed
+    largest: Float32[Array, "C B N I 1"]
     log_total: Float32[Array, "C B N I 1"]
 
 
 class _Attended(NamedTuple):
-    """Mixtures, the logarithm of the sum of the weights, and 1 where a query sees anything, else 0."""
+    """Mixtures, sums of the weights, and 1 where a query sees anything, else 0.
+
+    A sum is kept as its largest logit and the logarithm of the rest: added up, logits that share a large offset, such
+    as that of a mask, would round the logarithm away.
+    """
 
     mixture: Float32[Array, "C B N I V"]
+    largest: Float32[Array, "C B N I 1"]
     log_total: Float32[Array, "C B N I 1"]
     some: Float32[Array, "C B N I 1"]
 
@@ -109,26 +115,22 @@ def chunked_attention(operands: Operands) -> Float[Array, "B Q N V"]:
         for wanted in (True, False)
     )
 
-    def terms(learned: _Learned, fixed: _Fixed, rows: Array, columns: Array) -> tuple[Array | None, Array | None]:
-        bias, buckets = jax.tree.map(
-            lambda a, b: b if a is None else a, learned.of_slots, fixed.of_slots, is_leaf=lambda x: x is None
-        )
-        # The slots that fill up the last chunk have no bias: they take the last slot's.
-        rows, columns = jnp.minimum(rows, length - 1), jnp.minimum(columns, keys - 1)
-        return (
-            None if bias is None else bias_of_block(bias, rows, columns, batch=batch, heads=heads),
-            None if buckets is None else buckets_of_block(buckets, rows, columns, batch=batch)[:, None],
-        )
-
     def logits_of(
         query: Array, key: Array, learned: _Learned, fixed: _Fixed, i: Array, j: Array
     ) -> tuple[Array, Array, Array | None]:
         """Returns the logits of a block, the lowest number where nothing is seen, what is seen, and the buckets."""
+        bias, buckets = jax.tree.map(
+            lambda a, b: b if a is None else a, learned.of_slots, fixed.of_slots, is_leaf=lambda x: x is None
+        )
         rows, columns = i * rows_each + jnp.arange(rows_each), j * columns_each + jnp.arange(columns_each)
-        of_bias, buckets = terms(learned, fixed, rows, columns)
+        shown = visible(fixed.layout, rows, columns, inclusive=inclusive)[:, None]
+        # The slots that fill up the last chunk have no bias: they take the last slot's.
+        rows, columns = jnp.minimum(rows, length - 1), jnp.minimum(columns, keys - 1)
+        of_bias = None if bias is None else bias_of_block(bias, rows, columns, batch=batch, heads=heads)
+        buckets = None if buckets is None else buckets_of_block(buckets, rows, columns, shown)
         tables = {"relative_key": learned.relative_key, "buckets": buckets}
         logits = logits_of_block(query, key, scale=learned.scale, bias=of_bias, **tables)
-        seen = not_hidden(visible(fixed.layout, rows, columns, inclusive=inclusive)[:, None], of_bias)
+        seen = not_hidden(shown, of_bias)
         return of_seen(logits, seen), seen, buckets
 
     def mixture_of(weights: Array, value: Array, learned: _Learned, buckets: Array | None) -> Array:
@@ -139,7 +141,7 @@ def chunked_attention(operands: Operands) -> Float[Array, "B Q N V"]:
 
     @jax.custom_jvp
     def attend(inputs: _Inputs, fixed: _Fixed) -> _Attended:
-        def queries(i: Array) -> tuple[Array, Array, Array]:
+        def queries(i: Array) -> tuple[Array, Array, Array, Array]:
             query = chunk_at(inputs.query, i)
 
             def meet(so_far: tuple[Array, ...], j: Array) -> tuple[Array, ...]:
@@ -155,17 +157,17 @@ def chunked_attention(operands: Operands) -> Float[Array, "B Q N V"]:
             start = empty, empty + LOWEST, empty, zeros(inputs, width)
             some, largest, total, mixture = _over_keys(meet, start, fixed.meet[i])
             total = jnp.where(some > 0, total, 1)
-            return mixture / total, jnp.where(some > 0, largest + jnp.log(total), 0), some
+            return mixture / total, jnp.where(some > 0, largest, 0), jnp.log(total), some
 
         return _Attended(*jax.lax.map(queries, jnp.arange(inputs.query.shape[0])))
 
     def parts_of(residuals: _Residuals, i: Array) -> Callable[..., tuple[Array, Array]]:
         """Returns a function for what a chunk of keys adds to the sums of the weights and to the mixtures."""
-        log_total = chunk_at(residuals.log_total, i)
+        largest, log_total = chunk_at(residuals.largest, i), chunk_at(residuals.log_total, i)
 
         def parts(j: Array, query: Array, key: Array, value: Array, learned: _Learned) -> tuple[Array, Array]:
             logits, seen, buckets = logits_of(query, key, learned, residuals.fixed, i, j)
-            weights = jnp.exp(jnp.where(seen, logits - log_total, LOWEST))
+            weights = jnp.exp(jnp.where(seen, (logits - largest) - log_total, LOWEST))
             return weights.sum(-1, keepdims=True), mixture_of(weights, value, learned, buckets)
 
         return parts
@@ -222,10 +224,12 @@ def chunked_attention(operands: Operands) -> Float[Array, "B Q N V"]:
     def attend_jvp(primals, directions):  # type: ignore[no-untyped-def]
         (inputs, fixed), (along, _) = primals, directions
         attended = attend(inputs, fixed)
-        residuals = _Residuals(inputs, fixed, attended.log_total)
+        # Only their sum is used, so that the largest logit can be held and the logarithm has its whole derivative.
+        residuals = _Residuals(inputs, fixed, jax.lax.stop_gradient(attended.largest), attended.log_total)
         of_total, of_mixture = linear_call(tangents, cotangents, residuals, along)
         of_mixture -= attended.mixture * of_total
-        return attended, _Attended(of_mixture, of_total, jnp.zeros_like(attended.some))
+        held = jnp.zeros_like(attended.largest)
+        return attended, _Attended(of_mixture, held, of_total, held)
 
     layout = whole_chunks(layout, rows_each, columns_each)
     tables = (None, None) if relative is None else (jnp.asarray(relative.key), jnp.asarray(relative.value))
@@ -236,8 +240,8 @@ def chunked_attention(operands: Operands) -> Float[Array, "B Q N V"]:
         _Learned(jnp.asarray(operands.scale, jnp.float32), *tables, floats),
     )
     fixed = _Fixed(layout, chunks_that_meet(layout, rows_each, columns_each), others)
-    mixture, _, some = attend(*vary_alike((inputs, fixed)))
-    attended = jnp.where(some > 0, mixture, operands.no_history[:, None])
+    mixture, _, _, some = attend(*vary_alike((inputs, fixed)))
+    attended = jnp.where(some > 0, mixture, operands.no_history.astype(jnp.float32)[:, None])
     return joined(attended, length).astype(value.dtype)
 
 

@@ -55,5 +55,5 @@ def cudnn_attention(operands: Operands) -> Float[Array, "B S N H"]:
         is_causal=True,
         implementation=_KERNEL,
     )
-    attended = jnp.where(some[..., None], attended, operands.no_history)
+    attended = jnp.where(some[..., None], attended, operands.no_history.astype(attended.dtype))
     return jnp.roll(attended, moved, axis=1)[:, :length].astype(value_type)

@@ -78,8 +78,10 @@ class Operands:
 
     def scaled_query(self) -> Float[Array, "B Q N H"]:
         """Multiplies the queries by the scale, for kernels that take no scale or only a constant."""
-        scale = jnp.asarray(self.scale, self.query.dtype)
-        return self.query * (scale[None, None, :, None] if scale.ndim else scale)
+        # In float32, since a scale that is rounded to bfloat16 shifts every logit alike.
+        scale = jnp.asarray(self.scale, jnp.float32)
+        scaled = self.query.astype(jnp.float32) * (scale[None, None, :, None] if scale.ndim else scale)
+        return scaled.astype(self.query.dtype)
 
     def without_padding(self) -> "Operands":
         """Sets padding to 0, since a weight of 0 does not stop a NaN, neither forwards nor backwards."""

@@ -26,8 +26,11 @@ def plain_attention(operands: Operands) -> Float[Array, "B Q N V"]:
     # One batched matrix product over [B, N] is twice as fast on a CPU as the einsum over "B S N H".
     query, key, value = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
     of_bias = None if bias is None else bias_of_block(bias, rows, columns, batch=batch, heads=heads)
-    seen = not_hidden(visible(operands.layout, rows, columns, inclusive=operands.inclusive)[:, None], of_bias)
-    buckets = None if relative is None else buckets_of_block(relative.buckets, rows, columns, batch=batch)[:, None]
+    shown = visible(operands.layout, rows, columns, inclusive=operands.inclusive)[:, None]
+    seen = not_hidden(shown, of_bias)
+    buckets = None
+    if relative is not None:
+        buckets = buckets_of_block(relative.buckets, rows, columns, shown)
     relative_key, relative_value = (None, None) if relative is None else (relative.key, relative.value)
     logits = logits_of_block(query, key, scale=operands.scale, bias=of_bias, relative_key=relative_key, buckets=buckets)
     logits = of_seen(logits, seen)
@@ -39,5 +42,5 @@ def plain_attention(operands: Operands) -> Float[Array, "B Q N V"]:
     # 1 there keeps value and gradient at 0, not NaN. A total of 0 or NaN elsewhere stays visible in the result.
     some = seen.any(-1, keepdims=True)
     attended = attended / jnp.where(some, total, 1)
-    attended = jnp.where(some, attended, operands.no_history[:, None])
+    attended = jnp.where(some, attended, operands.no_history.astype(jnp.float32)[:, None])
     return jnp.swapaxes(attended, 1, 2).astype(value.dtype)

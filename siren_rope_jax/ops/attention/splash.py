@@ -66,7 +66,8 @@ def splash_attention(operands: Operands) -> Float[Array, "B S N V"]:
     )
     kernel = functools.partial(_kernel, inclusive=operands.inclusive, window=operands.window)
     attended = _on_each_device(kernel, query, key, value, _padded(operands.layout.segment_ids), _padded(bounds))
-    attended = jnp.where(some[..., None, None], jnp.swapaxes(attended, 1, 2)[:, :length], operands.no_history)
+    attended, no_history = jnp.swapaxes(attended, 1, 2)[:, :length], operands.no_history.astype(attended.dtype)
+    attended = jnp.where(some[..., None, None], attended, no_history)
     return jnp.where(ascend[:, None, None, None], attended, jnp.nan).astype(value_type)
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Integer
 
-from siren_rope_jax.ops.arguments import check_arrays, check_flags, check_numbers, count, device_integers
+from siren_rope_jax.ops.arguments import check_arrays, check_flags, check_numbers, count, described, signed_32
 from siren_rope_jax.ops.attention.implementations import Implementation, attend
 from siren_rope_jax.ops.attention.operands import Layout, Operands, RelativeEmbedding
 from siren_rope_jax.ops.bias import Bias
@@ -90,10 +90,10 @@ def strictly_causal_attention(
     al. 2023; relative embeddings of Shaw et al. 2018.
     """
     check_arrays(query=query, key=key, value=value, no_history=no_history)
-    segment_ids = device_integers("segment_ids", segment_ids)
-    times = None if times is None else device_integers("times", times)
-    key_segment_ids = None if key_segment_ids is None else device_integers("key_segment_ids", key_segment_ids)
-    key_times = None if key_times is None else device_integers("key_times", key_times)
+    segment_ids = signed_32("segment_ids", segment_ids)
+    times = None if times is None else signed_32("times", times)
+    key_segment_ids = None if key_segment_ids is None else signed_32("key_segment_ids", key_segment_ids)
+    key_times = None if key_times is None else signed_32("key_times", key_times)
     _check_arrays(query, key, value, no_history, segment_ids, times, key_segment_ids, key_times)
     if relative is not None:
         _check_relative(relative, query.shape[2], query.shape[3], value.shape[3])
@@ -106,8 +106,9 @@ def strictly_causal_attention(
                 f"{name} must be built for the {sizes[0]} queries and {sizes[1]} keys, but is for "
                 f"{function.queries} and {function.keys}"
             )
-    if implementation not in get_args(Implementation):
-        raise ValueError(f"implementation must be one of {get_args(Implementation)}, but is {implementation!r}")
+    if not isinstance(implementation, str) or implementation not in get_args(Implementation):
+        given = described(implementation)
+        raise ValueError(f"implementation must be one of {get_args(Implementation)}, but is {given}")
     check_flags(inclusive=inclusive, times_ascend=times_ascend)
     chunk, sinks = count("chunk", chunk), count("sinks", sinks, least=0)
     window = None if window is None else count("window", window)
@@ -146,6 +147,7 @@ def _check_arrays(
         or key.shape[:-1] != value.shape[:-1]
         or (query.shape[0], query.shape[3]) != (key.shape[0], key.shape[3])
         or not key.shape[2]
+        or not query.shape[3]
         or query.shape[2] % key.shape[2]
         or (key_segment_ids is None and query.shape[1] != key.shape[1])
     ):
@@ -186,6 +188,11 @@ def _checked_scale(scale: Any, query: Array) -> float | Array:
 
 
 def _check_takes_slots(name: str, function: object) -> None:
+    slots = (None, None)
+    if isinstance(function, OfSlots):
+        leaves = jax.tree.leaves(function.arrays)
+        check_arrays(**{f"array {index} of {name}": leaf for index, leaf in enumerate(leaves)})
+        function, slots = function.function, (None, None, None)
     if not callable(function):
         raise ValueError(f"{name} must be a function of query slots and key slots, but is a {type(function).__name__}")
     try:
@@ -193,9 +200,10 @@ def _check_takes_slots(name: str, function: object) -> None:
     except ValueError:  # a function that does not tell them
         return
     try:
-        arguments.bind(None, None)
+        arguments.bind(*slots)
     except TypeError:
-        raise ValueError(f"{name} must take query slots and key slots, but takes {arguments}") from None
+        taken = "query slots and key slots" if len(slots) == 2 else "its arrays, query slots and key slots"
+        raise ValueError(f"{name} must take {taken}, but takes {arguments}") from None
 
 
 def _check_relative(relative: object, heads: int, width: int, value_width: int) -> None:
