@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from log_files import START, event_table, write
 
 from siren_rope_jax.data.event_log import read_event_log
+from siren_rope_jax.data.fingerprint import fingerprint
 from siren_rope_jax.data.periods import NEW
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.errors import InputError
@@ -124,6 +125,14 @@ def test_leave_last_out_says_what_it_trains_on_and_leaves_new_events_out(tmp_pat
     events = table().with_columns(time=pl.when(pl.col("user") == "eve").then(pl.col("time") - 10**6).otherwise("time"))
     log = read_split([write(events, tmp_path / "log.csv")], {"by": "last"})
     assert f"{10 / 14:.1%} of the training events are not before" in " ".join(log.notes)
+
+
+def test_an_event_that_moves_to_another_period_is_another_log(tmp_path):
+    split = {"by": "column", "column": "set"}
+    before = read_split([write(table(set=SETS), tmp_path / "log.csv")], split)
+    after = read_split([write(table(set=["test", *SETS[1:-1], "train"]), tmp_path / "log.csv")], split)
+    assert fingerprint(before) != fingerprint(after)
+    assert fingerprint(before) == fingerprint(read_split([write(table(set=SETS), tmp_path / "log.csv")], split))
 
 
 def test_new_events_need_no_split_column(tmp_path):

@@ -13,7 +13,7 @@ _AT_ONCE = 1 << 20  # events per part, to bound the memory
 
 
 def fingerprint(log: EventLog, rows: Bool[np.ndarray, " E"] | None = None) -> dict[str, int | str]:
-    """Fingerprints the content of events, without their rows, periods and order.
+    """Fingerprints the content of events, without their rows, their order and periods that no file tells.
 
     Each event is hashed to 64 well-mixed bits, and the digest is two sums over these. So events may be in any order, a
     repeated event counts twice, and one changed cell changes the digest. It does not depend on the machine or on
@@ -49,6 +49,8 @@ def _cells(
         yield float_bits(numbers[part])
     for bag in log.bags:
         yield bag.hashes()[part]
+    if log.spec.split.is_given:  # else it follows from the times or the users
+        yield log.period[part].astype(np.uint64)
     if log.weight is not None:
         yield float_bits(log.weight[part])
     for known in log.action_known.T:

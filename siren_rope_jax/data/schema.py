@@ -132,6 +132,9 @@ class EventLogSpec:
         log = Section(source_name, "[log]", mapping["log"], [*_LOG_KEYS, *FORMAT_KEYS])
         form = TextFormat.from_section(log)
         features = Section(source_name, "[features]", mapping.get("features", {}), ["categorical", "dense"])
+        for file in log.texts("files", required=True):
+            if "://" in file:
+                raise log.error("files", f'expected files of this machine, found "{file}": copy them here first')
         tasks = _with_negatives(read_signals(source_name, "[tasks]", mapping.get("tasks", {})), negatives, source_name)
         spec = cls(
             files=tuple(absolute(folder, file) for file in log.texts("files", required=True)),
