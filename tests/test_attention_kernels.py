@@ -146,3 +146,22 @@ def test_what_a_kernel_cannot_serve_is_refused_in_one_sentence(implementation, c
 def test_kernels_refuse_keys_of_another_sequence(how):
     with raises_one_sentence("key_segment_ids"):
         attend(random_inputs(queries=REQUESTS), REQUEST_LAYOUT, **how)
+
+
+@pytest.mark.parametrize("scale", [48**-0.5, 0.3, np.array([0.3, 0.7])])
+def test_queries_in_bfloat16_are_scaled_without_rounding_the_scale_itself(scale):
+    """Which would shift all logits alike; each product is rounded once, to either side."""
+    query = jnp.asarray(np.random.default_rng(0).normal(size=(1, 500, 2, 48)), jnp.bfloat16)
+    scale = jnp.asarray(scale, jnp.float32)
+    operands = Operands(
+        query=query,
+        key=query,
+        value=query,
+        layout=Layout(jnp.ones((1, 500), int)),
+        no_history=jnp.zeros((2, 48)),
+        scale=scale,
+    )
+    exact = query.astype(jnp.float32) * jnp.broadcast_to(scale, 2)[:, None]
+    wrong_by = operands.scaled_query().astype(jnp.float32) / exact - 1
+    assert abs(float(wrong_by.mean())) < 1e-4
+    assert float(jnp.abs(wrong_by).max()) <= 2**-8
