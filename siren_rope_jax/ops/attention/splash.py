@@ -53,8 +53,8 @@ def splash_attention(operands: Operands) -> Float[Array, "B S N V"]:
     own slot in the kernel's causal mask. A row whose times do not ascend is NaN; and, since the kernel's window counts
     slots, with a window a row whose segments are not in one piece.
 
-    The kernel takes no scale: in bfloat16 each query is rounded once more, unless the scale is a power of two. Without a
-    TPU it runs in the interpreter, slowly.
+    The kernel takes no scale: in bfloat16 each query is rounded once more, unless the scale is a power of two.
+    Without a TPU it runs in the interpreter, slowly.
     """
     length, value_type = operands.query.shape[1], operands.value.dtype
     bounds, some, ascend = _bounds(operands.layout)
