@@ -125,7 +125,7 @@ class Score:
     def __call__(self, console: Console) -> None:
         """Runs the command."""
         spec, _, _ = read_run(self.run)
-        check_scores_file(self.out, spec)
+        check_scores_file(self.out, spec, self.events)
         if self.out.resolve().is_relative_to(self.run.resolve()):
             raise InputError(f"{self.out} must be a new file or earlier scores, but is in the run")
         carried = carried_columns(self.events, self.columns, spec, self.out) if self.columns else None

@@ -184,6 +184,27 @@ def test_scores_are_written_over_earlier_scores_and_nothing_else(run, feed, tmp_
         assert kept.read_bytes() == before
 
 
+def test_scores_are_never_written_over_what_is_read(run, feed, tmp_path, capsys):
+    events = pl.read_parquet(feed / "events.parquet").filter(pl.col("user_id") == 7).tail(2)
+    tasks = ["like", "contribution", "long_dwell"]
+    events.select(pl.exclude(tasks), *(pl.col(task).cast(pl.Float64) for task in tasks)).write_csv(tmp_path / "new.csv")
+    before = (tmp_path / "new.csv").read_bytes()
+    (tmp_path / "link.csv").symlink_to(tmp_path / "new.csv")
+    for out in ("new.csv", "link.csv"):
+        command = ["score", run, "--events", tmp_path / "new.csv", "--out", tmp_path / out]
+        _refused(capsys, command, "is read: it holds events or features")
+    _refused(capsys, ["score", run, "--events", tmp_path / "new.csv", "--out", feed / "events.parquet"], "is read")
+    events.select(pl.exclude(tasks), *tasks).write_csv(tmp_path / "labelled.csv")  # another log of the same tasks
+    command = ["score", run, "--events", tmp_path / "new.csv", "--out", tmp_path / "labelled.csv"]
+    _refused(capsys, command, "must be a new file or earlier scores")
+    assert (tmp_path / "new.csv").read_bytes() == before
+    events.with_columns(raw=pl.lit(b"x"), took=pl.duration(seconds=1)).write_parquet(tmp_path / "new.parquet")
+    for column in ("raw", "took"):
+        command = ["score", run, "--events", tmp_path / "new.parquet", "--columns", column, "--out"]
+        _refused(capsys, [*command, tmp_path / "scores.csv"], "cannot; give --out as .parquet")
+        main([*map(str, command), str(tmp_path / "scores.parquet")])
+
+
 def test_scores_carry_columns_and_are_the_same_in_every_format(run, feed, tmp_path, capsys):
     events = pl.read_parquet(feed / "events.parquet").filter(pl.col("user_id") == 7).tail(3)
     events = events.with_columns(request=pl.Series(["a, b", None, '"']), shown=pl.lit([1, 2]))
@@ -275,7 +296,7 @@ def test_bad_input_is_refused_without_a_traceback_and_leaves_no_files_behind(fee
     _refused(capsys, ["train", feed / "log.toml", "--out", out, "--batches.window", "7"], "window", "7")
     _refused(capsys, ["train", feed / "log.toml", "--out", run, *TINY, "--seed", "9"], "config.seed")
     _refused(capsys, ["evaluate", tmp_path / "nowhere"], "nowhere")
-    _refused(capsys, ["score", run, "--events", tmp_path / "no.csv", "--out", out], "no.csv")
+    _refused(capsys, ["score", run, "--events", tmp_path / "no.csv", "--out", f"{out}.csv"], "no.csv")
     for precious in (feed / "events.parquet", run / "config.json"):
         before = precious.read_bytes()
         _refused(capsys, ["score", run, "--events", feed / "events.parquet", "--out", precious], str(precious))

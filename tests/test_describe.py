@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import tomllib
 
 import numpy as np
 import polars as pl
@@ -176,6 +177,26 @@ def test_columns_aligned_by_blanks_with_dates_of_eight_digits_are_found(tmp_path
     guesses = {column.name: column.guess for column in found.columns}
     assert (guesses["customer_id"], guesses["date"], found.guessed("timestamp").unit) == ("user", "timestamp", "iso")
     assert (found.form.separator, found.rows) == (" ", 60)
+
+
+def test_names_that_are_alike_or_polars_own_are_described_and_can_be_read(tmp_path):
+    frame = (
+        table()
+        .rename({"user_id": "count"})
+        .with_columns(
+            pl.lit(1).alias("is click"), pl.int_range(pl.len()) % 2, **{"is_click": 1 - pl.int_range(pl.len()) % 2}
+        )
+    )
+    frame = frame.with_columns(
+        **{name: pl.int_range(pl.len()) // 2 % 2 for name in ("is click", "\u70b9\u51fb click", "\u8d2d\u4e70 click")},
+        nested=pl.Series([[["a"]]] * frame.height),
+        event=pl.Series(["view", "b\x01uy", "\x7f"] * frame.height)[: frame.height],
+    )
+    frame.write_parquet(tmp_path / "log.parquet")
+    toml = describe([tmp_path / "log.parquet"]).to_toml()
+    tasks = tomllib.loads(toml)["tasks"]
+    columns = [task if isinstance(task, str) else task["column"] for task in tasks.values()]
+    assert {"is click", "is_click", "\u70b9\u51fb click", "\u8d2d\u4e70 click"} <= set(columns)
 
 
 def test_hostile_names_and_values_are_written_as_toml(tmp_path):

@@ -91,8 +91,6 @@ def test_calendar_features_saturate_at_the_end_of_any_day():
 def test_numbers_beside_positions_are_refused_in_16_bits():
     with raises_one_sentence("coordinates must be integers or floats of at least 32 bits"):
         ops.lie_rotations(jnp.array([[257.0]], jnp.bfloat16), jnp.ones((1, 1, 1)))
-    with raises_one_sentence("frequencies must be integers or floats of at least 32 bits"):
-        ops.ordinal_angles(jnp.arange(3), jnp.ones(2, jnp.bfloat16))
 
 
 def test_sums_of_biases_and_intervals_are_known_again_by_a_compiled_function():

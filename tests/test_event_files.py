@@ -32,6 +32,17 @@ def test_a_folder_or_pattern_reads_as_its_tables(folder, tmp_path, named):
     _same(read([tmp_path / named]), plain)
 
 
+def test_links_and_folders_that_a_pattern_matches_are_followed(folder, tmp_path):
+    plain = read([folder / f"part-{number}.csv" for number in range(3)])
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (folder / "part-2.csv").rename(elsewhere / "part-2.csv")
+    (folder / "sub").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(folder)  # must not be followed without end
+    for named in ("events", "ev*", "events/[!.n_]*"):
+        _same(read([tmp_path / named]), plain)
+
+
 def test_tables_of_a_folder_that_come_later_are_read_too(folder, tmp_path):
     spec = read([folder]).spec
     assert spec.to_dict()["log"]["files"] == [str(folder)]

@@ -196,8 +196,9 @@ def test_a_vector_is_its_numbers_in_every_format(tmp_path):
     assert len(expected) == 4  # the numbers, and one indicator of missing ones
     for name, log in others.items():
         np.testing.assert_array_equal(log.dense, plain.dense, err_msg=name)
-        vector = "embedding_*" if name == "numbered.csv" else "embedding"
-        assert log.dense_names == tuple(f"{vector}[{k}]" for k in range(3))
+        numbered = [f"embedding_{k + 9}" for k in range(3)]
+        expected_names = numbered if name == "numbered.csv" else [f"embedding[{k}]" for k in range(3)]
+        assert log.dense_names == tuple(expected_names)
         np.testing.assert_array_equal(list(dense_of(log).values()), expected, err_msg=name)
         assert EventLogSpec.from_dict(log.spec.to_dict(), tmp_path, "again") == log.spec
 
@@ -229,7 +230,8 @@ def test_vectors_of_items_may_stand_in_their_table_or_beside_it(tmp_path, form):
         (np.zeros(4), "expected numbers with one row for each of"),
         (np.zeros((4, 0)), "expected numbers with one row for each of"),
         (np.array([["a"]] * 4), "expected numbers with one row for each of"),
-        (np.full((4, 1), np.inf), "expected finite numbers, or NaN where missing, found an infinite one"),
+        (np.full((4, 1), 1e300), "expected finite numbers of float32, or NaN where missing, found another"),
+        (np.full((4, 1), np.inf), "expected finite numbers of float32, or NaN where missing, found another"),
         (np.array([[None]] * 4), "expected a NumPy file (.npy) with numbers, found something else"),
         (None, "this file does not exist"),
         (b"rubbish", "expected a NumPy file (.npy) with numbers, found something else"),
@@ -247,7 +249,7 @@ def test_a_numpy_file_that_does_not_fit_its_table_is_refused(tmp_path, array, sa
 
 @pytest.mark.parametrize(
     ("cell", "found"),
-    [("1 2", "'1 2'"), ("1 2 x", "'1 2 x'"), ("1 2 inf", "'1 2 inf'"), ("1 2 nan", "'1 2 nan'"), ("[]", "'[]'")],
+    [("1 2", "'1 2'"), ("1 2 x", "'1 2 x'"), ("1 2 inf", "'1 2 inf'"), ("1 2 nan", "'1 2 nan'")],
 )
 def test_a_cell_that_is_no_vector_is_refused_with_its_line(tmp_path, cell, found):
     path = write(table(embedding=["1 2 3"] * 18 + [cell, "4 5 6"]), tmp_path / "log.csv")
@@ -259,9 +261,54 @@ def test_a_cell_that_is_no_vector_is_refused_with_its_line(tmp_path, cell, found
 
 def test_files_and_new_events_have_vectors_of_one_length(tmp_path):
     paths = [write(table(embedding=[[1.0] * n]), tmp_path / f"{n}.parquet") for n in (2, 3)]
-    said = "expected vectors as long as those of"
-    assert f"{paths[1]}: {said} {paths[0]}, which has 2 dense columns, found 3" in refusal(paths, **VECTOR)
+    said = "expected the numbers of vectors that"
+    assert f"{paths[1]}: {said} {paths[0]} has, found embedding[2] in place of none" in refusal(paths, **VECTOR)
     assert said in refusal(paths[:1], paths[1], **VECTOR)
+
+
+def test_numbered_columns_are_matched_by_name_and_never_take_an_outcome_in(tmp_path):
+    one = write(table(e_0=[1.0], e_1=[2.0]), tmp_path / "one.csv")
+    other = write(table(e_1=[1.0], e_2=[2.0]), tmp_path / "other.csv")
+    numbered = {"features": {"dense": [{"columns": "e_*"}]}}
+    assert "found e_2 in place of e_0" in refusal([one, other], **numbered)
+    assert "found e_2 in place of e_0" in refusal([one], other, **numbered)
+    for pattern in ("cl*", "*", "*c?*"):
+        told = refusal([one], features={"dense": [{"columns": pattern}]})
+        assert '"click" in, which tells the outcome or the split' in told
+    odd = write(table(**{"e_2": [1.0], "e_10": [2.0], "e_\u00b2": [3.0]}), tmp_path / "odd.csv")
+    assert read([odd], **numbered).dense_names == ("e_2", "e_10", "e_\u00b2")
+
+
+def test_decimal_commas_of_vectors_are_no_separators(tmp_path):
+    texts = table(embedding=["[0,5 1,25]", "2;-1,5"])
+    path = tmp_path / "log.csv"
+    texts.write_csv(path, separator="|")
+    log = read([path], log={"separator": "|", "decimal_comma": True}, **VECTOR)
+    np.testing.assert_array_equal(log.dense, [[0.5, 1.25], [2, -1.5]] * 10)
+
+
+@pytest.mark.parametrize("empty", ["new.jsonl", "new.parquet", "new.csv"])
+def test_new_events_may_lack_every_value_of_a_column(tmp_path, empty):
+    columns = {"genres": GENRES, "embedding": VECTORS, "length": [1.5, None]}
+    features = {"features": {"categorical": [{"column": "genres"}], "dense": ["length", {"column": "embedding"}]}}
+    if empty == "new.csv":
+        columns |= {"genres": ["a|b", ""], "embedding": ["1 2 3", None]}
+        features["features"]["categorical"][0]["split"] = "|"
+    path = write(table(**columns), tmp_path / ("log.csv" if empty == "new.csv" else "log.parquet"))
+    new = table()[:2].with_columns(time=pl.lit(START + 10**6), click=None, genres=None, embedding=None, length=None)
+    written = write_json_lines(new, tmp_path / empty) if empty == "new.jsonl" else write(new, tmp_path / empty)
+    log = read([path], written, **features)
+    assert np.isnan(log.dense[log.new]).all()
+    assert np.isnan(log.labels[log.new]).all()
+    assert [log.bags[0].cells[int(place)] for place in log.bags[0].index[log.new]] == [None, None]
+
+
+def test_an_empty_list_is_a_missing_vector_and_whole_floats_are_values_as_integers(tmp_path):
+    log = read([write(table(embedding=[[], [1.0, 2.0]]), tmp_path / "log.parquet")], **VECTOR)
+    assert np.isnan(log.dense).all(axis=1).tolist() == [True, False] * 10
+    whole = write(table(genres=[[1, 2], [2]]), tmp_path / "whole.parquet")
+    floats = write(table(genres=[[1.0, 2.0], [2.0]]), tmp_path / "floats.parquet")
+    assert fingerprint(read([whole], **BAG)) == fingerprint(read([floats], **BAG))
 
 
 @pytest.mark.parametrize(

@@ -308,7 +308,7 @@ CASES = {
     "xpos_scale": ("float32", lambda positions: ops.xpos_scale(positions, 2), PLACES),
 }
 # Positions and times of 16 bits are refused, since they round whole numbers.
-NEVER_OF_16_BITS = {CASES[name][1] for name in ("ordinal_angles", "time2vec", "time_order_angles")}
+NEVER_OF_16_BITS = {CASES[name][1] for name in ("lie_rotations", "ordinal_angles", "time2vec", "time_order_angles")}
 each_op = pytest.mark.parametrize(
     ("dtype", "op", "args"), [(d, op, args) for d, op, *args in CASES.values()], ids=CASES
 )

@@ -172,12 +172,12 @@ def test_a_log_of_positives_gets_a_task_and_its_description_is_stored_whole(tmp_
     assert alone.task_names == ("positive",)
 
 
-def test_nothing_has_happened_to_new_events_yet_and_none_are_drawn_for_them(tmp_path):
+def test_new_events_are_positives_for_later_ones_and_none_are_drawn_for_them(tmp_path):
     table = log_file(tmp_path)
     table.tail(3).with_columns(pl.col("time") + 10**6).write_parquet(tmp_path / "new.parquet")
     log = read_event_log(described(tmp_path), new_events=tmp_path / "new.parquet")
     assert log.new.sum() == 3
-    assert np.isnan(log.labels[log.new, 0]).all()
+    assert (log.labels[log.new, 0] == 1).all()  # seen as history alone, and by nothing if they are candidates
     assert not log.drawn[log.new].any()
 
 

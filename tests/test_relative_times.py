@@ -42,10 +42,17 @@ def test_relative_times_are_read_as_the_seconds_between_events(tmp_path, unit, s
     assert read([tmp_path / name], log=log.spec.to_dict()["log"]).spec.to_dict() == log.spec.to_dict()
 
 
-def test_days_of_few_digits_are_no_damage_when_they_are_relative(tmp_path):
-    log = log_of(tmp_path, "log.parquet", pl.Series(range(20), dtype=pl.Float32), timestamp_unit="d")
-    np.testing.assert_array_equal(np.diff(log.time_ms), 86_400_000)
-    assert not log.spec.calendar
+def test_relative_times_that_lost_digits_are_refused(tmp_path):
+    frame = event_table(USERS, ITEMS).with_columns(time=pl.Series(range(20), dtype=pl.Float32))
+    said = refusal([write(frame, tmp_path / "log.parquet")], log={"timestamp_unit": "d"})
+    assert "holds Float32, which keeps 7 digits" in said
+    frame = frame.with_columns(time=pl.Series([f"{i}.1e+03" for i in range(20)]))
+    assert "with all its digits" in refusal([write(frame, tmp_path / "log.csv")], log={"timestamp_unit": "h"})
+
+
+def test_small_numbers_are_no_mistake_where_times_are_relative(tmp_path, recwarn):
+    log_of(tmp_path, "log.csv", pl.Series([5.0 + i for i in range(20)]), timestamp_unit="d")
+    assert not [warning for warning in recwarn if "look like seconds" in str(warning.message)]
 
 
 def test_without_a_calendar_no_input_tells_hour_or_weekday(tmp_path):

@@ -57,6 +57,13 @@ def test_a_split_column_of_folds_is_read_by_the_names_given(tmp_path):
     assert "80.0% of the training events are not before the first event of test" in " ".join(log.notes)
 
 
+@pytest.mark.parametrize("name", ["log.csv", "log.parquet"])
+def test_dates_and_folds_with_gaps_name_periods(tmp_path, name):
+    days = [20240501.0] * 11 + [20240502.0] * 4 + [20240503.0] * 5
+    split = {"by": "column", "column": "day", "train": [20240501], "validation": [20240502], "test": [20240503]}
+    assert read_split([write(table(day=days), tmp_path / name)], split).period.tolist() == PERIODS
+
+
 def test_presplit_files_are_periods_and_equal_their_split_column(tmp_path):
     parts = {
         name: write(table()[slice(*of)], tmp_path / f"{name}.csv")
@@ -67,6 +74,8 @@ def test_presplit_files_are_periods_and_equal_their_split_column(tmp_path):
     for name in ("time_ms", "user", "item", "labels", "period", "row"):
         np.testing.assert_array_equal(getattr(by_file, name), getattr(by_column, name))
     # A description that was read is stored with absolute paths, and means the same from anywhere.
+    up = {"by": "file", "validation": [f"../{tmp_path.name}/valid.csv"], "test": ["test.csv"]}
+    np.testing.assert_array_equal(read_split(list(parts.values()), up).period, by_file.period)
     again = EventLogSpec.from_dict(by_file.spec.to_dict(), tmp_path / "elsewhere", "again")
     np.testing.assert_array_equal(read_event_log(again).period, by_file.period)
 

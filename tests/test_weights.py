@@ -16,6 +16,7 @@ from test_loop import CONFIG
 from siren_rope_jax.data.encode import Encoder, InputConfig
 from siren_rope_jax.data.event_log import read_event_log
 from siren_rope_jax.data.fingerprint import fingerprint
+from siren_rope_jax.data.outcome_scale import OutcomeScale
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
 from siren_rope_jax.report.tables import metrics_table
@@ -24,6 +25,7 @@ from siren_rope_jax.train.baselines import fit_baselines
 from siren_rope_jax.train.loop import train
 from siren_rope_jax.train.loss import multitask_loss
 from siren_rope_jax.train.session import load_session
+from siren_rope_jax.train.tasks import BinaryTask
 
 USERS, ITEMS = ["ann", "bob"], ["x", "y", "z"]
 WEIGHTS = [0.5, 2, 0, 1.5, 1]
@@ -56,6 +58,18 @@ def test_a_cell_that_is_no_weight_is_refused_with_its_line(tmp_path, cell):
     path = write(table(weight=["1"] * 19 + [cell]), tmp_path / "log.csv")
     said = refusal([path], log={"weight": "weight"})
     assert f'{path}: line 21, column "weight": expected a weight: a finite number of at least 0, found' in said
+
+
+def test_events_of_weight_0_are_no_labels_and_no_part_of_a_group(tmp_path):
+    frame = table(weight=[1.0]).with_columns(weight=pl.when(pl.col("click") == 0).then(0.0).otherwise(1.0))
+    path = write(frame, tmp_path / "log.csv")
+    assert "has no negatives among the" in refusal([path], log={"weight": "weight"})
+    task = BinaryTask(OutcomeScale("click"))
+    labels, scores = np.array([1, 0, 1, 0], np.float32), np.array([0.2, 0.3, 0.4, 0.1], np.float32)
+    weight = np.array([1, 0, 1, 1], np.float32)
+    found = task.measure(labels, scores, np.zeros(4), weight, np.array([0, 0, 1, 1]))
+    assert found["groups"] == 1
+    assert found["ndcg@5"] == 1
 
 
 def test_weights_of_nothing_are_refused_and_new_events_need_none(tmp_path):

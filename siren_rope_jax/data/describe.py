@@ -21,7 +21,7 @@ _MOST_CATEGORIES = 10_000
 _YEARS = (315_532_800, 4_102_444_800)  # 1980 and 2100
 _UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _EXACT = 2.0**53  # whole numbers above are not all float64s
-_AS_NUMBER = "as a number "
+_AS_NUMBER, _COUNT = "as a number ", "number of rows"  # beside the names of columns
 # Words in the names of columns, the surest first.
 _WORDS = {
     "timestamp": "timestamp time date stamp when ts day at",
@@ -121,7 +121,11 @@ class Description:
             if value != field.default and field.name != "quote":
                 lines.append(f"{field.name} = {_toml(value)}")
         lines += ["", "[tasks]  # what to predict; keep what matters"]
-        lines += [f"{_task_name(column.name)} = {column.guess}" for column in self.tasks]
+        names: list[str] = []
+        for column in self.tasks:
+            name = _task_name(column.name)
+            names.append(name if name not in names else f"{name}_{len(names) + 1}")
+            lines.append(f"{names[-1]} = {column.guess}")
         lines += [] if self.tasks else ['# click = "is_click"  # which column is 0 or 1, or to be compared?']
         lines += ["", "[features]  # take in only what is known before the outcome"]
         for kind in ("categorical", "dense"):
@@ -159,7 +163,7 @@ def describe(files: Sequence[Path]) -> Description:
     user, time = description.guessed("user"), description.guessed("timestamp")
     if user is None:
         return description
-    counts = rows[user.name].drop_nulls().value_counts()["count"].to_numpy()
+    counts = rows[user.name].drop_nulls().value_counts(name=_COUNT)[_COUNT].to_numpy()
     per_user = int(sorted(counts)[len(counts) // 2]), int(counts.max())
     tied = None if time is None else rows.select(pl.struct(user.name, time.name).is_duplicated().mean()).item()
     return dataclasses.replace(description, events_per_user=per_user, tied=tied)
@@ -172,6 +176,8 @@ def _read(table: Table) -> pl.DataFrame:
         if kind == pl.String:
             cells[name] = table.text(name).str.strip_chars()
             cells[_AS_NUMBER + name] = table.number(name)[0]
+        elif isinstance(kind, pl.List | pl.Array) and kind.inner.is_nested():  # type: ignore[union-attr]
+            continue
         elif isinstance(kind, pl.List | pl.Array) or not (kind.is_nested() or kind == pl.Binary or kind == pl.Object):
             cells[name] = pl.col(name)
     data = table.read(cells, [])
@@ -196,7 +202,7 @@ def _column(cells: pl.Series) -> Column:
         return Column(cells.name, kind, cells.null_count() / len(cells), distinct, (), example, None, guess)
     distinct, values = present.n_unique(), ()
     if distinct <= _FEW:
-        counted = present.value_counts().sort(["count", cells.name], descending=[True, False])
+        counted = present.value_counts(name=_COUNT).sort([_COUNT, cells.name], descending=[True, False])
         values = tuple(map(_shown, counted[cells.name]))
     unit = _time_unit(present)
     if unit is not None or cells.dtype.is_temporal():
@@ -298,7 +304,8 @@ def _shown(value: object) -> str:
 
 
 def _listed(values: Iterable[str]) -> str:
-    return ", ".join(" ".join(value.split()) for value in list(values)[:8])
+    printed = ("".join(c if c.isprintable() else " " for c in value) for value in list(values)[:8])
+    return ", ".join(" ".join(value.split()) for value in printed)
 
 
 def _task_name(column: str) -> str:
@@ -308,4 +315,5 @@ def _task_name(column: str) -> str:
 def _toml(value: object) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_toml, value))}]"
-    return json.dumps(value, ensure_ascii=False)  # texts and truth values are those of TOML
+    # Texts and truth values are those of TOML, but for one character.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import polars as pl
 
 from siren_rope_jax.data.clock_times import ISO, LOOKS_ISO, LocalTime, from_clock
-from siren_rope_jax.data.feature_columns import bag_column, dense_column, vector_columns, vector_names
+from siren_rope_jax.data.feature_columns import bag_column, dense_column, vector_columns
 from siren_rope_jax.data.precision import id_rules, refuse_float32, time_rules
 from siren_rope_jax.data.read_table import Rule, Table
 from siren_rope_jax.data.schema import RELATIVE_UNITS, UTC_OFFSETS, EventLogSpec
@@ -39,7 +39,9 @@ class EventColumns(NamedTuple):
     dense_names: tuple[str, ...]
 
 
-def event_columns(table: Table, spec: EventLogSpec, *, are_new: bool) -> EventColumns:
+def event_columns(
+    table: Table, spec: EventLogSpec, *, are_new: bool, dense_names: tuple[str, ...] = ()
+) -> EventColumns:
     """Returns the columns to read from an event file, and the rules that its rows must satisfy.
 
     Args:
@@ -47,6 +49,7 @@ def event_columns(table: Table, spec: EventLogSpec, *, are_new: bool) -> EventCo
       spec: description of the columns.
       are_new: whether the events are new ones to score. Then the columns of tasks and actions may be absent; an
         outcome without all of its columns is unobserved.
+      dense_names: those of the files before.
 
     Returns:
       The columns are user, item (text; null = missing, unless the spec refuses that), time_ms (int64, ms), utc_offset
@@ -84,8 +87,7 @@ def event_columns(table: Table, spec: EventLogSpec, *, are_new: bool) -> EventCo
         builder.period(spec.split)
     for index, signal in enumerate(outcomes(spec)):
         key = f"{'[tasks]' if signal in spec.tasks else '[actions]'} {signal.name}"
-        # Of new events nothing has happened yet, even if all events of the log are positive.
-        readable = not are_new or (bool(signal.columns) and all(column in table.types for column in signal.columns))
+        readable = not are_new or all(column in table.types for column in signal.columns)
         outcome, rules = signal.read(table, key) if readable else (pl.lit(None, pl.Boolean), [])
         builder.rules += rules
         builder.columns[f"outcome {index}"] = outcome.cast(pl.Float32)
@@ -101,11 +103,12 @@ def event_columns(table: Table, spec: EventLogSpec, *, are_new: bool) -> EventCo
     for index, bag in enumerate(spec.bags):
         builder.columns[f"bag {index}"] = bag_column(table, bag, "[features] categorical")
     names = list(spec.dense)
+    hidden = {column for signal in outcomes(spec) for column in signal.columns} | {str(spec.split.column)}
     for vector in spec.vectors:
-        numbers, rules = vector_columns(table, vector, "[features] dense")
-        builder.columns |= {f"dense {len(names) + index}": number for index, number in enumerate(numbers)}
+        numbers, rules = vector_columns(table, vector, "[features] dense", known=dense_names, hidden=hidden)
+        builder.columns |= {f"dense {len(names) + index}": number for index, number in enumerate(numbers.values())}
         builder.rules += rules
-        names += vector_names(vector, len(numbers))
+        names += numbers
     return EventColumns(builder.columns, builder.rules, tuple(names))
 
 
@@ -155,8 +158,10 @@ class _Builder:
                 '"iso"; for Unix times set it to "s", "ms", "us" or "ns"'
             )
         elif not self.spec.calendar:
+            refuse_float32(self.table, column, key, "times")
             number, is_time = self.table.number(column)
             time = (number * _MILLISECONDS[self.unit]).round().cast(pl.Int64, strict=False)
+            self.rules += id_rules(self.table, column, "a relative time")
             near = time.is_between(-_MOST_RELATIVE, _MOST_RELATIVE)
             expected = f"a relative time in {_UNIT_NAMES[self.unit]}, within 60 years of 0"
             self.rules.append(Rule(column, is_time & near.fill_null(not required), expected))
@@ -198,7 +203,7 @@ class _Builder:
 
     def period(self, split: Split) -> None:
         column = self.table.require(str(split.column), "[split] column")
-        cell = self.table.text(column).str.strip_chars()
+        cell = self.table.text(column).str.strip_chars().str.replace(r"\.0+$", "")  # folds with gaps are floats
         names = (split.train, split.validation, split.test)
         period = pl.when(False).then(None)
         for number, of_period in enumerate(names):

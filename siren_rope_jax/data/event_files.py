@@ -41,16 +41,18 @@ def partition_values(path: Path) -> dict[str, str | None]:
 def _matches(name: Path) -> list[Path]:
     if name.exists() or not glob.has_magic(str(name)):
         return [name]
-    found = sorted(Path(path) for path in glob.glob(str(name), recursive=True) if Path(path).is_file())
-    if not found:
+    found = sorted(Path(path) for path in glob.glob(str(name), recursive=True))
+    files = [file for path in found for file in (_tables_in(path) if path.is_dir() else [path])]
+    if not files:
         raise InputError(f"{name}: no file matches this pattern, expected at least one")
-    return found
+    # "**" matches folders and what is in them, and links may lead to what is matched too: the first path stays.
+    return list({file.resolve(): file for file in reversed(files)}.values())[::-1]
 
 
 def _tables_in(folder: Path) -> list[Path]:
+    paths = _shown_in(folder, frozenset())
     # Text files of no certain format are more often notes than tables.
-    shown = (path for path in folder.rglob("*") if not any(p[0] in "._" for p in path.relative_to(folder).parts))
-    tables = sorted(path for path in shown if path.is_file() and _format(path) in TABLE_ENDINGS)
+    tables = sorted(path for path in paths if _format(path) in TABLE_ENDINGS)
     formats = sorted({_format(path) for path in tables} - set(VAGUE))
     if len(formats) != 1:
         found = f"tables in {' and '.join(formats)}" if formats else "none"
@@ -58,6 +60,14 @@ def _tables_in(folder: Path) -> list[Path]:
             f'{folder}: expected tables of one format in this folder, found {found}; name them as "{folder.name}/*.csv"'
         )
     return [path for path in tables if _format(path) == formats[0]]
+
+
+def _shown_in(folder: Path, above: frozenset[Path]) -> list[Path]:
+    """Returns the files below a folder; also through links, but never back into a folder above."""
+    above |= {folder.resolve()}
+    shown = [path for path in folder.iterdir() if path.name[0] not in "._"]
+    below = (path for path in shown if path.is_dir() and path.resolve() not in above)
+    return [path for path in shown if path.is_file()] + [file for path in below for file in _shown_in(path, above)]
 
 
 def _format(path: Path) -> str:

@@ -94,6 +94,11 @@ class EventLog:
     notes: tuple[str, ...] = ()
 
     @property
+    def weighed_labels(self) -> Float32[np.ndarray, "E K"]:
+        """The labels, NaN for events of weight 0 too."""
+        return _weighed(self.labels, self.weight)
+
+    @property
     def bag_names(self) -> tuple[str, ...]:
         """Names of the bags."""
         return tuple(bag.name for bag in self.bags)
@@ -148,8 +153,10 @@ def read_event_log(
         actions = np.stack(of_signals, axis=1) if of_signals else actions
     check_periods(spec, period, _describe(spec))
     _check_weights(events, spec, period)
-    _check_labels(spec, labels[period == TRAIN])
-    day, second = split_unix_time(time, unit="ms", utc_offset=_utc_offset(events, spec), time_zone=spec.time_zone)
+    weight = None if spec.weight is None else events["weight"].to_numpy()
+    _check_labels(spec, _weighed(labels, weight)[period == TRAIN])
+    unit, moments = ("ms", time) if spec.calendar else ("s", time // 1000)  # small numbers are no mistake
+    day, second = split_unix_time(moments, unit=unit, utc_offset=_utc_offset(events, spec), time_zone=spec.time_zone)
     known = ~events["new"].to_numpy()
     of_times = [midnight_note(second[known]), coarse_note(time[known])] if spec.calendar else [_RELATIVE]
     own_notes = [overlap_note(spec, period, time), *of_times]
@@ -195,12 +202,18 @@ def read_event_log(
         period=period,
         duplicates=duplicates,
         contradictions=contradictions,
-        weight=None if spec.weight is None else events["weight"].to_numpy(),
+        weight=weight,
         group=_groups(events, spec),
         drawn=None if spec.negatives is None else events["drawn"].to_numpy(),
         unmatched=tuple(int((~side.found)[index].sum()) for side, index in sides),
         notes=tuple(notes),
     )
+
+
+def _weighed(
+    labels: Float32[np.ndarray, "E K"], weight: Float32[np.ndarray, " E"] | None
+) -> Float32[np.ndarray, "E K"]:
+    return labels if weight is None else np.where(weight[:, None] > 0, labels, np.float32(np.nan))
 
 
 def _feature_names(spec: EventLogSpec, own: Sequence[str], of_sides: Sequence[Sequence[str]]) -> tuple[str, ...]:
@@ -321,4 +334,6 @@ def _check_weights(events: pl.DataFrame, spec: EventLogSpec, period: Int8[np.nda
 def _check_labels(spec: EventLogSpec, labels: np.ndarray) -> None:
     for task, column in zip(spec.tasks, labels.T, strict=True):
         if lacking := task.lacking(column):
-            raise InputError(f"{_describe(spec)}: the task {task.name} ({', '.join(task.columns)}) has {lacking}")
+            raise InputError(
+                f"{_describe(spec)}: the task {task.name} ({', '.join(task.columns) or 'every event'}) has {lacking}"
+            )

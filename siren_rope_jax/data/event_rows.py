@@ -155,11 +155,12 @@ def _read(
     file: Path, spec: EventLogSpec, dense_names: tuple[str, ...] | None, notes: list[str], *, are_new: bool = False
 ) -> tuple[pl.DataFrame, tuple[str, ...]]:
     with open_table(file, spec.format) as table:
-        columns, rules, names = event_columns(table, spec, are_new=are_new)
+        columns, rules, names = event_columns(table, spec, are_new=are_new, dense_names=dense_names or ())
         if dense_names not in (None, names):
+            lacks = ", ".join(sorted(set(dense_names or ()) - set(names))) or "none"
+            more = ", ".join(sorted(set(names) - set(dense_names or ()))) or "none"
             raise InputError(
-                f"{file}: expected vectors as long as those of {spec.files[0]}, which has {len(dense_names)} dense "
-                f"columns, found {len(names)}"
+                f"{file}: expected the numbers of vectors that {spec.files[0]} has, found {more} in place of {lacks}"
             )
         rows = table.read(columns, rules)
     rows, said = without_ambiguous(file, rows, spec.time_zone)

@@ -63,6 +63,7 @@ class Table:
       frame: its columns, and the row number, without the blank lines of a text file.
       types: type of each column, those that folders name as "column=value" included; in a text file all are text.
       dialect: format of a CSV or TSV file; None for others.
+      decimal_comma: whether numbers of a text table are written as 1,5.
       notes: notes of `read` for the user, one sentence each.
     """
 
@@ -71,6 +72,7 @@ class Table:
     frame: pl.LazyFrame
     types: Mapping[str, Any]  # of polars.DataType, which beartype refuses as an annotation
     dialect: Dialect | None = None
+    decimal_comma: bool = False
     notes: list[str] = dataclasses.field(default_factory=list)
 
     def require(self, column: str, key: str) -> str:
@@ -94,6 +96,8 @@ class Table:
     def text(self, column: str) -> pl.Expr:
         """Returns the cells as text, null where missing: empty, blank or one of `MISSING_WORDS`."""
         kind = self.types[column]
+        if kind == pl.Null:  # no cell has a value
+            return pl.lit(None, pl.String)
         if kind.is_nested() or kind == pl.Binary or kind == pl.Object:
             lists = "; lists are features written { column = ... }" if isinstance(kind, pl.List | pl.Array) else ""
             raise InputError(f'{self.path}: the column "{column}" holds {kind}, expected text or numbers{lists}')
@@ -109,6 +113,8 @@ class Table:
         kind = self.types[column]
         if kind.is_numeric() or kind == pl.Boolean:
             return pl.col(column).cast(pl.Float64).fill_nan(None), pl.lit(True)
+        if kind == pl.Null:
+            return pl.lit(None, pl.Float64), pl.lit(True)
         if kind != pl.String:
             raise InputError(f'{self.path}: the column "{column}" holds {kind}, expected numbers')
         text, number = pl.col(_STRIPPED + column), pl.col(_NUMBER + column)
@@ -126,6 +132,8 @@ class Table:
             if zone is None:
                 return clock, None, pl.lit(True)
             return clock.dt.convert_time_zone("UTC").dt.replace_time_zone(None), pl.lit(0), pl.lit(True)
+        if kind == pl.Null:
+            return pl.lit(None, pl.Datetime("ms")), None, pl.lit(True)
         if kind.is_integer():  # 20240501
             clock, offset = parse_iso(pl.col(column).cast(pl.String))
             return clock, offset, clock.is_not_null() | pl.col(column).is_null()
@@ -263,7 +271,7 @@ def open_table(path: Path, form: TextFormat = PLAIN) -> Iterator[Table]:
         folders = {name: value for name, value in partition_values(path).items() if name not in types}
         frame = frame.with_columns(pl.lit(value, pl.String).alias(name) for name, value in folders.items())
         types |= dict.fromkeys(folders, pl.String())
-        yield Table(path, local, _with_readings(frame, types, form), types, dialect)
+        yield Table(path, local, _with_readings(frame, types, form), types, dialect, form.decimal_comma)
 
 
 def _scan_json_lines(path: Path, local: Path) -> pl.LazyFrame:

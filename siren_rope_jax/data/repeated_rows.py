@@ -32,7 +32,8 @@ class OneRowPerEvent(NamedTuple):
 def one_row_per_event(rows: pl.DataFrame, spec: EventLogSpec) -> OneRowPerEvent:
     """Drops duplicates, then resolves contradictions according to `spec.contradictions`.
 
-    Rows of one user, item and time that differ in a feature are separate events.
+    Rows of one user, item and time that differ in a feature are separate events, and so is each row of a log without
+    items.
 
     Args:
       rows: columns as `event_columns` names them, and "row".
@@ -46,6 +47,8 @@ def one_row_per_event(rows: pl.DataFrame, spec: EventLogSpec) -> OneRowPerEvent:
     Raises:
       InputError: if there are contradictions and `spec.contradictions` is "refuse".
     """
+    if spec.item is None:  # without an item, equal rows may well be several events
+        return OneRowPerEvent(rows, 0, 0, ())
     # Hashes find candidates: rows with equal user, item and time, and few others, which are then compared in full.
     repeated = rows.select("user", "item", "time_ms").hash_rows().is_duplicated()
     if not repeated.any():

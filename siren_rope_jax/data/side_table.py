@@ -73,9 +73,9 @@ def read_side_table(
         for vector in side.vectors:
             if vector.file is None:
                 numbers, more = vector_columns(table, vector, "[[side_table]] dense")
-                columns |= {f"dense {len(names) + place}": number for place, number in enumerate(numbers)}
+                columns |= {f"dense {len(names) + place}": number for place, number in enumerate(numbers.values())}
                 rules += more
-                names += vector_names(vector, len(numbers))
+                names += numbers
         data = table.read(columns, rules)
         for vector in side.vectors:
             if vector.file is not None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import os
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -78,7 +79,7 @@ def read_split(source: str, table: object, folder: Path) -> Split:
     column = section.text("column") if by == "column" else None
     if by == "file":
         # Kept absolute, since the description may be read from elsewhere later.
-        chosen = {key: tuple(str((folder / name).absolute()) for name in names) for key, names in chosen.items()}
+        chosen = {key: tuple(os.path.abspath(folder / name) for name in names) for key, names in chosen.items()}
     else:
         chosen = {key: names or _NAMES[key] for key, names in chosen.items()}
     start = _split_point(section, "validation_from", "time") if "validation_from" in section.table else None
@@ -99,7 +100,7 @@ def read_split(source: str, table: object, folder: Path) -> Split:
 
 
 def _text(value: str | float) -> str:
-    return value if isinstance(value, str) else f"{value:g}"
+    return value if isinstance(value, str) else str(int(value)) if value == int(value) else str(value)
 
 
 def _split_point(section: Section, key: str, by: str) -> float | str:

@@ -21,13 +21,14 @@ def ordinal_angles(positions: Num[Array, "*batch"], frequencies: Float[Array, " 
 
     Args:
       positions: ordinal position of each event; only differences matter.
-      frequencies: radians per position of each rotary pair (`inverse_frequencies`).
+      frequencies: radians per position of each rotary pair (`inverse_frequencies`). Learned ones of 16 bits are taken
+        as they are; others should not be cut to them, as the error grows with the position.
 
     Returns:
       Angles in radians, float32.
 
     Raises:
-      ValueError: if positions or frequencies are not integers or floats of at least 32 bits, or `frequencies` is no
+      ValueError: if the positions are not integers or floats of at least 32 bits, or `frequencies` is no
         one-dimensional array.
 
     Source: Su et al. 2021, eq. 15.
@@ -35,8 +36,8 @@ def ordinal_angles(positions: Num[Array, "*batch"], frequencies: Float[Array, " 
     check_arrays(frequencies=frequencies)
     if frequencies.ndim != 1:
         raise ValueError(f"frequencies must be one-dimensional, but has shape {frequencies.shape}")
-    positions, frequencies = device_floats("positions", positions), device_floats("frequencies", frequencies)
-    return positions[..., None] * of_rank(frequencies, positions.ndim + 1)
+    positions = device_floats("positions", positions)[..., None]
+    return positions * of_rank(frequencies.astype(jnp.float32), positions.ndim)
 
 
 def time_order_angles(

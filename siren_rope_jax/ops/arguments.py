@@ -160,9 +160,13 @@ def signed_32(name: str, x: Array | np.ndarray) -> Array:
         if x.size and x.max() > np.iinfo(np.int32).max:
             raise ValueError(f"{name} must fit int32, but run from {x.min()} to {x.max()}")
         x = x.astype(np.int32)
-    x = device_integers(name, x)
-    if not jnp.issubdtype(x.dtype, jnp.integer):
-        return x
-    if jnp.issubdtype(x.dtype, jnp.unsignedinteger) and x.dtype.itemsize >= 4:
+    x = widened(name, x)
+    if jnp.issubdtype(x.dtype, jnp.unsignedinteger):
         raise ValueError(f"{name} must fit int32, but are {x.dtype}: convert them")
-    return x.astype(jnp.int32) if x.dtype.itemsize < 4 else x
+    return x
+
+
+def widened(name: str, x: Array | np.ndarray) -> Array:
+    """Returns integers as an array of the device, those of 8 and 16 bits as int32."""
+    x = device_integers(name, x)
+    return x.astype(jnp.int32) if jnp.issubdtype(x.dtype, jnp.integer) and x.dtype.itemsize < 4 else x

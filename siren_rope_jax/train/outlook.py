@@ -38,7 +38,7 @@ def outlook(
         said.append(f"training takes {steps} steps of the optimizer, too few to learn much: give more --steps")
     for name, period in PERIODS.items():
         chosen = log.period == period
-        doubts = [task.doubt(labels) for task, labels in zip(tasks, log.labels[chosen].T, strict=True)]
+        doubts = [task.doubt(labels) for task, labels in zip(tasks, log.weighed_labels[chosen].T, strict=True)]
         unused = ""
         if name == "validation" and criterion.is_mean and None in doubts:
             unused = ", and the best checkpoint is chosen without it"

@@ -1,57 +1,66 @@
 """File of the scores of new events: CSV, TSV, JSON Lines or Parquet, as its name says."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from jaxtyping import Float32
 
+from siren_rope_jax.data.event_files import event_files
 from siren_rope_jax.data.event_log import EventLog
 from siren_rope_jax.data.read_table import open_table
 from siren_rope_jax.data.schema import EventLogSpec
+from siren_rope_jax.data.table_file import existing_file
 from siren_rope_jax.errors import InputError
 
 
 class _Format(NamedTuple):
     write: Callable[[pl.DataFrame, Path], None]
-    names: Callable[[Path], list[str]]  # of the columns of an earlier file
+    types: Callable[[Path], Mapping[str, Any]]  # of the columns of an earlier file, polars.DataType
     nests: bool = True  # whether a cell can hold a list
 
 
-_JSON_LINES = _Format(
-    lambda table, path: table.write_ndjson(path), lambda path: pl.scan_ndjson(path).collect_schema().names()
-)
+_JSON_LINES = _Format(lambda table, path: table.write_ndjson(path), lambda path: pl.scan_ndjson(path).collect_schema())
 _FORMATS = {
     ".csv": _Format(
-        lambda table, path: table.write_csv(path), lambda path: pl.scan_csv(path).collect_schema().names(), nests=False
+        lambda table, path: table.write_csv(path), lambda path: pl.scan_csv(path).collect_schema(), nests=False
     ),
     ".tsv": _Format(
         lambda table, path: table.write_csv(path, separator="\t"),
-        lambda path: pl.scan_csv(path, separator="\t").collect_schema().names(),
+        lambda path: pl.scan_csv(path, separator="\t").collect_schema(),
         nests=False,
     ),
     ".parquet": _Format(
-        lambda table, path: table.write_parquet(path), lambda path: pl.scan_parquet(path).collect_schema().names()
+        lambda table, path: table.write_parquet(path), lambda path: pl.scan_parquet(path).collect_schema()
     ),
     ".jsonl": _JSON_LINES,
     ".ndjson": _JSON_LINES,
 }
 
 
-def check_scores_file(path: Path, spec: EventLogSpec) -> None:
+def check_scores_file(path: Path, spec: EventLogSpec, events: Path) -> None:
     """Checks that a file can be written, and is new or holds earlier scores, which may be overwritten.
 
+    Args:
+      path: the file for the scores.
+      spec: description of the log.
+      events: the file of new events.
+
     Raises:
-      InputError: if its name tells no format, or it holds anything else.
+      InputError: if its name tells no format, it is read too, or it holds anything else.
     """
     form = _format_of(path)
+    read = [events, *event_files(spec.files), *(side.file for side in spec.side_tables)]
+    if path.resolve() in [existing_file(file).resolve() for file in read]:
+        raise InputError(f"{path} must be a new file or earlier scores, but is read: it holds events or features")
     if not path.exists():
         return
     tasks = [task.name for task in spec.tasks]
     try:
-        earlier = path.is_file() and form.names(path)[-len(tasks) :] == tasks
+        types = form.types(path) if path.is_file() else {}
+        earlier = [*types][-len(tasks) :] == tasks and all(types[task].is_float() for task in tasks)  # outcomes are not
     except pl.exceptions.PolarsError:
         earlier = False
     if not earlier:
@@ -80,10 +89,12 @@ def carried_columns(file: Path, names: Sequence[str], spec: EventLogSpec, out: P
                 raise InputError(
                     f'--columns must differ from each other and from the tasks, but "{name}" is there twice'
                 )
-            if table.types[name].is_nested() and not _format_of(out).nests:
+            kind = table.types[name]
+            is_plain = out.suffix.lower() == ".parquet" or kind not in (pl.Binary, pl.Object, pl.Duration)
+            if not is_plain or (kind.is_nested() and not _format_of(out).nests):
                 raise InputError(
                     f'{file}: the column "{name}" (--columns) holds {table.types[name]}, which {out} cannot; give '
-                    "--out as .parquet or .jsonl"
+                    f"--out as .parquet{' or .jsonl' if is_plain else ''}"
                 )
         return table.read({name: pl.col(name) for name in names}, [])
 

@@ -100,7 +100,7 @@ class Task(abc.ABC):
           labels: outcomes, NaN where unobserved.
           predictions: prediction of each event.
           user: user of each event.
-          weight: weight of each event, if they differ; metrics within groups have none.
+          weight: weight of each event, if they differ; metrics within groups leave out those of weight 0, no more.
           group: group of each event, for the metrics of order within groups.
         """
 
@@ -154,7 +154,10 @@ class BinaryTask(Task):
         group: Shaped[np.ndarray, " E"] | None = None,
     ) -> dict[str, Any]:
         found = task_metrics(labels, predictions, user, weight)
-        return found if group is None else found | ranking_metrics(labels, predictions, group)
+        if group is None:
+            return found
+        counts = slice(None) if weight is None else weight > 0
+        return found | ranking_metrics(labels[counts], predictions[counts], group[counts])
 
     @staticmethod
     def telling(metrics: Mapping[str, Any]) -> bool:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Integer
 
-from siren_rope_jax.ops.arguments import check_arrays, check_flags, check_numbers, count, described, signed_32
+from siren_rope_jax.ops.arguments import check_arrays, check_flags, check_numbers, count, described, signed_32, widened
 from siren_rope_jax.ops.attention.implementations import Implementation, attend
 from siren_rope_jax.ops.attention.operands import Layout, Operands, RelativeEmbedding
 from siren_rope_jax.ops.bias import Bias
@@ -90,10 +90,12 @@ def strictly_causal_attention(
     al. 2023; relative embeddings of Shaw et al. 2018.
     """
     check_arrays(query=query, key=key, value=value, no_history=no_history)
-    segment_ids = signed_32("segment_ids", segment_ids)
-    times = None if times is None else signed_32("times", times)
-    key_segment_ids = None if key_segment_ids is None else signed_32("key_segment_ids", key_segment_ids)
-    key_times = None if key_times is None else signed_32("key_times", key_times)
+    # Numbers of one sequence are compared with each other alone, so that they may all be unsigned.
+    integers = widened if key_segment_ids is None else signed_32
+    segment_ids = integers("segment_ids", segment_ids)
+    times = None if times is None else integers("times", times)
+    key_segment_ids = None if key_segment_ids is None else integers("key_segment_ids", key_segment_ids)
+    key_times = None if key_times is None else integers("key_times", key_times)
     _check_arrays(query, key, value, no_history, segment_ids, times, key_segment_ids, key_times)
     if relative is not None:
         _check_relative(relative, query.shape[2], query.shape[3], value.shape[3])
