@@ -14,12 +14,11 @@ from siren_rope_jax.data.event_files import event_files
 from siren_rope_jax.data.read_table import Table, open_table
 from siren_rope_jax.data.sniff import sniff_format
 from siren_rope_jax.data.text_format import TextFormat
+from siren_rope_jax.data.unix_times import unix_unit
 from siren_rope_jax.errors import InputError
 
 _FEW = 25  # different values of a column that is shown whole
 _MOST_CATEGORIES = 10_000
-_YEARS = (315_532_800, 4_102_444_800)  # 1980 and 2100
-_UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _EXACT = 2.0**53  # whole numbers above are not all float64s
 _AS_NUMBER, _COUNT = "as a number ", "number of rows"  # beside the names of columns
 # Words in the names of columns, the surest first.
@@ -245,8 +244,7 @@ def _time_unit(cells: pl.Series) -> str | None:
             parse_iso(pl.col(cells.name).cast(pl.Int64).cast(pl.String))[0].is_not_null().all()
         )
         return "iso" if dates.item() else None
-    fits = (unit for unit, f in _UNITS.items() if all(_YEARS[0] * f <= time < _YEARS[1] * f for time in times))
-    return next(fits, None)
+    return unix_unit(*times)
 
 
 def _guess(columns: list[Column], rows: int) -> tuple[Column, ...]:

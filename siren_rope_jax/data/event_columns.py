@@ -1,6 +1,5 @@
 """Columns and rules of an event file, as polars expressions that follow from the spec."""
 
-import itertools
 import re
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,17 +10,14 @@ from siren_rope_jax.data.clock_times import ISO, LOOKS_ISO, LocalTime, from_cloc
 from siren_rope_jax.data.feature_columns import bag_column, dense_column, vector_columns
 from siren_rope_jax.data.precision import id_rules, refuse_float32, time_rules
 from siren_rope_jax.data.read_table import Rule, Table
-from siren_rope_jax.data.schema import RELATIVE_UNITS, UTC_OFFSETS, EventLogSpec
+from siren_rope_jax.data.schema import UTC_OFFSETS, EventLogSpec
 from siren_rope_jax.data.signals import ReadTime, Signal
 from siren_rope_jax.data.split import Split
+from siren_rope_jax.data.unix_times import END_SECOND, FIRST_SECOND, MILLISECONDS, UNIT_NAMES, unix_unit
 from siren_rope_jax.errors import InputError
 
 NO_ITEM = "item"  # the one id in a log whose events have none
-_FIRST_SECOND, _END_SECOND = 315_532_800, 4_102_444_800  # the years 1980 to 2099
 _WHOLE_FLOATS = 2.0**53  # float64 represents every whole number up to here
-_MILLISECONDS = {"s": 1e3, "ms": 1.0, "us": 1e-3, "ns": 1e-6, "h": 3.6e6, "d": 8.64e7}
-_UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
-_UNIT_NAMES |= {"h": "hours", "d": "days"}
 _MOST_RELATIVE = 60 * 365 * 86_400_000  # ms; seconds of twice as many years fit into an int32
 _YEARS = "between the years 1980 and 2100"
 
@@ -148,7 +144,7 @@ class _Builder:
         self.rules: list[Rule] = []
 
     def time(self, column: str, key: str, *, required: bool) -> pl.Expr:
-        kind = self.table.types[self.table.require(column, key)]
+        kind, bounds = self.table.types[self.table.require(column, key)], (FIRST_SECOND * 1000, END_SECOND * 1000)
         if kind.is_temporal() or (self.unit == "iso" and (kind == pl.String or kind.is_integer())):
             time, is_time = self._clock_time(column)
             expected, hint, more = f"{ISO}, {_YEARS}", _other_unit("iso"), []
@@ -157,22 +153,18 @@ class _Builder:
                 f'{self.table.path}: the column "{column}" ({key}) holds {kind}, expected text, as timestamp_unit is '
                 '"iso"; for Unix times set it to "s", "ms", "us" or "ns"'
             )
-        elif not self.spec.calendar:
-            refuse_float32(self.table, column, key, "times")
-            number, is_time = self.table.number(column)
-            time = (number * _MILLISECONDS[self.unit]).round().cast(pl.Int64, strict=False)
-            self.rules += id_rules(self.table, column, "a relative time")
-            near = time.is_between(-_MOST_RELATIVE, _MOST_RELATIVE)
-            expected = f"a relative time in {_UNIT_NAMES[self.unit]}, within 60 years of 0"
-            self.rules.append(Rule(column, is_time & near.fill_null(not required), expected))
-            return time
         else:
             refuse_float32(self.table, column, key, "times")
             number, is_time = self.table.number(column)
-            time = (number * _MILLISECONDS[self.unit]).round().cast(pl.Int64, strict=False)
-            expected, hint = f"a Unix time in {_UNIT_NAMES[self.unit]} {_YEARS}", _other_unit(self.unit)
-            more = time_rules(self.table, column, self.unit)
-        sane = time.is_between(_FIRST_SECOND * 1000, _END_SECOND * 1000, closed="left")
+            time = (number * MILLISECONDS[self.unit]).round().cast(pl.Int64, strict=False)
+            name = UNIT_NAMES[self.unit]
+            if self.spec.calendar:
+                expected, hint = f"a Unix time in {name} {_YEARS}", _other_unit(self.unit)
+                more = time_rules(self.table, column, self.unit)
+            else:
+                expected, hint = f"a relative time in {name}, within 60 years of 0", lambda cell: ""
+                more, bounds = id_rules(self.table, column, "a relative time"), (-_MOST_RELATIVE, _MOST_RELATIVE + 1)
+        sane = time.is_between(*bounds, closed="left")
         self.rules += [Rule(column, is_time & sane.fill_null(not required), expected, hint), *more]
         return time
 
@@ -208,10 +200,11 @@ class _Builder:
         period = pl.when(False).then(None)
         for number, of_period in enumerate(names):
             period = period.when(cell.is_in(of_period)).then(number)
+        period = period.otherwise(None).cast(pl.Int8)
         expected = ", ".join(f'"{name}"' for of_period in names for name in of_period)
         hint = "; [split] train, validation and test say which cells mean which"
-        self.rules.append(Rule(column, cell.is_in([*itertools.chain(*names)]), f"one of {expected}", lambda cell: hint))
-        self.columns["period"] = period.otherwise(None).cast(pl.Int8)
+        self.rules.append(Rule(column, period.is_not_null(), f"one of {expected}", lambda cell: hint))
+        self.columns["period"] = period
 
     def times_of(self, key: str) -> ReadTime:
         """Returns a function that reads a signal's own times; `key` names the signal in errors."""
@@ -230,9 +223,7 @@ def _other_unit(unit: str) -> Callable[[str], str]:
             number = float(cell)
         except ValueError:
             return ""
-        for other in (other for other in _MILLISECONDS if other not in (unit, *RELATIVE_UNITS)):
-            if _FIRST_SECOND <= number * _MILLISECONDS[other] / 1000 < _END_SECOND:
-                return f'; these look like {_UNIT_NAMES[other]}, set timestamp_unit = "{other}"'
-        return ""
+        other = unix_unit(number)
+        return f'; these look like {UNIT_NAMES[other]}, set timestamp_unit = "{other}"' if other else ""
 
     return hint

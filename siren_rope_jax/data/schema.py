@@ -18,10 +18,10 @@ from siren_rope_jax.data.split import Split, read_split
 from siren_rope_jax.data.table_file import TABLE_ENDINGS
 from siren_rope_jax.data.text_format import FORMAT_KEYS, TextFormat
 from siren_rope_jax.data.toml_section import Section, did_you_mean
+from siren_rope_jax.data.unix_times import RELATIVE_UNITS
 from siren_rope_jax.errors import InputError
 
 TimestampUnit = Literal["s", "ms", "us", "ns", "iso", "h", "d"]
-RELATIVE_UNITS = ("h", "d")
 Contradictions = Literal["mean", "first", "refuse"]
 UTC_OFFSETS = (-12.0, 14.0)  # hours; every civil time zone lies inside
 
@@ -132,12 +132,12 @@ class EventLogSpec:
         log = Section(source_name, "[log]", mapping["log"], [*_LOG_KEYS, *FORMAT_KEYS])
         form = TextFormat.from_section(log)
         features = Section(source_name, "[features]", mapping.get("features", {}), ["categorical", "dense"])
-        for file in log.texts("files", required=True):
-            if "://" in file:
-                raise log.error("files", f'expected files of this machine, found "{file}": copy them here first')
+        files = log.texts("files", required=True)
+        if remote := [file for file in files if "://" in file]:
+            raise log.error("files", f'expected files of this machine, found "{remote[0]}": copy them here first')
         tasks = _with_negatives(read_signals(source_name, "[tasks]", mapping.get("tasks", {})), negatives, source_name)
         spec = cls(
-            files=tuple(absolute(folder, file) for file in log.texts("files", required=True)),
+            files=tuple(absolute(folder, file) for file in files),
             user=log.text("user"),
             item=log.text("item", None),
             timestamp=log.text("timestamp"),
