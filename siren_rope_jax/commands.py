@@ -270,7 +270,8 @@ class Prepare:
         description = PUBLISHED_LOGS[self.source](self.data, self.out)
         lines = description.read_text(encoding="utf-8").splitlines()
         caveats = itertools.takewhile(lambda line: line.startswith("#"), lines)
-        console.print(" ".join(line.removeprefix("# ") for line in caveats), end="\n" if lines[0][0] == "#" else "")
+        if caveat := " ".join(line.removeprefix("# ") for line in caveats):
+            console.print(caveat)
         console.print(f"described in {description}")
 
 

@@ -19,7 +19,7 @@ from siren_rope_jax.train.criterion import Criterion, Judged, choose_criterion, 
 from siren_rope_jax.train.loss import multitask_loss
 from siren_rope_jax.train.metrics import regression_metrics
 from siren_rope_jax.train.retention import best_step
-from siren_rope_jax.train.tasks import TASKS, kind_of, linked, losses_of, make_tasks, restored
+from siren_rope_jax.train.tasks import TASKS, Evaluated, kind_of, linked, losses_of, make_tasks, restored
 
 SCALES = (
     OutcomeScale("like", mean=0.2),
@@ -218,7 +218,7 @@ def test_predicting_the_training_mean_has_a_relative_rmse_of_1_and_no_r2_above_0
 
 def test_metrics_tell_their_kind_of_task():
     ones = np.ones(2, np.float32)
-    found = [task.measure(ones, ones, np.arange(2), ones, np.zeros(2)) for task in MIXED]
+    found = [task.measure(Evaluated(ones, ones, np.arange(2), ones, np.zeros(2))) for task in MIXED]
     assert [kind_of(metrics) for metrics in found] == [type(task) for task in MIXED]
     for task, metrics in zip(MIXED, found, strict=True):
         assert {*task.metrics, *task.shown, *task.headline, *task.of_seeds, task.compared} <= {*metrics}

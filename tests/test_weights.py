@@ -25,7 +25,7 @@ from siren_rope_jax.train.baselines import fit_baselines
 from siren_rope_jax.train.loop import train
 from siren_rope_jax.train.loss import multitask_loss
 from siren_rope_jax.train.session import load_session
-from siren_rope_jax.train.tasks import BinaryTask
+from siren_rope_jax.train.tasks import BinaryTask, Evaluated
 
 USERS, ITEMS = ["ann", "bob"], ["x", "y", "z"]
 WEIGHTS = [0.5, 2, 0, 1.5, 1]
@@ -67,7 +67,7 @@ def test_events_of_weight_0_are_no_labels_and_no_part_of_a_group(tmp_path):
     task = BinaryTask(OutcomeScale("click"))
     labels, scores = np.array([1, 0, 1, 0], np.float32), np.array([0.2, 0.3, 0.4, 0.1], np.float32)
     weight = np.array([1, 0, 1, 1], np.float32)
-    found = task.measure(labels, scores, np.zeros(4), weight, np.array([0, 0, 1, 1]))
+    found = task.measure(Evaluated(labels, scores, np.zeros(4), weight, np.array([0, 0, 1, 1])))
     assert found["groups"] == 1
     assert found["ndcg@5"] == 1
 

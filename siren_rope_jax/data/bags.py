@@ -1,6 +1,7 @@
 """Bags of values, such as the genres of an item, as 0/1 columns of the values that are common in training."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import polars as pl
@@ -30,21 +31,17 @@ class Bag:
     def of(cls, name: str, texts: pl.Series, index: Int32[np.ndarray, " E"] | slice) -> "Bag":
         """Makes the bag of a text for each event, or for each item or user, to be chosen by the index."""
         cells = texts.unique().sort()
-        joined = texts.to_frame("cell").join(
-            cells.to_frame("cell").with_row_index("place"),
-            on="cell",
-            how="left",
-            nulls_equal=True,
-            maintain_order="left",
-        )
+        places = cells.to_frame("cell").with_row_index("place")
+        joined = texts.to_frame("cell").join(places, on="cell", how="left", nulls_equal=True, maintain_order="left")
         return cls(name, cells, joined["place"].cast(pl.Int32).to_numpy()[index])
 
     def rows(self, order: Integer[np.ndarray, " N"]) -> "Bag":
         """Returns the bag of some events, in the given order."""
         return dataclasses.replace(self, index=self.index[order])
 
+    @functools.cached_property
     def hashes(self) -> UInt64[np.ndarray, " E"]:
-        """Returns a stable hash of each event's values."""
+        """Stable hash of each event's values."""
         return stable_hash(self.cells, self.name)[self.index]
 
     def common_values(self, chosen: Bool[np.ndarray, " E"], *, min_count: int, most: int) -> tuple[str, ...]:
@@ -59,10 +56,8 @@ class Bag:
           The most frequent ones, in the order of the alphabet, and `OTHER` if enough events have other values.
         """
         events = np.bincount(self.index[chosen], minlength=len(self.cells))
-        values = pl.DataFrame(
-            {"cell": np.arange(len(self.cells)), "value": self.cells.str.split(BETWEEN), "events": events}
-        )
-        values = values.explode("value").drop_nulls("value")
+        cells = {"cell": np.arange(len(self.cells)), "value": self.cells.str.split(BETWEEN), "events": events}
+        values = pl.DataFrame(cells).explode("value").drop_nulls("value")
         counted = values.group_by("value").agg(pl.col("events").sum()).filter(pl.col("events") >= min_count)
         common = counted.sort("events", "value", descending=[True, False])["value"].head(most).sort().to_list()
         rare = values.filter(~pl.col("value").is_in(common)).unique("cell")["events"].sum()

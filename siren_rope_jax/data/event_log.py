@@ -152,8 +152,12 @@ def read_event_log(
         of_signals = [signal.action_of_mean(x) for signal, x in zip(spec.actions, actions.T, strict=True)]
         actions = np.stack(of_signals, axis=1) if of_signals else actions
     check_periods(spec, period, _describe(spec))
-    _check_weights(events, spec, period)
     weight = None if spec.weight is None else events["weight"].to_numpy()
+    if weight is not None and not weight[period == TRAIN].any():
+        raise InputError(
+            f'{_describe(spec)}: the column "{spec.weight}" ([log] weight) holds no weight above 0 among the training '
+            "events, expected at least one"
+        )
     _check_labels(spec, _weighed(labels, weight)[period == TRAIN])
     unit, moments = ("ms", time) if spec.calendar else ("s", time // 1000)  # small numbers are no mistake
     day, second = split_unix_time(moments, unit=unit, utc_offset=_utc_offset(events, spec), time_zone=spec.time_zone)
@@ -170,10 +174,8 @@ def read_event_log(
         features = read_side_table(side, ids, styles[side.join], hashed, notes)
         notes += _match_notes(side, ids, index, period == NEW, features, allow_unmatched=allow_unmatched)
         sides.append((features, index))
-    own_dense, dense_names = (
-        len(dense_names),
-        _feature_names(spec, dense_names, [side.dense_names for side, _ in sides]),
-    )
+    own_dense = len(dense_names)
+    dense_names = _feature_names(spec, dense_names, [side.dense_names for side, _ in sides])
     of_bags = [(events[f"bag {k}"], slice(None)) for k in range(len(spec.bags))]
     of_bags += [(cells, index) for side, index in sides for cells in side.bags]
     bag_columns = [[bag.column for bag in table.bags] for table in (spec, *spec.side_tables)]
@@ -321,14 +323,6 @@ def _check_users(spec: EventLogSpec, user: Int32[np.ndarray, " E"], user_ids: pl
     if user.min() == user.max():
         only = user_ids[int(user[0])]
         raise InputError(f'{_describe(spec)}: every event is of the one user "{only}", expected at least two')
-
-
-def _check_weights(events: pl.DataFrame, spec: EventLogSpec, period: Int8[np.ndarray, " E"]) -> None:
-    if spec.weight is not None and not events["weight"].to_numpy()[period == TRAIN].any():
-        raise InputError(
-            f'{_describe(spec)}: the column "{spec.weight}" ([log] weight) holds no weight above 0 among the training '
-            "events, expected at least one"
-        )
 
 
 def _check_labels(spec: EventLogSpec, labels: np.ndarray) -> None:

@@ -32,7 +32,7 @@ def event_order(
     events = order[tied]
     run = np.cumsum(~same[tied])
     outcomes = _mixed(log.labels[events], log.actions[events], log.action_known[events])
-    bags = [bag.hashes()[events, None] for bag in log.bags]
+    bags = [bag.hashes[events, None] for bag in log.bags]
     content = _mixed(log.categorical[events], log.dense[events], log.time_ms[events, None], *bags)
     order[tied] = events[np.lexsort((outcomes, content, item_hashes[log.item[events]], run))]
     return order

@@ -48,7 +48,7 @@ def _cells(
     for numbers in (*log.labels.T, *log.actions.T, *log.dense.T):
         yield float_bits(numbers[part])
     for bag in log.bags:
-        yield bag.hashes()[part]
+        yield bag.hashes[part]
     if log.spec.split.is_given:  # else it follows from the times or the users
         yield log.period[part].astype(np.uint64)
     if log.weight is not None:

@@ -11,7 +11,7 @@ import jax.extend
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Integer, UInt
 
-from siren_rope_jax.ops.arguments import device_integers, signed_32
+from siren_rope_jax.ops.arguments import device_integers, widened
 from siren_rope_jax.ops.meshes import on_auto_axes
 
 
@@ -138,7 +138,7 @@ def signed_integers(name: str, x: Array) -> Array:
     x = device_integers(name, x)
     if not jnp.issubdtype(x.dtype, jnp.signedinteger):
         raise ValueError(f"{name} must be signed integers, but the dtype is {x.dtype}")
-    return signed_32(name, x)
+    return widened(name, x)
 
 
 def check_axes(name: str, x: Array, axes: str) -> None:

@@ -17,7 +17,7 @@ from siren_rope_jax.data.event_log import EventLog
 from siren_rope_jax.data.periods import TEST, VALIDATION
 from siren_rope_jax.data.stable_hash import stable_hash
 from siren_rope_jax.train.sharding import Layout
-from siren_rope_jax.train.tasks import Task
+from siren_rope_jax.train.tasks import Evaluated, Task
 
 PERIODS = {"validation": VALIDATION, "test": TEST}
 _EVENTS_AT_ONCE = 100_000  # bounds the memory, since each event may need its own window
@@ -90,7 +90,7 @@ def measure(
     """Computes the metrics of one task over the chosen events, from predictions of all on the scale of the log."""
     weight, group = (None if column is None else column[chosen] for column in (log.weight, log.group))
     labels = log.labels[chosen, log.task_names.index(task.name)]
-    return task.measure(labels, predictions[chosen], log.user[chosen], weight, group)
+    return task.measure(Evaluated(labels, predictions[chosen], log.user[chosen], weight, group))
 
 
 def write_predictions(

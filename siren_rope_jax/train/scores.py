@@ -1,6 +1,7 @@
 """File of the scores of new events: CSV, TSV, JSON Lines or Parquet, as its name says."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,24 +18,17 @@ from siren_rope_jax.errors import InputError
 
 
 class _Format(NamedTuple):
-    write: Callable[[pl.DataFrame, Path], None]
-    types: Callable[[Path], Mapping[str, Any]]  # of the columns of an earlier file, polars.DataType
+    write: Callable[..., object]  # of the table and the path
+    scan: Callable[[Path], pl.LazyFrame]
     nests: bool = True  # whether a cell can hold a list
 
 
-_JSON_LINES = _Format(lambda table, path: table.write_ndjson(path), lambda path: pl.scan_ndjson(path).collect_schema())
+_JSON_LINES = _Format(pl.DataFrame.write_ndjson, pl.scan_ndjson)
+_TABS: Any = {"separator": "\t"}
 _FORMATS = {
-    ".csv": _Format(
-        lambda table, path: table.write_csv(path), lambda path: pl.scan_csv(path).collect_schema(), nests=False
-    ),
-    ".tsv": _Format(
-        lambda table, path: table.write_csv(path, separator="\t"),
-        lambda path: pl.scan_csv(path, separator="\t").collect_schema(),
-        nests=False,
-    ),
-    ".parquet": _Format(
-        lambda table, path: table.write_parquet(path), lambda path: pl.scan_parquet(path).collect_schema()
-    ),
+    ".csv": _Format(pl.DataFrame.write_csv, pl.scan_csv, nests=False),
+    ".tsv": _Format(partial(pl.DataFrame.write_csv, **_TABS), partial(pl.scan_csv, **_TABS), nests=False),
+    ".parquet": _Format(pl.DataFrame.write_parquet, pl.scan_parquet),
     ".jsonl": _JSON_LINES,
     ".ndjson": _JSON_LINES,
 }
@@ -59,7 +53,7 @@ def check_scores_file(path: Path, spec: EventLogSpec, events: Path) -> None:
         return
     tasks = [task.name for task in spec.tasks]
     try:
-        types = form.types(path) if path.is_file() else {}
+        types = form.scan(path).collect_schema() if path.is_file() else {}
         earlier = [*types][-len(tasks) :] == tasks and all(types[task].is_float() for task in tasks)  # outcomes are not
     except pl.exceptions.PolarsError:
         earlier = False
@@ -93,7 +87,7 @@ def carried_columns(file: Path, names: Sequence[str], spec: EventLogSpec, out: P
             is_plain = out.suffix.lower() == ".parquet" or kind not in (pl.Binary, pl.Object, pl.Duration)
             if not is_plain or (kind.is_nested() and not _format_of(out).nests):
                 raise InputError(
-                    f'{file}: the column "{name}" (--columns) holds {table.types[name]}, which {out} cannot; give '
+                    f'{file}: the column "{name}" (--columns) holds {kind}, which {out} cannot; give '
                     f"--out as .parquet{' or .jsonl' if is_plain else ''}"
                 )
         return table.read({name: pl.col(name) for name in names}, [])

@@ -33,6 +33,16 @@ class Metric(NamedTuple):
     maximise: bool | None = False
 
 
+class Evaluated(NamedTuple):
+    """Events of which metrics are computed, with labels and predictions on the scale of the log."""
+
+    labels: Float32[np.ndarray, " E"]  # NaN where unobserved
+    predictions: Float32[np.ndarray, " E"]
+    user: Shaped[np.ndarray, " E"]
+    weight: Float32[np.ndarray, " E"] | None = None  # metrics within groups leave out those of weight 0, no more
+    group: Shaped[np.ndarray, " E"] | None = None  # for the metrics of order within groups
+
+
 @dataclasses.dataclass(frozen=True)
 class Task(abc.ABC):
     """One column of predictions.
@@ -86,23 +96,8 @@ class Task(abc.ABC):
         """Converts outputs to predictions of the targets."""
 
     @abc.abstractmethod
-    def measure(
-        self,
-        labels: Float32[np.ndarray, " E"],
-        predictions: Float32[np.ndarray, " E"],
-        user: Shaped[np.ndarray, " E"],
-        weight: Float32[np.ndarray, " E"] | None = None,
-        group: Shaped[np.ndarray, " E"] | None = None,
-    ) -> dict[str, Any]:
-        """Computes the metrics, with labels and predictions on the scale of the log; undefined ones are None.
-
-        Args:
-          labels: outcomes, NaN where unobserved.
-          predictions: prediction of each event.
-          user: user of each event.
-          weight: weight of each event, if they differ; metrics within groups leave out those of weight 0, no more.
-          group: group of each event, for the metrics of order within groups.
-        """
+    def measure(self, events: Evaluated) -> dict[str, Any]:
+        """Computes the metrics; undefined ones are None."""
 
     @staticmethod
     @abc.abstractmethod
@@ -145,14 +140,8 @@ class BinaryTask(Task):
     def link(outputs: Float32[Array, "*batch K"]) -> Float32[Array, "*batch K"]:
         return jax.nn.sigmoid(outputs)
 
-    def measure(
-        self,
-        labels: Float32[np.ndarray, " E"],
-        predictions: Float32[np.ndarray, " E"],
-        user: Shaped[np.ndarray, " E"],
-        weight: Float32[np.ndarray, " E"] | None = None,
-        group: Shaped[np.ndarray, " E"] | None = None,
-    ) -> dict[str, Any]:
+    def measure(self, events: Evaluated) -> dict[str, Any]:
+        labels, predictions, user, weight, group = events
         found = task_metrics(labels, predictions, user, weight)
         if group is None:
             return found
@@ -211,14 +200,8 @@ class ContinuousTask(Task):
     def link(outputs: Float32[Array, "*batch K"]) -> Float32[Array, "*batch K"]:
         return outputs
 
-    def measure(
-        self,
-        labels: Float32[np.ndarray, " E"],
-        predictions: Float32[np.ndarray, " E"],
-        user: Shaped[np.ndarray, " E"],
-        weight: Float32[np.ndarray, " E"] | None = None,
-        group: Shaped[np.ndarray, " E"] | None = None,
-    ) -> dict[str, Any]:
+    def measure(self, events: Evaluated) -> dict[str, Any]:
+        labels, predictions, weight = events.labels, events.predictions, events.weight
         found = regression_metrics(labels, predictions, training_mean=self.outcome.mean, weight=weight)
         # As it is trained: on the scale of the log, a few long dwells would decide alone.
         targets, of_targets = self.outcome.standardise(labels), self.outcome.standardise(predictions)
