@@ -14,7 +14,7 @@ from siren_rope_jax.data import csv_lines
 from siren_rope_jax.data.csv_lines import Dialect, count_lines
 from siren_rope_jax.data.event_log import EventLog, read_event_log
 from siren_rope_jax.data.malformed_lines import malformed_lines
-from siren_rope_jax.data.read_table import open_table
+from siren_rope_jax.data.open_table import open_table
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.errors import InputError
 

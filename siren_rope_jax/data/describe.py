@@ -1,7 +1,6 @@
 """Tables of unknown columns -> a description of the log to correct: what each column holds, and what it may be."""
 
 import dataclasses
-import json
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -10,10 +9,11 @@ from pathlib import Path
 import polars as pl
 
 from siren_rope_jax.data.clock_times import LOOKS_ISO, parse_iso
+from siren_rope_jax.data.description import Column, Description, toml_of
 from siren_rope_jax.data.event_files import event_files
-from siren_rope_jax.data.read_table import Table, open_table
+from siren_rope_jax.data.open_table import open_table
+from siren_rope_jax.data.read_table import Table
 from siren_rope_jax.data.sniff import sniff_format
-from siren_rope_jax.data.text_format import TextFormat
 from siren_rope_jax.data.unix_times import unix_unit
 from siren_rope_jax.errors import InputError
 
@@ -32,112 +32,6 @@ _WORDS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Column:
-    """What a column holds, counted over all files.
-
-    Attributes:
-      name: name in the files.
-      kind: type of the cells: "number", "text", "time", "0/1", "bag" (several values), "vector" or another type, by its
-        name.
-      missing: share of the cells that are missing.
-      distinct: number of different values.
-      values: the values, most frequent first, if they are few.
-      example: a value.
-      unit: `timestamp_unit` with which the cells are times, None if they need none or are no times.
-      guess: what the column may be: "user", "item", "timestamp", a task as TOML, "categorical", "dense" or "".
-      split: text between the values of a bag, None if its cells are lists.
-    """
-
-    name: str
-    kind: str
-    missing: float
-    distinct: int
-    values: tuple[str, ...]
-    example: str
-    unit: str | None
-    guess: str = ""
-    split: str | None = None
-
-    @property
-    def feature(self) -> str:
-        """The column as a feature, in TOML."""
-        if self.kind not in ("bag", "vector"):
-            return _toml(self.name)
-        split = "" if self.split is None else f", split = {_toml(self.split)}"
-        return f"{{ column = {_toml(self.name)}{split} }}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Description:
-    """What the files of a log hold, and the guesses of a first description.
-
-    Attributes:
-      files: absolute paths.
-      form: format of the text tables.
-      columns: the columns, guessed.
-      rows: number of rows.
-      events_per_user: median and largest number of rows of a user; None without a guess for the user.
-      tied: share of the rows that share user and time with another; None without guesses for both.
-    """
-
-    files: tuple[Path, ...]
-    form: TextFormat
-    columns: tuple[Column, ...]
-    rows: int
-    events_per_user: tuple[int, int] | None = None
-    tied: float | None = None
-
-    def guessed(self, guess: str) -> Column | None:
-        """Returns the column that may be the user, the item or the timestamp."""
-        return next((column for column in self.columns if column.guess == guess), None)
-
-    @property
-    def tasks(self) -> list[Column]:
-        """Columns that may be outcomes."""
-        return [column for column in self.columns if column.guess.startswith(('"', "{"))]
-
-    @property
-    def lacking(self) -> list[str]:
-        """Keys that no column could be guessed for."""
-        names = [name for name in ("user", "timestamp") if self.guessed(name) is None]
-        return names if self.tasks else [*names, "tasks"]
-
-    def to_toml(self) -> str:
-        """Returns the description that `train` reads, with what is left to decide as comments."""
-        lines = ["# Guesses of siren-rope describe, to be corrected; siren_rope_jax/data/README.md shows all keys."]
-        lines += ["[log]", f"files = {_toml([str(file) for file in self.files])}"]
-        for key in ("user", "item", "timestamp"):
-            column = self.guessed(key)
-            none = "  # which column? none if events have no item" if key == "item" else "  # which column?"
-            lines.append(f"{key} = {_toml(column.name)}" if column else f'# {key} = "?"{none}')
-        time = self.guessed("timestamp")
-        lines += [f"timestamp_unit = {_toml(time.unit)}"] if time is not None and time.unit else []
-        lines.append('# time_zone = "Europe/Paris"  # of the users; UTC if none')
-        for field in dataclasses.fields(self.form):
-            value = getattr(self.form, field.name)
-            # The description of a separator of several characters implies the quote.
-            if value != field.default and field.name != "quote":
-                lines.append(f"{field.name} = {_toml(value)}")
-        lines += ["", "[tasks]  # what to predict; keep what matters"]
-        names: list[str] = []
-        for column in self.tasks:
-            name = _task_name(column.name)
-            names.append(name if name not in names else f"{name}_{len(names) + 1}")
-            lines.append(f"{names[-1]} = {column.guess}")
-        lines += [] if self.tasks else ['# click = "is_click"  # which column is 0 or 1, or to be compared?']
-        lines += ["", "[features]  # take in only what is known before the outcome"]
-        for kind in ("categorical", "dense"):
-            found = ", ".join(column.feature for column in self.columns if column.guess == kind)
-            lines.append(f"# {kind} = [{found}]")
-        lines += ["", "[split]  # fractions of the events in time order, or dates"]
-        lines += ["validation_from = 0.7", "test_from = 0.8"]
-        if not self.tasks:
-            lines += ["", "# [negatives]  # if every row is what a user did: draws other items, and needs no [tasks]"]
-            lines.append("# per_positive = 4")
-        return "\n".join(lines) + "\n"
-
-
 def describe(files: Sequence[Path]) -> Description:
     """Looks at the files of a log, which have the same columns.
 
@@ -148,10 +42,11 @@ def describe(files: Sequence[Path]) -> Description:
       InputError: if a file cannot be read, or files differ in their columns or format.
     """
     tables, parts = event_files(files), []
-    form = sniff_format(tables[0])
-    for file in tables:
-        if sniff_format(file) != form:
+    form, *others = map(sniff_format, tables)
+    for file, other in zip(tables[1:], others, strict=True):
+        if other != form:
             raise InputError(f"{file} must be of the format of {tables[0]}, as files of one log are, but is not")
+    for file in tables:
         with open_table(file, form) as table:
             parts.append(_read(table))
         if parts[-1].columns != parts[0].columns:
@@ -279,7 +174,7 @@ def _rank(name: str, role: str) -> tuple[int, int] | None:
 
 
 def _other_guess(column: Column) -> str:
-    name, values = _toml(column.name), column.values
+    name, values = toml_of(column.name), column.values
     if column.distinct < 2 or column.kind == "time":
         return ""
     if column.kind == "0/1":
@@ -291,7 +186,7 @@ def _other_guess(column: Column) -> str:
     if may_be_outcome and column.kind == "text":
         # The most frequent event is that something was shown or seen; the others are what users did.
         others = _listed(value for value in values if value != values[1])
-        return f"{{ column = {name}, equals = {_toml(values[1])} }}  # or {others}"
+        return f"{{ column = {name}, equals = {toml_of(values[1])} }}  # or {others}"
     if column.kind == "number" and not values:
         return "dense"
     return "categorical" if column.kind in ("text", "number") and column.distinct <= _MOST_CATEGORIES else ""
@@ -304,14 +199,3 @@ def _shown(value: object) -> str:
 def _listed(values: Iterable[str]) -> str:
     printed = ("".join(c if c.isprintable() else " " for c in value) for value in list(values)[:8])
     return ", ".join(" ".join(value.split()) for value in printed)
-
-
-def _task_name(column: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", column).strip("_") or "task"
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_toml, value))}]"
-    # Texts and truth values are those of TOML, but for one character.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

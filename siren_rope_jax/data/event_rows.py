@@ -13,9 +13,9 @@ from siren_rope_jax.data.event_files import event_files
 from siren_rope_jax.data.matching import match_note
 from siren_rope_jax.data.missing_ids import missing_ids_note, with_own_ids
 from siren_rope_jax.data.negatives import with_negatives
+from siren_rope_jax.data.open_table import open_table
 from siren_rope_jax.data.periods import NEW, in_one_period, periods_of_files
 from siren_rope_jax.data.precision import check_times
-from siren_rope_jax.data.read_table import open_table
 from siren_rope_jax.data.repeated_rows import one_row_per_event
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.data.stable_hash import stable_hash

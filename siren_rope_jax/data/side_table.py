@@ -15,7 +15,8 @@ from siren_rope_jax.data.feature_columns import (
     vector_names,
     vectors_of_file,
 )
-from siren_rope_jax.data.read_table import Table, open_table
+from siren_rope_jax.data.open_table import open_table
+from siren_rope_jax.data.read_table import Table
 from siren_rope_jax.data.side_table_spec import SideTable
 from siren_rope_jax.data.stable_hash import stable_hash
 from siren_rope_jax.data.whole_numbers import Style, are_whole_numbers, as_whole_numbers, style_of, whole_numbers_note

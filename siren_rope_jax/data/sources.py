@@ -6,7 +6,8 @@ from pathlib import Path
 
 import polars as pl
 
-from siren_rope_jax.data.read_table import Rule, open_table
+from siren_rope_jax.data.open_table import open_table
+from siren_rope_jax.data.read_table import Rule
 from siren_rope_jax.errors import InputError
 
 _DAY = 24 * 60 * 60

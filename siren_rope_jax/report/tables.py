@@ -11,7 +11,7 @@ from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Column, Table
 
-from siren_rope_jax.data.describe import Description
+from siren_rope_jax.data.description import Description
 from siren_rope_jax.train.checkpoint_list import Checkpoint
 from siren_rope_jax.train.criterion import title_of
 from siren_rope_jax.train.fit import four_decimals
