@@ -1,6 +1,5 @@
 """The commands of `siren-rope`: each a dataclass of its flags that calls one function."""
 
-import contextlib
 import dataclasses
 import itertools
 import signal
@@ -14,6 +13,7 @@ from rich.console import Console
 from siren_rope_jax.data.describe import describe
 from siren_rope_jax.data.encode import InputConfig
 from siren_rope_jax.data.event_log import EventLog, read_event_log
+from siren_rope_jax.data.named_files import named_file
 from siren_rope_jax.data.published import PUBLISHED_LOGS
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
@@ -109,8 +109,8 @@ class Score:
 
     run: tyro.conf.Positional[Path]
     """Folder that `train` wrote."""
-    events: Path
-    """New events, a table with the columns of the log."""
+    events: str
+    """New events, a table with the columns of the log; a path or a URL."""
     out: Path
     """File for the scores: .csv, .tsv, .jsonl or .parquet."""
     columns: tuple[str, ...] = ()
@@ -125,12 +125,13 @@ class Score:
     def __call__(self, console: Console) -> None:
         """Runs the command."""
         spec, _, _ = read_run(self.run)
-        check_scores_file(self.out, spec, self.events)
+        events = named_file(Path(), self.events)
+        check_scores_file(self.out, spec, events)
         if self.out.resolve().is_relative_to(self.run.resolve()):
             raise InputError(f"{self.out} must be a new file or earlier scores, but is in the run")
-        carried = carried_columns(self.events, self.columns, spec, self.out) if self.columns else None
+        carried = carried_columns(events, self.columns, spec, self.out) if self.columns else None
         _report_changed_description(console, spec)
-        log = read_event_log(spec, new_events=self.events, allow_unmatched=self.allow_unmatched)
+        log = read_event_log(spec, new_events=events, allow_unmatched=self.allow_unmatched)
         _print_notes(console, log)
         options = {"as_history": self.as_history, "allow_changed": self.allow_changed_log, "say": console.print}
         write_scores(self.out, log, score(log, self.run, **options), carried)
@@ -234,8 +235,8 @@ class Simulate:
 class Describe:
     """Look at the files of a log, and write a first description of it to correct, so that `train` can read it."""
 
-    files: tyro.conf.Positional[tuple[Path, ...]]
-    """Tables of events with the same columns or folders of them: CSV, TSV, other text tables, JSON Lines or Parquet."""
+    files: tyro.conf.Positional[tuple[str, ...]]
+    """Tables of events with the same columns, folders, patterns or URLs of them: text tables, JSON Lines, Parquet."""
     out: Path = Path("log.toml")
     """New TOML file for the description."""
 
@@ -277,13 +278,13 @@ class Prepare:
 
 def _report_changed_description(console: Console, spec: EventLogSpec) -> None:
     if spec.description is not None and spec.description.exists():
-        with contextlib.suppress(InputError):
-            if EventLogSpec.from_toml(spec.description) == spec:
-                return
-        console.print(
-            f"{spec.description} has changed since the run was trained: its files are read as it described them then, "
-            f"{', '.join(map(str, spec.files))}"
-        )
+        try:
+            said = "" if EventLogSpec.from_toml(spec.description) == spec else "has changed since the run was trained"
+        except InputError as error:
+            said = f"cannot be compared with what the run was trained on ({error})"
+        if said:
+            files = ", ".join(map(str, spec.files))
+            console.print(f"{spec.description} {said}: its files are read as it described them then, {files}")
 
 
 def _print_notes(console: Console, log: EventLog) -> None:

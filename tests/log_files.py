@@ -1,5 +1,6 @@
 """Log files written by tests, and read as a user's would be."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -34,7 +35,7 @@ def write(table: pl.DataFrame, path: Path) -> Path:
 
 
 def read(
-    files: list[Path], new_events: Path | None = None, *, allow_unmatched: bool = False, **changes: object
+    files: Sequence[Path | str], new_events: Path | None = None, *, allow_unmatched: bool = False, **changes: object
 ) -> EventLog:
     """Reads a log with the task "click"; `changes` are sections of its description, whose keys are added."""
     sections: dict = {
@@ -44,11 +45,11 @@ def read(
     }
     for name, value in changes.items():
         sections[name] = sections.get(name, {}) | value if isinstance(value, dict) else value
-    spec = EventLogSpec.from_dict(sections, files[0].parent, "my.toml")
+    spec = EventLogSpec.from_dict(sections, Path(files[0]).parent, "my.toml")
     return read_event_log(spec, new_events=new_events, allow_unmatched=allow_unmatched)
 
 
-def refusal(files: list[Path], new_events: Path | None = None, **changes: object) -> str:
+def refusal(files: Sequence[Path | str], new_events: Path | None = None, **changes: object) -> str:
     """Returns the one sentence in which a log is refused."""
     with pytest.raises(InputError) as caught:
         read(files, new_events, **changes)

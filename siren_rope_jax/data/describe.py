@@ -11,8 +11,10 @@ import polars as pl
 from siren_rope_jax.data.clock_times import LOOKS_ISO, parse_iso
 from siren_rope_jax.data.description import Column, Description, toml_of
 from siren_rope_jax.data.event_files import event_files
+from siren_rope_jax.data.named_files import named_files
 from siren_rope_jax.data.open_table import open_table
 from siren_rope_jax.data.read_table import Table
+from siren_rope_jax.data.remote_files import is_remote
 from siren_rope_jax.data.sniff import sniff_format
 from siren_rope_jax.data.unix_times import unix_unit
 from siren_rope_jax.errors import InputError
@@ -32,16 +34,17 @@ _WORDS = {
 }
 
 
-def describe(files: Sequence[Path]) -> Description:
+def describe(files: Sequence[str | os.PathLike[str]]) -> Description:
     """Looks at the files of a log, which have the same columns.
 
     Args:
-      files: tables, folders of tables, or patterns.
+      files: tables, folders of tables, or patterns; URLs of them too.
 
     Raises:
       InputError: if a file cannot be read, or files differ in their columns or format.
     """
-    tables, parts = event_files(files), []
+    names = [name if is_remote(name) else os.path.abspath(name) for name in (os.fspath(file) for file in files)]
+    tables, parts = event_files(named_files(Path(), names)), []
     form, *others = map(sniff_format, tables)
     for file, other in zip(tables[1:], others, strict=True):
         if other != form:
@@ -53,7 +56,7 @@ def describe(files: Sequence[Path]) -> Description:
             raise InputError(f"{file} must have the columns of {tables[0]}, but has {', '.join(parts[-1].columns)}")
     rows = pl.concat(parts, how="vertical_relaxed")
     columns = _guess([_column(rows[name]) for name in rows.columns], rows.height)
-    description = Description(tuple(Path(os.path.abspath(file)) for file in files), form, columns, rows.height)
+    description = Description(tuple(names), form, columns, rows.height)
     user, time = description.guessed("user"), description.guessed("timestamp")
     if user is None:
         return description

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import re
-from pathlib import Path
 
 from siren_rope_jax.data.text_format import TextFormat
 
@@ -49,7 +48,7 @@ class Description:
     """Content of the files of a log, and the guesses of a first description.
 
     Attributes:
-      files: absolute paths.
+      files: absolute paths and URLs.
       form: format of the text tables.
       columns: the columns, guessed.
       rows: number of rows.
@@ -57,7 +56,7 @@ class Description:
       tied: share of the rows that share user and time with another; None without guesses for both.
     """
 
-    files: tuple[Path, ...]
+    files: tuple[str, ...]
     form: TextFormat
     columns: tuple[Column, ...]
     rows: int
@@ -82,7 +81,7 @@ class Description:
     def to_toml(self) -> str:
         """Returns the description that `train` reads, with what is left to decide as comments."""
         lines = ["# Guesses of siren-rope describe, to be corrected; siren_rope_jax/data/README.md shows all keys."]
-        lines += ["[log]", f"files = {toml_of([str(file) for file in self.files])}"]
+        lines += ["[log]", f"files = {toml_of(self.files)}"]
         for key in ("user", "item", "timestamp"):
             column = self.guessed(key)
             none = "  # which column? none if events have no item" if key == "item" else "  # which column?"

@@ -14,6 +14,7 @@ from siren_rope_jax.data.bags import Bag
 from siren_rope_jax.data.event_columns import outcomes
 from siren_rope_jax.data.event_rows import IF_NEW, read_event_rows
 from siren_rope_jax.data.matching import match_note, spelling_note
+from siren_rope_jax.data.named_files import named_file
 from siren_rope_jax.data.periods import NEW, TRAIN, check_periods, overlap_note, periods_of
 from siren_rope_jax.data.precision import coarse_note, midnight_note
 from siren_rope_jax.data.schema import EventLogSpec
@@ -131,7 +132,7 @@ def read_event_log(
     """
     if not isinstance(spec, EventLogSpec):
         spec = EventLogSpec.from_toml(spec)
-    new_events = None if new_events is None else Path(new_events)
+    new_events = None if new_events is None else named_file(Path(), os.fspath(new_events))
     categorical_names = _feature_names(spec, spec.categorical, [side.categorical for side in spec.side_tables])
     notes: list[str] = []
     # Reassigned at every step, since two copies of a long log might not fit into memory.

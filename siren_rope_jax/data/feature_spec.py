@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from siren_rope_jax.data.named_files import named_file
 from siren_rope_jax.data.toml_section import Section
 
 
@@ -104,4 +105,6 @@ def _vector(section: Section, keys: list[str], folder: Path | None) -> VectorCol
         raise section.error("", f"expected one of {', '.join(keys)}, found {', '.join(section.table) or 'none'}")
     key = next(iter(section.table))
     value = section.text(key)
-    return VectorColumn(**{key: (folder / value).absolute() if folder is not None and key == "file" else value})
+    if key == "file" and folder is not None:
+        return VectorColumn(file=named_file(folder, value))
+    return VectorColumn(**{key: value})

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from siren_rope_jax.data.feature_spec import BagColumn, VectorColumn, features_to_dict, read_features
+from siren_rope_jax.data.named_files import named_files
 from siren_rope_jax.data.negatives import Negatives, read_negatives
-from siren_rope_jax.data.side_table_spec import MissingIds, SideTable, absolute, read_side_tables
+from siren_rope_jax.data.side_table_spec import MissingIds, SideTable, read_side_tables
 from siren_rope_jax.data.signal_spec import read_signals, signal_to_dict
 from siren_rope_jax.data.signals import Signal
 from siren_rope_jax.data.split import Split, read_split
@@ -90,7 +91,7 @@ class EventLogSpec:
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str]) -> "EventLogSpec":
-        """Reads a log description; file names in it are relative to it.
+        """Reads a log description; file names in it are relative to it, and URLs are copied to this machine.
 
         Args:
           path: the TOML file.
@@ -132,12 +133,9 @@ class EventLogSpec:
         log = Section(source_name, "[log]", mapping["log"], [*_LOG_KEYS, *FORMAT_KEYS])
         form = TextFormat.from_section(log)
         features = Section(source_name, "[features]", mapping.get("features", {}), ["categorical", "dense"])
-        files = log.texts("files", required=True)
-        if remote := [file for file in files if "://" in file]:
-            raise log.error("files", f'expected files of this machine, found "{remote[0]}": copy them here first')
         tasks = _with_negatives(read_signals(source_name, "[tasks]", mapping.get("tasks", {})), negatives, source_name)
         spec = cls(
-            files=tuple(absolute(folder, file) for file in files),
+            files=named_files(folder, log.texts("files", required=True)),
             user=log.text("user"),
             item=log.text("item", None),
             timestamp=log.text("timestamp"),

@@ -1,11 +1,11 @@
 """Tables of items and users in a log description: one `[[side_table]]` for each."""
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Literal, get_args
 
 from siren_rope_jax.data.feature_spec import BagColumn, VectorColumn, read_features
+from siren_rope_jax.data.named_files import named_file
 from siren_rope_jax.data.text_format import FORMAT_KEYS, TextFormat
 from siren_rope_jax.data.toml_section import Section
 
@@ -62,7 +62,7 @@ def read_side_tables(top: Section, log: Section, form: TextFormat, folder: Path)
             raise section.error("join", 'this key is missing, expected "item" or "user"')
         result.append(
             SideTable(
-                file=absolute(folder, section.text("file")),
+                file=named_file(folder, section.text("file")),
                 join=section.choice("join", ("item", "user")),
                 key=section.text("key"),
                 **read_features(section, folder),
@@ -71,8 +71,3 @@ def read_side_tables(top: Section, log: Section, form: TextFormat, folder: Path)
             )
         )
     return tuple(result)
-
-
-def absolute(folder: Path, file: str) -> Path:
-    """Returns the absolute path of a file that is absolute or relative to a folder."""
-    return Path(os.path.abspath(folder / file))
