@@ -5,6 +5,9 @@ import polars as pl
 import pytest
 from log_files import START, event_table, read, refusal, write
 
+from siren_rope_jax.data.event_log import read_event_log
+from siren_rope_jax.data.schema import EventLogSpec
+
 TABLE = event_table(["ann", "bob", "eve"], ["x", "y"])
 
 
@@ -82,6 +85,18 @@ def test_a_column_of_the_table_wins_over_its_folder(tmp_path):
     plain = write(TABLE.with_columns(place=pl.lit("a")), tmp_path / "plain.csv")
     features = {"features": {"categorical": ["place"]}}
     np.testing.assert_array_equal(read([table], **features).categorical, read([plain], **features).categorical)
+
+
+def test_brackets_in_the_name_of_the_description_folder_are_no_pattern(folder, tmp_path):
+    plain = read([folder])
+    bracketed = tmp_path / "run [2]"
+    folder.rename(bracketed)
+    sections = {
+        "log": {"files": ["part-[0-9].csv"], "user": "user", "item": "item", "timestamp": "time"},
+        "tasks": {"click": "click"},
+        "split": {"validation_from": 0.5, "test_from": 0.75},
+    }
+    _same(read_event_log(EventLogSpec.from_dict(sections, bracketed, "my.toml")), plain)
 
 
 def test_a_folder_or_pattern_that_stands_for_no_tables_is_refused(folder, tmp_path):

@@ -55,6 +55,17 @@ def test_new_events_of_which_nothing_matches_are_refused_with_two_examples_of_ea
     assert said(read([log_file], new, allow_unmatched=True, **TAB), f"the {noun} of 0 of 2 new events (0 %)")
 
 
+def test_values_of_bags_that_all_differ_from_those_of_the_log_are_refused(tmp_path, log_file):
+    tags = {"features": {"categorical": [{"column": "tab", "split": "|"}]}}
+    known = new_events(["15", "16"], ["i1", "i2"], ["a|new", "b"])
+    log = read([log_file], write(known, tmp_path / "new.csv"), **tags)
+    assert said(log, 'new.csv: the log knows the value of "tab" of 2 of 3 values of new events (66.7 %)')
+    new = write(known.with_columns(tab=pl.Series(["A|B", "B"])), tmp_path / "new.csv")
+    message = refusal([log_file], new, **tags)
+    assert 'the value of "tab" of 0 of 3 values of new events (0 %): these have "A" and "B"' in message
+    assert said(read([log_file], new, allow_unmatched=True, **tags), "of 0 of 3 values")
+
+
 def test_new_events_of_a_single_unknown_user_and_item_are_no_mistake(tmp_path, log_file):
     new = write(new_events(["ann", "ann"], ["j1", "j1"], ["a", "a"]), tmp_path / "new.csv")
     assert said(read([log_file], new, **TAB), "the user of 0 of 2 new events (0 %)")

@@ -136,6 +136,14 @@ def test_leave_last_out_says_what_it_trains_on_and_leaves_new_events_out(tmp_pat
     assert f"{10 / 14:.1%} of the training events are not before" in " ".join(log.notes)
 
 
+def test_a_split_by_user_says_how_much_it_trains_on_what_came_later(tmp_path):
+    events = event_table([f"u{number}" for number in range(20)], ["x", "y"])
+    log = read_split([write(events, tmp_path / "log.csv")], {"by": "user", "validation_from": 0.4, "test_from": 0.7})
+    of_training, first_test = log.time_ms[log.period == 0], log.time_ms[log.period == 2].min()
+    said = f"{(of_training >= first_test).mean():.1%} of the training events are not before the first event of test"
+    assert said in " ".join(log.notes)
+
+
 def test_an_event_that_moves_to_another_period_is_another_log(tmp_path):
     split = {"by": "column", "column": "set"}
     before = read_split([write(table(set=SETS), tmp_path / "log.csv")], split)

@@ -10,6 +10,7 @@ import polars as pl
 from siren_rope_jax.data.clock_times import without_ambiguous
 from siren_rope_jax.data.event_columns import event_columns, outcomes
 from siren_rope_jax.data.event_files import event_files
+from siren_rope_jax.data.feature_columns import BETWEEN
 from siren_rope_jax.data.matching import match_note
 from siren_rope_jax.data.missing_ids import missing_ids_note, with_own_ids
 from siren_rope_jax.data.negatives import with_negatives
@@ -88,7 +89,7 @@ def read_event_rows(
     rows = rows.with_columns(new=pl.lit(False))
     if new_events is not None:
         new = _read_new(spec, new_events, columns, styles, dense_names, notes)
-        notes += _match_notes(new_events, new, rows, columns, allow_unmatched=allow_unmatched)
+        notes += _match_notes(new_events, new, rows, spec, columns, allow_unmatched=allow_unmatched)
         new = with_own_ids(new).with_row_index("row").with_columns(new=pl.lit(True))
         if spec.negatives is not None:
             new = new.with_columns(drawn=pl.lit(False))
@@ -172,19 +173,29 @@ def _read(
 
 
 def _match_notes(
-    file: Path, new: pl.DataFrame, log: pl.DataFrame, columns: dict[str, str], *, allow_unmatched: bool
+    file: Path,
+    new: pl.DataFrame,
+    log: pl.DataFrame,
+    spec: EventLogSpec,
+    columns: dict[str, str],
+    *,
+    allow_unmatched: bool,
 ) -> list[str]:
+    nouns = {name: name if name in ("user", "item") else f'value of "{column}"' for name, column in columns.items()}
+    compared = [(noun, "new events", new[name], log[name]) for name, noun in nouns.items()]
+    for index, bag in enumerate(spec.bags):
+        texts, known = (rows[f"bag {index}"].str.split(BETWEEN).explode() for rows in (new, log))
+        compared.append((f'value of "{bag.column}"', "values of new events", texts, known))
     notes = []
-    for name, column in columns.items():
-        noun = name if name in ("user", "item") else f'value of "{column}"'
+    for noun, whose, texts, known in compared:
         notes.append(
             match_note(
-                new[name].unique(maintain_order=True),
-                new[name].unique_counts().cast(pl.Int64).to_numpy(),
-                log[name].unique(),
+                texts.unique(maintain_order=True),
+                texts.unique_counts().cast(pl.Int64).to_numpy(),
+                known.unique(),
                 subject=f"{file}: the log",
                 noun=noun,
-                whose="new events",
+                whose=whose,
                 remedy=None if allow_unmatched else IF_NEW,
             )
         )

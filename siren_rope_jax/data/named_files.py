@@ -1,5 +1,6 @@
 """Names of files in a log description -> absolute paths on this machine."""
 
+import glob
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +15,15 @@ def named_files(folder: Path, names: Sequence[str]) -> tuple[Path, ...]:
     Raises:
       InputError: if a URL cannot be copied.
     """
-    of_names = (fetched(name) if is_remote(name) else [Path(os.path.abspath(folder / name))] for name in names)
+    of_names = (fetched(name) if is_remote(name) else [_absolute(folder, name)] for name in names)
     return tuple(path for paths in of_names for path in paths)
+
+
+def _absolute(folder: Path, name: str) -> Path:
+    path = Path(os.path.abspath(folder / name))
+    # A folder that bears brackets in its own name is no pattern.
+    is_pattern = glob.has_magic(name) and not path.exists()
+    return Path(os.path.abspath(glob.escape(os.path.abspath(folder)) / Path(name))) if is_pattern else path
 
 
 def named_file(folder: Path, name: str) -> Path:

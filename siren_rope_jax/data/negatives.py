@@ -136,6 +136,9 @@ def _drawn(
     pairs = rows.select("user", "item", second=pl.col("time_ms") // 1000)
     own = pairs.group_by("user", "item").agg(pl.col("second").min()) if negatives.exclude_seen else pairs.unique()
     users = rows["user"].gather(wanted)
+    seconds = second[wanted]
+    group = pl.DataFrame({"user": users, "second": seconds}).select(pl.struct(pl.all()).rank("dense") - 1)
+    group = group.to_series().to_numpy()
     result = pl.Series("item", [None] * len(wanted), dtype=pl.String)
     left = np.flatnonzero(choices > 0)
     for attempt in range(_TRIES):
@@ -145,25 +148,25 @@ def _drawn(
         uniform = _uniform([*(column[left] for column in content), salt])
         items = known.items.gather((uniform * choices[left]).astype(np.int64))
         result = result.scatter(left, items)
-        every = pl.DataFrame({"user": users, "item": result, "second": second[wanted]})
-        taken = _taken(every, left, own, exclude_seen=negatives.exclude_seen)
+        is_tried = np.zeros(len(wanted), bool)
+        is_tried[left] = True
+        # Only draws of the same user and second can repeat each other; those that are settled come first.
+        rivals = np.flatnonzero(np.isin(group, group[left]) & ~is_tried)
+        places = np.concatenate([rivals, left])
+        draws = pl.DataFrame({"user": users[places], "item": result[places], "second": seconds[places]})
+        taken = _taken(draws, len(left), own, exclude_seen=negatives.exclude_seen)
         result = result.scatter(left[taken], None)
         left = left[taken]
     return result
 
 
-def _taken(
-    every: pl.DataFrame, tried: Int64[np.ndarray, " T"], own: pl.DataFrame, *, exclude_seen: bool
-) -> Bool[np.ndarray, " T"]:
-    """Returns which of the tried draws are of the user's own items, or repeat another draw of the user and second."""
+def _taken(draws: pl.DataFrame, tried: int, own: pl.DataFrame, *, exclude_seen: bool) -> Bool[np.ndarray, " {tried}"]:
+    """Returns which of the last draws are of the user's own items, or repeat another draw of the user and second."""
     key = ["user", "item"] if exclude_seen else ["user", "item", "second"]
-    found = every[tried].join(own.with_columns(since="second"), on=key, how="left", maintain_order="left")
+    found = draws[-tried:].join(own.with_columns(since="second"), on=key, how="left", maintain_order="left")
     is_own = (found["since"] <= found["second"]).fill_null(False).to_numpy()
-    settled = np.ones(every.height, bool)
-    settled[tried] = False
-    settled_first = every[np.concatenate([np.flatnonzero(settled), tried])]
-    is_first = settled_first.select(pl.struct(pl.all()).is_first_distinct()).to_series().to_numpy()
-    return is_own | ~is_first[-len(tried) :]
+    is_first = draws.select(pl.struct(pl.all()).is_first_distinct()).to_series().to_numpy()
+    return is_own | ~is_first[-tried:]
 
 
 def _uniform(columns: list[UInt64[np.ndarray, " N"]]) -> Float64[np.ndarray, " N"]:

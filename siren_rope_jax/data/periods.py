@@ -98,8 +98,8 @@ def check_periods(spec: EventLogSpec, period: Int8[np.ndarray, " E"], described:
 
 
 def overlap_note(spec: EventLogSpec, period: Int8[np.ndarray, " E"], time_ms: Int64[np.ndarray, " E"]) -> str | None:
-    """Returns a note if a split that is not made here trains on what came after events of test."""
-    if not (spec.split.is_given or spec.split.by == "last"):
+    """Returns a note if a split that is not by time trains on what came after events of test."""
+    if spec.split.by == "time":
         return None
     share = float((time_ms[period == TRAIN] >= time_ms[period == TEST].min()).mean())
     later = "of the training events are not before the first event of test: a model in use cannot learn from such"
