@@ -486,6 +486,17 @@ def test_numbers_that_float32_cannot_tell_apart_are_refused(tmp_path, step, kept
         assert "float32 holds only multiples of 128" in message
 
 
+@pytest.mark.parametrize(
+    ("cell", "transform", "is_said"), [("1e30", "none", True), ("1e30", "log1p", False), ("95", "none", False)]
+)
+def test_a_number_far_beyond_all_others_is_said_unless_its_logarithm_is_learned(tmp_path, cell, transform, is_said):
+    write(tmp_path / "log.csv", with_cell("length", cell))
+    task = {"column": "length", "kind": "continuous", "transform": transform}
+    notes = read(tmp_path, tasks={"dwell": task}, features={}).notes
+    said = "the task dwell has 1e+30 among its training labels, 99 % of which are at most 90 in size"
+    assert any(note.startswith(said) for note in notes) == is_said
+
+
 def test_seconds_declared_as_milliseconds_are_recognised(tmp_path):
     write(tmp_path / "log.csv", rows())
     assert 'these look like seconds, set timestamp_unit = "s"' in refusal(tmp_path, log={"timestamp_unit": "ms"})

@@ -159,7 +159,7 @@ def read_event_log(
             f'{_describe(spec)}: the column "{spec.weight}" ([log] weight) holds no weight above 0 among the training '
             "events, expected at least one"
         )
-    _check_labels(spec, _weighed(labels, weight)[period == TRAIN])
+    notes += _check_labels(spec, _weighed(labels, weight)[period == TRAIN])
     unit, moments = ("ms", time) if spec.calendar else ("s", time // 1000)  # small numbers are no mistake
     day, second = split_unix_time(moments, unit=unit, utc_offset=_utc_offset(events, spec), time_zone=spec.time_zone)
     known = ~events["new"].to_numpy()
@@ -326,9 +326,13 @@ def _check_users(spec: EventLogSpec, user: Int32[np.ndarray, " E"], user_ids: pl
         raise InputError(f'{_describe(spec)}: every event is of the one user "{only}", expected at least two')
 
 
-def _check_labels(spec: EventLogSpec, labels: np.ndarray) -> None:
+def _check_labels(spec: EventLogSpec, labels: np.ndarray) -> list[str]:
+    notes = []
     for task, column in zip(spec.tasks, labels.T, strict=True):
         if lacking := task.lacking(column):
             raise InputError(
                 f"{_describe(spec)}: the task {task.name} ({', '.join(task.columns) or 'every event'}) has {lacking}"
             )
+        if doubt := task.doubt(column):
+            notes.append(f"the task {task.name} has {doubt}")
+    return notes

@@ -17,6 +17,7 @@ ReadTime = Callable[[str, str], pl.Expr]
 """Reads a column as Unix milliseconds, null where the cell is empty; takes the column and the signal's key for it."""
 
 _LEAST_LEVELS = 100  # float32 values within a standard deviation of a number, or too little of it is left
+_FAR = 1e3  # times the usual size, from where on a number is most likely a mistake
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +89,10 @@ class Signal(abc.ABC):
     @abc.abstractmethod
     def lacking(self, labels: Float32[np.ndarray, " E"]) -> str | None:
         """Describes the labels that training events lack for learning the outcome; None if they suffice."""
+
+    def doubt(self, labels: Float32[np.ndarray, " E"]) -> str | None:
+        """Describes what is allowed in training labels, but most likely a mistake; None without such."""
+        return None
 
     @abc.abstractmethod
     def scale(self, values: Float32[np.ndarray, " E"], weight: Float32[np.ndarray, " E"]) -> OutcomeScale:
@@ -264,6 +269,16 @@ class ContinuousSignal(Signal):
         return (
             f"numbers near {float(np.median(seen)):.10g}, of which float32 holds only multiples of {held:g}, "
             "expected numbers that differ by more, such as these less their minimum"
+        )
+
+    def doubt(self, labels: Float32[np.ndarray, " E"]) -> str | None:
+        size = np.abs(labels[~np.isnan(labels)].astype(np.float64))
+        usual, largest = float(np.quantile(size, 0.99, method="lower")), float(size.max())
+        if self.transform != "none" or not 0 < _FAR * usual < largest:
+            return None
+        return (
+            f"{largest:g} among its training labels, 99 % of which are at most {usual:g} in size: such a number alone "
+            'decides mean, scale and RMSE; correct it, or use transform = "log1p"'
         )
 
     def scale(self, values: Float32[np.ndarray, " E"], weight: Float32[np.ndarray, " E"]) -> OutcomeScale:

@@ -156,8 +156,9 @@ def make_layout(config: MeshConfig, *, seeds: int | None = None, devices: Sequen
     data = len(devices) // max(slices * config.model, 1) if config.data is None else config.data
     shape = (slices, data, config.model)
     if min(shape) < 1 or math.prod(shape) != len(devices):
+        given = f"{slices} x {'any' if config.data is None else data} x {config.model}"
         raise ValueError(
-            f"mesh must use all {len(devices)} devices, but is {slices} slices x {data} data x {config.model} model"
+            f"mesh.slices x mesh.data x mesh.model must be {len(devices)}, the number of devices, but is {given}"
         )
     if slices_there not in (1, slices):
         raise ValueError(f"mesh.slices must be {slices_there}, the slices of the devices, but is {slices}")
