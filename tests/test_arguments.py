@@ -138,6 +138,10 @@ TAKING = {
     "sinusoidal_encoding": (lambda p: ops.sinusoidal_encoding(p, 8), POSITIONS),
     "time2vec": (time2vec, jnp.ones((2, 3)), jnp.ones(4), jnp.ones(4)),
     "calendar_features": (lambda d, s: calendar_features(d, s, start_day=0, span_days=3.0), POSITIONS, POSITIONS),
+    "calendar_harmonics": (
+        lambda d, s: ops.calendar_harmonics(d, s, period="year", harmonics=2),
+        *(POSITIONS, POSITIONS),
+    ),
     "elapsed_days": (ops.elapsed_days, POSITIONS),
     "alibi_bias": (lambda p, m: alibi_bias(p, m)(SLOTS, SLOTS), POSITIONS, jnp.ones(2)),
     "t5_bias": (lambda p, w: ops.t5_bias(p, w)(SLOTS, SLOTS), POSITIONS, jnp.ones((8, 2))),
@@ -204,6 +208,7 @@ COUNTS = {
     "siren_init's out_features": lambda x: drawn(out_features=x),
     "siren_init's width": lambda x: drawn(width=x),
     "siren_init's hidden_layers": lambda x: drawn(hidden_layers=x),
+    "calendar_harmonics' harmonics": lambda x: ops.calendar_harmonics(SLOTS, SLOTS, period="day", harmonics=x),
     "calendar_features' start_day": lambda x: calendar_features(SLOTS, SLOTS, start_day=x, span_days=3.0),
 }
 NUMBERS = {
@@ -227,6 +232,7 @@ FLAGS = {
     "rotate_pairs' interleaved": lambda x: rotate_pairs(HEADS, ROTATED, ROTATED, interleaved=x),
     "rotate_pairs' partial": lambda x: rotate_pairs(HEADS, ROTATED, ROTATED, partial=x),
     "apply_rotary's interleaved": lambda x: apply_rotary(HEADS, ROTATED, interleaved=x),
+    "siren_init's zero_last": lambda x: drawn(zero_last=x),
     "calendar_features' clamp": lambda x: calendar_features(SLOTS, SLOTS, start_day=0, span_days=3.0, clamp=x),
 }
 UNFIT = [

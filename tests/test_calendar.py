@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from one_sentence import as_installed, raises_one_sentence
 
-from siren_rope_jax.ops.calendar import calendar_features, split_unix_time
+from siren_rope_jax.ops.calendar import calendar_features, calendar_harmonics, split_unix_time
 
 YEAR_2200 = 7_258_118_400  # 2200-01-01T00:00:00Z
 DAYS_TO_2200 = YEAR_2200 // 86_400
@@ -152,6 +152,67 @@ def test_features_keep_1e_6_from_1970_to_2200(jit, start_day, span_days):
     expected = reference.calendar_features(day, second, start_day, span_days)
     assert np.abs(result - expected).max() < 1e-6
     assert np.abs(result[:, 4]).max() <= 1
+
+
+PERIODS = {"day": 86_400, "week": 7 * 86_400, "year": 31_556_952}
+
+
+@pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
+@pytest.mark.parametrize("period", PERIODS)
+def test_every_harmonic_keeps_1e_6_for_any_date(period, jit):
+    generator = np.random.default_rng(1)
+    day = np.concatenate([generator.integers(-(2**31), 2**31, 300), [-(2**31), 2**31 - 1, 0, -1, 365, 10_957]])
+    second = generator.integers(0, 86_400, len(day))
+    second[-4:] = [0, 86_399, 0, 1]
+
+    def turns(day, second):
+        return calendar_harmonics(day, second, period=period, harmonics=64)
+
+    result = np.asarray((jax.jit(turns) if jit else turns)(jnp.asarray(day, jnp.int32), jnp.asarray(second, jnp.int32)))
+    chex.assert_type(result, np.float32)
+    # In integers of Python, as float64 would lose digits of the phase.
+    since = [(int(d) * 86_400 + int(s)) % PERIODS[period] for d, s in zip(day, second, strict=True)]
+    phase = 2 * np.pi * np.array([[k * t % PERIODS[period] for k in range(1, 65)] for t in since]) / PERIODS[period]
+    expected = np.stack([np.cos(phase), np.sin(phase)], axis=-1).reshape(len(day), 128)
+    assert np.abs(result - expected).max() < 1e-6
+
+
+def test_the_first_harmonics_of_day_and_week_are_the_calendar_features_bit_for_bit():
+    day, second = moments_to_2200()
+    features = calendar_features(day, second, start_day=0, span_days=9.0)
+    for period, columns in (("day", slice(0, 2)), ("week", slice(2, 4))):
+        first = calendar_harmonics(day, second, period=period, harmonics=1)
+        chex.assert_trees_all_equal(first, features[:, columns], strict=True)
+
+
+def test_the_phase_of_the_year_is_within_two_days_of_the_date():
+    dates = [datetime.date(year, month, 1) for year in range(1970, 2200) for month in range(1, 13)]
+    days = jnp.array([(date - datetime.date(1970, 1, 1)).days for date in dates], jnp.int32)
+    turns = np.asarray(calendar_harmonics(days, jnp.zeros_like(days), period="year", harmonics=1))
+    phase = np.arctan2(turns[:, 1], turns[:, 0]) / (2 * np.pi) * 365.2425
+    since_new_year = [(date - date.replace(month=1)).days for date in dates]
+    away = (phase - since_new_year + 182) % 365.2425 - 182
+    assert np.abs(away).max() < 2
+
+
+def test_harmonics_of_a_second_outside_the_day_are_nan():
+    turns = jax.jit(lambda second: calendar_harmonics(jnp.zeros_like(second), second, period="year", harmonics=2))
+    assert np.isnan(turns(jnp.array([-1, 86_400]))).all()
+    assert np.isfinite(turns(jnp.array([0, 86_399]))).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ({"period": "month", "harmonics": 1}, ("period", "day, week, year", "'month'")),
+        ({"period": "day", "harmonics": 0}, ("harmonics", "0")),
+        ({"period": "day", "harmonics": 65}, ("harmonics", "64", "65")),
+        ({"period": "day", "harmonics": 1.5}, ("harmonics", "1.5")),
+    ],
+)
+def test_harmonics_without_a_meaning_are_refused_in_one_sentence(options, parts):
+    with raises_one_sentence(*parts):
+        calendar_harmonics(jnp.array([1]), jnp.array([2]), **options)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import functools
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -72,6 +73,22 @@ def test_the_default_optimizer_passed_by_hand_trains_to_the_same_bits_and_anothe
     chex.assert_trees_all_equal(default, passed)
     kernels = [params["token"]["kernel"][...] for params in (default, other)]
     assert np.abs(kernels[0] - kernels[1]).max() > 1e-3
+
+
+def test_weights_decay_but_neither_vectors_nor_the_scales_and_gates_of_heads():
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=1.0, warmup=0.0, weight_decay=0.1), 10)
+    params = {
+        "rotary": {"scale": jnp.ones((4, 8)), "gate": jnp.ones((4, 1)), "networks": [{"kernel": jnp.ones((5, 8))}]},
+        "token": {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)},
+    }
+    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    moved = {
+        jax.tree_util.keystr(path): bool(jnp.all(x < 0)) for path, x in jax.tree_util.tree_leaves_with_path(updates)
+    }
+    assert {path for path, is_less in moved.items() if is_less} == {
+        "['rotary']['networks'][0]['kernel']",
+        "['token']['kernel']",
+    }
 
 
 def test_hooks_are_told_a_learning_rate_only_where_the_configuration_sets_it(tmp_path):

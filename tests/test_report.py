@@ -15,7 +15,8 @@ from experiments.demo import ORDINAL, VARIANTS, compare, get_config, read_probab
 from experiments.real_logs import difference
 from siren_rope_jax.data.outcome_scale import OutcomeScale
 from siren_rope_jax.nn.features import InputSpec
-from siren_rope_jax.nn.rotary import RotaryConfig, SourceInputs, make_rotary
+from siren_rope_jax.nn.rotary import RotaryConfig, SirenSettings, SourceInputs, make_rotary
+from siren_rope_jax.report import rotation
 from siren_rope_jax.report.pictures import draw_mean_cosine, draw_week
 from siren_rope_jax.report.rotation import mean_cosine, time_angles
 from siren_rope_jax.report.tables import make_console, metrics_table
@@ -55,6 +56,26 @@ def test_a_scale_of_zero_turns_nothing():
     rotary = rotary_of(range(5))
     rotary.scale[...] = 0 * rotary.scale[...]
     np.testing.assert_array_equal(time_angles(rotary, SPEC, np.arange(5)), 0)
+
+
+@pytest.mark.parametrize(("turns", "share"), [((1, 3.5, 4), 0.0), ((5,), 1.0), ((2, 5, 11), 2 / 3), ((140,), 1.0)])
+def test_the_share_of_fast_variance_is_that_of_waves_of_more_than_four_turns_a_day(monkeypatch, turns, share):
+    def waves(rotary, spec, seconds):
+        days = seconds[:, None] / 86_400
+        return np.float32(np.sin(2 * np.pi * days * np.array(turns)) + 0.3 * days)
+
+    monkeypatch.setattr(rotation, "time_angles", waves)
+    assert rotation.fast_share(rotary_of(range(5)), SPEC) == pytest.approx(share, abs=0.02)
+
+
+def test_a_rotation_that_never_turns_has_no_fast_variance_and_a_wild_one_more_than_a_gentle_one():
+    def share(**settings):
+        config = RotaryConfig("siren", siren=SirenSettings(**settings))
+        rotary: Any = make_rotary(config, SourceInputs(SPEC, 16, 8), nnx.Rngs(params=0))
+        return rotation.fast_share(rotary, SPEC)
+
+    assert share(zero_last=True) == 0
+    assert share(omega0=1.0) < 0.02 < 0.05 < share(omega0=60.0)
 
 
 def test_lags_beyond_the_span_are_refused():

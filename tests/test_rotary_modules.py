@@ -92,6 +92,47 @@ def test_siren_with_scale_zero_is_ordinal_rope_exactly():
     chex.assert_trees_all_equal(angles(small_rotary("siren", initial_scale=0.0)), (ordinal, ordinal), strict=True)
 
 
+def test_siren_whose_last_layers_start_at_zero_is_ordinal_rope_exactly_and_learns():
+    config, ordinal = small_rotary("siren", zero_last=True), angles(small_rotary("ordinal"))[0]
+    chex.assert_trees_all_equal(angles(config), (ordinal, ordinal), strict=True)
+    graph, params = nnx.split(make(config))
+    gradient = jax.grad(lambda params: nnx.merge(graph, params).angles(EVENTS, NOTHING)[0].sum())(params)
+    assert all(jnp.abs(layers[-1]["bias"]).min() > 0 for layers in gradient["networks"][0].get_value().values())
+
+
+@pytest.mark.parametrize(("period", "repeats"), [("day", 1), ("week", 7)])
+def test_harmonics_are_inputs_of_the_angle_network_that_repeat_with_their_period(period, repeats):
+    config = small_rotary("siren", time_inputs=(period,), **{f"{period}_harmonics": 3})
+    module = make(config)
+    assert module.networks[0].get_value()["sine"][0]["kernel"].shape[0] == 6
+    chex.assert_trees_all_equal(angles(config, later(repeats)), angles(config), strict=True)
+    assert np.abs(angles(config, later(0, seconds=20_000))[0] - angles(config)[0]).max() > 1e-3
+
+
+def test_learned_factors_of_omega0_start_at_1_and_are_factors_of_the_frequency():
+    config, plain = small_rotary("siren", learned_omega0=True), small_rotary("siren")
+    chex.assert_trees_all_close(angles(config), angles(plain), rtol=1e-6)
+    module, twice = make(config), make(small_rotary("siren", omega0=20.0))
+    module.omega0_factors[0][...] = 2 * module.omega0_factors[0][...]
+    twice.networks[0].set_value(make(plain).networks[0].get_value())
+    chex.assert_trees_all_close(module.angles(EVENTS, NOTHING), twice.angles(EVENTS, NOTHING), rtol=1e-4, atol=1e-5)
+    assert (module.logged()["omega0"] == 20).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "parts"),
+    [
+        ({"time_inputs": ("day",), "week_harmonics": 2}, ("time_inputs", '"week"', "week_harmonics")),
+        ({"year_harmonics": 2}, ("time_inputs", '"year"', "year_harmonics")),
+        ({"day_harmonics": 0}, ("day_harmonics", "[1, 64]", "0")),
+        ({"branches": ("relu",), "learned_omega0": True}, ("branches", '"sine"', "omega0")),
+    ],
+)
+def test_settings_of_the_angle_network_that_nothing_reads_are_refused_in_one_sentence(settings, parts):
+    with raises_one_sentence(*parts):
+        SirenSettings(**settings)
+
+
 def test_siren_starts_with_the_published_gate_and_scale():
     module = make(small_rotary("siren"))
     assert module.gate[...] == 1

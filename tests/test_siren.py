@@ -66,6 +66,16 @@ def test_one_key_repeats_its_draw_and_another_key_does_not():
     assert not any(jax.tree.leaves(jax.tree.map(np.array_equal, first, other)))
 
 
+def test_a_network_whose_last_layers_start_at_zero_answers_zero_and_has_the_other_layers_of_one_without():
+    usual, zero = (siren_init(jax.random.key(4), 5, 2, width=8, zero_last=x) for x in (False, True))
+    features = jax.random.normal(jax.random.key(5), (7, 5))
+    chex.assert_trees_all_equal(siren_apply(zero, features), jnp.zeros((7, 2)), strict=True)
+    for branch, layers in zero.branches.items():
+        chex.assert_trees_all_equal(layers[:-1], usual.branches[branch][:-1], strict=True)
+        gradient = jax.grad(lambda params: siren_apply(params, features).sum())(zero).branches[branch][-1]
+        assert all(jnp.abs(x).max() > 0 for x in jax.tree.leaves(gradient))  # so that it leaves 0 again
+
+
 @pytest.mark.parametrize("branch", ["sine", "relu"])
 def test_leaving_one_branch_out_keeps_the_draw_of_the_other(branch):
     both = siren_init(jax.random.key(3), 5, 2, width=8)

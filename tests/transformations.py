@@ -92,7 +92,8 @@ def theta(width):
 
 def calendar(second):
     features = ops.calendar_features(second * 3, second * 5000, start_day=2, span_days=9.0, clamp=False)
-    return features, ops.elapsed_days(second)
+    turns = ops.calendar_harmonics(second * 3, second * 5000, period="week", harmonics=2)
+    return features, turns, ops.elapsed_days(second)
 
 
 def exact_calendar(second):
@@ -100,7 +101,8 @@ def exact_calendar(second):
     angles = [2 * np.pi * seconds / 86_400, 2 * np.pi * (day % 7 * 86_400 + seconds) / (7 * 86_400)]
     parts = [f(angle) for angle in angles for f in (jnp.cos, jnp.sin)]
     parts.append((day - 2) * (2 / 9) - 1 + seconds * (2 / (86_400 * 9)))
-    return jnp.stack(parts, axis=-1), second / 86_400
+    turns = jnp.stack([f(k * angles[1]) for k in (1, 2) for f in (jnp.cos, jnp.sin)], axis=-1)
+    return jnp.stack(parts, axis=-1), turns, second / 86_400
 
 
 def planar(positions, frequencies, x):
@@ -226,7 +228,7 @@ ROWS = {
         ("b s", "f", "f"),
     ),
     "lie_rotations, rotate_blocks": Row(blocks, exact_blocks, ("b s c", "c g t", "b s n 6")),
-    "calendar_features, elapsed_days": Row(calendar, exact_calendar, (), ("b s",)),
+    "calendar_features, calendar_harmonics, elapsed_days": Row(calendar, exact_calendar, (), ("b s",)),
     "planar_generators": Row(planar, exact_planar, ("b s", "r", "b s n h")),
     "frequencies_at, query_growth": Row(by_length, exact_by_length, (), ("b s",)),
     "t5_buckets, log_time_buckets": Row(buckets, exact_buckets, (), ("b s",)),

@@ -11,7 +11,7 @@ from siren_rope_jax.ops.bias import (
     t5_bias,
     t5_buckets,
 )
-from siren_rope_jax.ops.calendar import calendar_features, elapsed_days, split_unix_time
+from siren_rope_jax.ops.calendar import calendar_features, calendar_harmonics, elapsed_days, split_unix_time
 from siren_rope_jax.ops.encodings import sinusoidal_encoding, time2vec
 from siren_rope_jax.ops.frequencies import (
     ScaledFrequencies,
@@ -36,6 +36,7 @@ __all__ = [
     "alibi_slopes",
     "apply_rotary",
     "calendar_features",
+    "calendar_harmonics",
     "content_angles",
     "elapsed_days",
     "frequencies_at",

@@ -10,7 +10,7 @@ import zoneinfo
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int
+from jaxtyping import Array, Bool, Float, Float32, Int
 from numpy.typing import ArrayLike
 
 from siren_rope_jax.ops.arguments import (
@@ -20,6 +20,7 @@ from siren_rope_jax.ops.arguments import (
     described,
     device_floats,
     number,
+    of_rank,
     signed_32,
 )
 from siren_rope_jax.ops.rotary import sincos
@@ -122,6 +123,15 @@ def elapsed_days(elapsed_seconds: Int[Array, "*batch"]) -> Float32[Array, "*batc
     return device_floats("elapsed_seconds", elapsed_seconds) / SECONDS_PER_DAY
 
 
+_PERIODS = {"day": SECONDS_PER_DAY, "week": 7 * SECONDS_PER_DAY, "year": 365 * SECONDS_PER_DAY + 20_952}
+_SINCE = {
+    "day": lambda day, second: second,
+    "week": lambda day, second: day % 7 * SECONDS_PER_DAY + second,
+    # 400 years are 146,097 days: in parts of 1/400 day, 216 s, the days since the last New Year fit into int32.
+    "year": lambda day, second: (day % 146_097 * 400 % 146_097 * 216 + second) % _PERIODS["year"],
+}
+_MOST_HARMONICS = 64  # times a year in seconds fits into int32
+
 CALENDAR_COLUMNS = {"day": (0, 1), "week": (2, 3), "span": (4,)}  # of `calendar_features`
 
 
@@ -154,6 +164,60 @@ def calendar_features(
 
     Source: Cheng, Sun, Lu 2026 (arXiv 2604.24717), section 3.2.
     """
+    day, second, within = _checked(day, second)
+    span_days = number("span_days", span_days, above=0)
+    start_day = count("start_day", start_day, least=-(2**31))
+    check_flags(clamp=clamp)
+    (sin_day, cos_day), (sin_week, cos_week) = (
+        sincos(_phase(_SINCE[period](day, second), _PERIODS[period])) for period in ("day", "week")
+    )
+    # Within three million years a difference fits.
+    days_in = (jnp.clip(day, -_FAR, _FAR) - min(max(start_day, -_FAR), _FAR)).astype(jnp.float32)
+    offset = days_in * (2 / span_days) - 1 + second.astype(jnp.float32) * (2 / (SECONDS_PER_DAY * span_days))
+    offset = jnp.clip(offset, -1, 1) if clamp else offset
+    features = jnp.stack([cos_day, sin_day, cos_week, sin_week, offset], axis=-1)
+    return jnp.where(within[..., None], features, jnp.nan)
+
+
+def calendar_harmonics(
+    day: Int[Array, "*batch"], second: Int[Array, "*batch"], *, period: str, harmonics: int
+) -> Float32[Array, "*batch F"]:
+    """Computes the harmonics of a calendar period, cos and sin of 2 pi k t / P for k = 1 to K, to 1e-6, for any date.
+
+    Args:
+      day: local calendar days since 1970-01-01 (`split_unix_time`).
+      second: second of that day.
+      period: "day", "week" (from the Unix epoch, a Thursday) or "year" (the Gregorian mean of 365.2425 days, from
+        1970-01-01: New Year wanders by less than two days).
+      harmonics: K, number of frequencies.
+
+    Returns:
+      [cos 1, sin 1, cos 2, sin 2, ...], float32, 2 K numbers an event; NaN where `second` is not within a day. The
+      phases are reduced in integers, so that the last harmonic is as exact as the first. The first one of day and week
+      is that of `calendar_features`, bit for bit.
+
+    Raises:
+      ValueError: if the arrays are not integers of one shape, the period is unknown, the number is not from 1 to 64,
+        or a `second` of the host is not within a day.
+
+    Source: Fourier features of the periods that Cheng, Sun, Lu 2026, section 3.2, name with one frequency each.
+    """
+    day, second, within = _checked(day, second)
+    if not isinstance(period, str) or period not in _PERIODS:
+        raise ValueError(f"period must be one of {', '.join(_PERIODS)}, but is {described(period)}")
+    if (harmonics := count("harmonics", harmonics)) > _MOST_HARMONICS:
+        raise ValueError(f"harmonics must be at most {_MOST_HARMONICS}, but are {harmonics}")
+    since, length = _SINCE[period](day, second)[..., None], _PERIODS[period]
+    turns = of_rank(jnp.arange(1, harmonics + 1, dtype=jnp.int32), since.ndim)
+    sin, cos = sincos(_phase(since * turns % length, length))
+    features = jnp.stack([cos, sin], axis=-1).reshape(*day.shape, 2 * harmonics)
+    return jnp.where(within[..., None], features, jnp.nan)
+
+
+def _checked(
+    day: Int[Array, "*batch"], second: Int[Array, "*batch"]
+) -> tuple[Int[Array, "*batch"], Int[Array, "*batch"], Bool[Array, "*batch"]]:
+    """Checks local days and seconds, and returns them as integers of 32 bits, and which seconds lie within a day."""
     given = second
     day, second = signed_32("day", day), signed_32("second", second)
     if not (jnp.issubdtype(day.dtype, jnp.integer) and jnp.issubdtype(second.dtype, jnp.integer)):
@@ -162,19 +226,7 @@ def calendar_features(
         raise ValueError(f"day and second must have one shape, but have {day.shape} and {second.shape}")
     if isinstance(given, np.ndarray) and ((given < 0) | (given >= SECONDS_PER_DAY)).any():
         raise ValueError(f"second must lie within a day, but runs from {given.min()} to {given.max()}")
-    span_days = number("span_days", span_days, above=0)
-    start_day = count("start_day", start_day, least=-(2**31))
-    check_flags(clamp=clamp)
-    week_second = (day % 7) * SECONDS_PER_DAY + second
-    sin_day, cos_day = sincos(_phase(second, SECONDS_PER_DAY))
-    sin_week, cos_week = sincos(_phase(week_second, 7 * SECONDS_PER_DAY))
-    # Within three million years a difference fits.
-    days_in = (jnp.clip(day, -_FAR, _FAR) - min(max(start_day, -_FAR), _FAR)).astype(jnp.float32)
-    offset = days_in * (2 / span_days) - 1 + second.astype(jnp.float32) * (2 / (SECONDS_PER_DAY * span_days))
-    offset = jnp.clip(offset, -1, 1) if clamp else offset
-    features = jnp.stack([cos_day, sin_day, cos_week, sin_week, offset], axis=-1)
-    within = (second >= 0) & (second < SECONDS_PER_DAY)
-    return jnp.where(within[..., None], features, jnp.nan)
+    return day, second, (second >= 0) & (second < SECONDS_PER_DAY)
 
 
 def _phase(second: Int[Array, "*batch"], period: int) -> Float[Array, "*batch"]:

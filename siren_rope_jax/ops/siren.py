@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Key
 
-from siren_rope_jax.ops.arguments import check_arrays, count, described, number, of_rank
+from siren_rope_jax.ops.arguments import check_arrays, check_flags, count, described, number, of_rank
 from siren_rope_jax.ops.rotary import sincos
 
 Layer = Mapping[str, Float[Array, "..."]]
@@ -45,6 +45,7 @@ def siren_init(
     hidden_layers: int = 2,
     omega0: float = 10.0,
     branches: tuple[str, ...] = BRANCHES,
+    zero_last: bool = False,
 ) -> SirenParams:
     """Draws the weights of the dual-branch network.
 
@@ -56,6 +57,8 @@ def siren_init(
       hidden_layers: layers with a sine or ReLU, of the same number in both branches (the paper 2, its code 3).
       omega0: frequency of the sine layers; their weights are drawn in inverse proportion to it.
       branches: "sine", "relu" or both.
+      zero_last: whether the last layers start at 0, so that the angles start as those of ordinal RoPE exactly. The
+        other layers are the same as without.
 
     Returns:
       The weights, float32, with omega0. Sine branch: first kernel U(+-1/n_in), later ones and the last, linear one
@@ -70,6 +73,7 @@ def siren_init(
     in_features, out_features = count("in_features", in_features), count("out_features", out_features)
     width, hidden_layers = count("width", width), count("hidden_layers", hidden_layers)
     omega0 = number("omega0", omega0, above=0)
+    check_flags(zero_last=zero_last)
     if not isinstance(branches, tuple | list) or sorted(branches, key=str) not in _CHOICES:
         raise ValueError(f'branches must be "sine", "relu" or both, but is {described(branches)}')
     if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape:
@@ -99,6 +103,8 @@ def siren_init(
         ]
         for branch in branches
     }
+    if zero_last:
+        drawn = {branch: [*hidden, jax.tree.map(jnp.zeros_like, last)] for branch, (*hidden, last) in drawn.items()}
     return SirenParams(drawn, omega0)
 
 

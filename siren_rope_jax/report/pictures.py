@@ -11,10 +11,10 @@ import numpy as np
 
 from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.nn.rotary import SirenRotary
-from siren_rope_jax.report.rotation import SECONDS_PER_HOUR, mean_cosine, time_angles
+from siren_rope_jax.ops.calendar import SECONDS_PER_DAY
+from siren_rope_jax.report.rotation import mean_cosine, middle_week, time_angles
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-_MONDAY = 4  # days after 1970-01-01, a Thursday
 
 
 def draw_mean_cosine(path: Path, rotary: SirenRotary, spec: InputSpec, *, days: int = 15) -> None:
@@ -48,13 +48,11 @@ def draw_week(path: Path, rotary: SirenRotary, spec: InputSpec) -> None:
       rotary: trained without metadata.
       spec: calendar span of the training data.
     """
-    middle = spec.start_day + int(spec.span_days / 2)
-    monday = middle - (middle - _MONDAY) % 7 - spec.start_day
-    hours = np.arange(7 * 24 + 1)
-    angles = time_angles(rotary, spec, (monday * 24 + hours) * SECONDS_PER_HOUR)
+    seconds = middle_week(spec)
+    angles, days = time_angles(rotary, spec, seconds), (seconds - seconds[0]) / SECONDS_PER_DAY
     figure, axes = plt.subplots(figsize=(8, 3.4), layout="constrained")
     for pair, angle in enumerate(angles.T):
-        axes.plot(hours / 24, angle - angle.mean(), label=f"pair {pair}", linewidth=1.2)
+        axes.plot(days, angle - angle.mean(), label=f"pair {pair}", linewidth=1.2)
     axes.set(ylabel="angle, radians (mean removed)", xlim=(0, 7), title="Learned angles over a week")
     axes.set_xticks(np.arange(7) + 0.5, _DAYS)
     axes.set_xticks(np.arange(8), [""] * 8, minor=True)

@@ -91,7 +91,7 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
             b1=config.b1,
             b2=config.b2,
             weight_decay=config.weight_decay,
-            mask=lambda params: jax.tree.map(lambda x: x.ndim >= 2, params),
+            mask=lambda params: jax.tree_util.tree_map_with_path(_decays, params),
         ),
         optax.stateless(lambda updates, _: _at_their_rates(updates, config)),
     )
@@ -110,11 +110,24 @@ def moving_average(average: PyTree, params: PyTree, step: Int32[Array, ""], deca
     return optax.incremental_update(params, average, 1 - kept)
 
 
+def _decays(path: tuple, x: jax.Array) -> bool:
+    # Scale and gate of a rotation per head are matrices, but no weights.
+    return x.ndim >= 2 and not {"scale", "gate"} & set(_names(path))
+
+
+def _names(path: tuple) -> list[str]:
+    return jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+
+
 def _at_their_rates(updates: PyTree, config: OptimizerConfig) -> PyTree:
-    rates = {"networks": config.angle_rate, "tables": config.table_rate, "context": config.context_rate / config.peak}
+    rates = {
+        "networks": config.angle_rate,
+        "omega0_factors": config.angle_rate,
+        "tables": config.table_rate,
+        "context": config.context_rate / config.peak,
+    }
 
     def scaled(path: tuple, update: jax.Array) -> jax.Array:
-        names = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
-        return update * next((rates[name] for name in names if name in rates), 1.0)
+        return update * next((rates[name] for name in _names(path) if name in rates), 1.0)
 
     return jax.tree_util.tree_map_with_path(scaled, updates)

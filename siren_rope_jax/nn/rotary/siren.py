@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import jax.numpy as jnp
@@ -11,27 +12,39 @@ from jaxtyping import Array, Float, Float32, Int
 from siren_rope_jax.batch import Events
 from siren_rope_jax.nn.rotary.base import Angles, AngleSource, Axis, SharedSettings, SourceInputs
 from siren_rope_jax.ops.angles import siren_rope_angles
-from siren_rope_jax.ops.calendar import CALENDAR_COLUMNS
-from siren_rope_jax.ops.siren import siren_init
+from siren_rope_jax.ops.calendar import CALENDAR_COLUMNS, calendar_harmonics
+from siren_rope_jax.ops.siren import Branches, Layer, siren_init
 from siren_rope_jax.settings import check_settings
+
+_PERIODS = ("day", "week", "year")
 
 
 @dataclasses.dataclass(frozen=True)
 class SirenSettings:
     """Settings of SIREN-RoPE."""
 
-    time_inputs: tuple[Literal["day", "week", "span"], ...] = ("day", "week", "span")
-    """Time features of the angle network: time of day, time of week, place in the training span."""
+    time_inputs: tuple[Literal["day", "week", "year", "span"], ...] = ("day", "week", "span")
+    """Time features of the angle network: time of day, of week and of year, place in the training span."""
     metadata: tuple[str, ...] = ()
     """Id or dense columns that the angle network reads beside the time features, or instead of them."""
+    day_harmonics: int = 1
+    """Frequencies of the time of day, 1 to this many turns a day."""
+    week_harmonics: int = 1
+    """Frequencies of the time of week."""
+    year_harmonics: int = 1
+    """Frequencies of the time of year."""
     width: int = 64
     """Units of each hidden layer of the angle network."""
     hidden_layers: int = 2
     """Hidden layers of each branch."""
     omega0: float = 10.0
     """Frequency factor of the sine layers."""
+    learned_omega0: bool = False
+    """Whether each sine layer learns a factor of omega0, starting at 1."""
     branches: tuple[Literal["sine", "relu"], ...] = ("sine", "relu")
     """Branches of the angle network."""
+    zero_last: bool = False
+    """Whether the last layers start at 0, so that training starts at ordinal RoPE exactly."""
     initial_scale: float = math.pi
     """Initial value of the learned factor of each pair's angle."""
     per_head: bool = False
@@ -51,6 +64,7 @@ class SirenSettings:
             omega0="(0, inf)",
             initial_scale="(-inf, inf)",
             span_factor="[1, inf)",
+            **dict.fromkeys((f"{period}_harmonics" for period in _PERIODS), "[1, 64]"),
         )
         if not self.branches or len(set(self.branches)) != len(self.branches):
             raise ValueError(f'branches must be "sine", "relu" or both, but are {self.branches}')
@@ -60,8 +74,19 @@ class SirenSettings:
             raise ValueError(f"metadata must each be given once, but are {self.metadata}")
         if not (self.time_inputs or self.metadata):
             raise ValueError("time_inputs and metadata must name at least one input, but are empty")
+        for period in _PERIODS:
+            if getattr(self, f"{period}_harmonics") != 1 and period not in self.time_inputs:
+                raise ValueError(
+                    f'time_inputs must hold "{period}" if {period}_harmonics is not 1, but are {self.time_inputs}'
+                )
+        if self.learned_omega0 and "sine" not in self.branches:
+            raise ValueError(f'branches must hold "sine" if omega0 is learned, but are {self.branches}')
         if self.span_factor != 1 and "span" not in self.time_inputs:
             raise ValueError(f'time_inputs must hold "span" if span_factor is not 1, but are {self.time_inputs}')
+
+    def harmonics(self, period: Literal["day", "week", "year"]) -> int:
+        """Returns the number of frequencies of a period."""
+        return getattr(self, f"{period}_harmonics")
 
 
 class SirenRotary(AngleSource):
@@ -80,21 +105,24 @@ class SirenRotary(AngleSource):
                 'time_inputs must hold "span", or metadata a column, as the log has no calendar, but are '
                 f"{settings.time_inputs}"
             )
-        self.columns = tuple(column for name in settings.time_inputs for column in CALENDAR_COLUMNS[name])
+        of_time = sum(1 if name == "span" else 2 * settings.harmonics(name) for name in settings.time_inputs)
         self.networks = nnx.List(
             nnx.Param(
                 siren_init(
                     rngs.params(),
-                    len(self.columns) + inputs.metadata_features,
+                    of_time + inputs.metadata_features,
                     self.rotated // 2,
                     width=settings.width,
                     hidden_layers=settings.hidden_layers,
                     omega0=settings.omega0,
                     branches=settings.branches,
+                    zero_last=settings.zero_last,
                 ).branches
             )
             for _ in range(2 if settings.separate_action_network else 1)
         )
+        factors = jnp.ones(settings.hidden_layers, jnp.float32)
+        self.omega0_factors = nnx.List(nnx.Param(factors) for _ in self.networks if settings.learned_omega0)
         heads = (inputs.key_heads,) if settings.per_head else ()
         self.scale = nnx.Param(jnp.full((*heads, self.rotated // 2), settings.initial_scale, jnp.float32))
         self.gate = nnx.Param(jnp.ones((*heads, 1) if heads else (), jnp.float32))
@@ -117,14 +145,35 @@ class SirenRotary(AngleSource):
         return settings.separate_action_network
 
     def logged(self) -> dict[str, Float32[Array, "..."]]:
-        """Returns gate and scale."""
-        return {"gate": self.gate[...], "scale": self.scale[...]}
+        """Returns gate and scale, and the frequency of each sine layer if it is learned."""
+        logged = {"gate": self.gate[...], "scale": self.scale[...]}
+        if self.settings.learned_omega0:
+            logged["omega0"] = self.settings.omega0 * self.omega0_factors[0][...]
+        return logged
+
+    def angle_networks(self) -> list[Branches]:
+        """Returns the weights of the angle network, or of both, with the learned factors of omega0 in them."""
+        networks = [network.get_value() for network in self.networks]
+        if not self.settings.learned_omega0:
+            return networks
+        return [
+            network | {"sine": _scaled(network["sine"], factors[...])}
+            for network, factors in zip(networks, self.omega0_factors, strict=True)
+        ]
 
     def time_features(self, day: Int[Array, "*batch"], second: Int[Array, "*batch"]) -> Float32[Array, "*batch F"]:
         """Returns the time features that the angle network reads."""
-        settings = self.settings
-        features = self.spec.time_features(day, second, span_factor=settings.span_factor, clamp=settings.clamp_time)
-        return features[..., self.columns]
+        settings, features = self.settings, []
+        for name in settings.time_inputs:
+            if name == "span":
+                every = self.spec.time_features(
+                    day, second, span_factor=settings.span_factor, clamp=settings.clamp_time
+                )
+                features.append(every[..., CALENDAR_COLUMNS[name]])
+            else:
+                turns = calendar_harmonics(day, second, period=name, harmonics=settings.harmonics(name))
+                features.append(turns if self.spec.calendar else jnp.zeros_like(turns))
+        return jnp.concatenate(features, axis=-1) if features else jnp.zeros((*day.shape, 0), jnp.float32)
 
     def angles(self, events: Events, metadata: Float[Array, "B S F"]) -> tuple[Angles, Angles]:
         """Returns the angles of the blocks and of the action attention."""
@@ -135,12 +184,18 @@ class SirenRotary(AngleSource):
                 events.position.reshape(-1),  # one row per event: matrix products, whose gradients need no copies
                 features.reshape(-1, features.shape[-1]),
                 self.frequencies(),
-                network.get_value(),
+                network,
                 scale=self.scale[...],
                 gate=self.gate[...],
                 omega0=self.settings.omega0,
             )
-            for network in self.networks
+            for network in self.angle_networks()
         ]
         angles = [of_events.reshape(*events.position.shape, *of_events.shape[1:]) for of_events in angles]
         return angles[0], angles[-1]
+
+
+def _scaled(layers: Sequence[Layer], factors: Float32[Array, " L"]) -> list[Layer]:
+    """Multiplies what the hidden layers give their sines by a factor each."""
+    *hidden, last = layers
+    return [*({name: x * factors[k] for name, x in layer.items()} for k, layer in enumerate(hidden)), last]
