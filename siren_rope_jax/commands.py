@@ -13,7 +13,7 @@ from rich.console import Console
 from siren_rope_jax.data.describe import describe
 from siren_rope_jax.data.encode import InputConfig
 from siren_rope_jax.data.event_log import EventLog, read_event_log
-from siren_rope_jax.data.named_files import named_file
+from siren_rope_jax.data.named_files import existing_file
 from siren_rope_jax.data.published import PUBLISHED_LOGS
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
@@ -125,7 +125,7 @@ class Score:
     def __call__(self, console: Console) -> None:
         """Runs the command."""
         spec, _, _ = read_run(self.run)
-        events = named_file(Path(), self.events)
+        events = existing_file(self.events)
         check_scores_file(self.out, spec, events)
         if self.out.resolve().is_relative_to(self.run.resolve()):
             raise InputError(f"{self.out} must be a new file or earlier scores, but is in the run")

@@ -136,6 +136,9 @@ def with_one_time(cell, row, folder):
         "20221315",
         "2022-0415",
         "2022-04-15T05:20+2",
+        "2022-04-15T05:20+16:00",
+        "2022-04-15T05:20-99",
+        "2022-04-15T05:20+05:75",
     ],
 )
 def test_a_time_of_another_form_is_refused_with_its_line(cell, tmp_path):

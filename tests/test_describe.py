@@ -223,6 +223,12 @@ def test_files_of_one_log_must_have_the_same_columns_and_format(tmp_path):
             describe([tmp_path / "a.csv", tmp_path / other])
 
 
+def test_a_file_of_blank_lines_is_refused(tmp_path):
+    (tmp_path / "log.csv").write_text("\n\n \n")
+    with pytest.raises(InputError, match="this file has no rows"):
+        describe([tmp_path / "log.csv"])
+
+
 def test_the_command_writes_a_new_file_alone_and_says_what_is_lacking(tmp_path, capsys):
     table().write_csv(tmp_path / "log.csv")
     out = tmp_path / "log.toml"

@@ -1,5 +1,7 @@
 """Folders, patterns and partitions are read as the tables that they stand for."""
 
+import gzip
+
 import numpy as np
 import polars as pl
 import pytest
@@ -85,6 +87,26 @@ def test_a_column_of_the_table_wins_over_its_folder(tmp_path):
     plain = write(TABLE.with_columns(place=pl.lit("a")), tmp_path / "plain.csv")
     features = {"features": {"categorical": ["place"]}}
     np.testing.assert_array_equal(read([table], **features).categorical, read([plain], **features).categorical)
+
+
+@pytest.mark.parametrize("pattern", ["*", "*/*.csv", "**/*.csv", "*/*"])
+def test_a_pattern_leaves_out_the_remains_of_jobs_unless_it_names_them(tmp_path, pattern):
+    for name in ("day=0/x.csv", "day=1/x.csv", "day=1/_x.csv", "_temporary/x.csv"):
+        (tmp_path / "log" / name).parent.mkdir(parents=True, exist_ok=True)
+        write(TABLE.with_columns(user=pl.lit(name) + pl.col("user")), tmp_path / "log" / name)
+    assert len(read([tmp_path / "log" / pattern]).user) == 40
+    assert len(read([tmp_path / "log" / "day=1" / "_*.csv"]).user) == 20
+
+
+def test_one_table_by_two_names_is_refused(folder, tmp_path):
+    first = folder / "part-1.csv"
+    (tmp_path / "link.csv").symlink_to(first)
+    assert f"link.csv is named twice among the files of the log, as {first} too" in refusal(
+        [first, tmp_path / "link.csv"]
+    )
+    assert "is named twice" in refusal([first, f"{first}.gz"])  # which stands for the plain one
+    (folder / "part-1.csv.gz").write_bytes(gzip.compress(first.read_bytes()))
+    assert "part-1.csv.gz is named twice" in refusal([folder])
 
 
 def test_brackets_in_the_name_of_the_description_folder_are_no_pattern(folder, tmp_path):

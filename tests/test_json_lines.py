@@ -1,5 +1,6 @@
 """JSON Lines logs: read to the same bits as a table of the same cells, and refused with the line of a fault."""
 
+import codecs
 import gzip
 import json
 
@@ -32,6 +33,13 @@ def test_json_lines_are_read_as_a_table_of_the_same_cells(name, tmp_path):
         np.testing.assert_array_equal(getattr(log, array), getattr(plain, array), err_msg=array)
     assert log.user_ids.to_list() == plain.user_ids.to_list() == ["007", "a", "b"]
     assert f"20 rows read from {tmp_path / name}" in " ".join(log.notes)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_object(tmp_path):
+    path = write_lines(lines_of(TABLE), tmp_path / "log.jsonl")
+    plain = read([path])
+    path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
+    np.testing.assert_array_equal(read([path]).time_ms, plain.time_ms)
 
 
 def test_ids_that_are_numbers_in_some_lines_and_texts_in_others_are_texts(tmp_path):

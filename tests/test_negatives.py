@@ -61,19 +61,21 @@ def test_a_negative_is_another_item_known_before_beside_its_positive(events, neg
     drawn = table.filter("drawn")
     kinds = [(row["user"], row["item"], row["time_ms"] // 1000 - START) for row in table.to_dicts()]
     assert len(set(kinds)) == len(kinds)
+    of_second: dict = collections.defaultdict(lambda: [0, 0])
     for row in table.to_dicts():
+        of_second[row["user"], row["time_ms"]][int(row["drawn"])] += row["outcome 0"] is not None
         second = row["time_ms"] // 1000 - START
         if not row["drawn"]:
-            assert row["outcome 0"] == (1 if first[row["item"]] < second else None)  # a first event tells nothing
+            # The first event of an item, and one without all its negatives, tell nothing.
+            assert row["outcome 0"] is None or (row["outcome 0"] == 1 and first[row["item"]] < second)
             assert row["outcome 1"] == 0.5
             continue
         assert first[row["item"]] < second
         assert (row["outcome 0"], row["outcome 1"], row["dense 0"]) == (0, None, second % 7)
         seen = [s for user, item, s in own if (user, item) == (row["user"], row["item"])]
         assert not any(s <= second if negatives.exclude_seen else s == second for s in seen)
-    per_second = collections.Counter(kind[::2] for kind in kinds[: len(events)])
-    for second, count in collections.Counter(kind[::2] for kind in kinds[len(events) :]).items():
-        assert count <= negatives.per_positive * per_second[second]
+    for positives, others in of_second.values():
+        assert others == negatives.per_positive * positives
     assert f"negatives drawn: {drawn.height} for " in notes[0]
 
 
@@ -106,6 +108,36 @@ def test_popular_items_are_drawn_as_often_as_they_occurred_and_others_alike():
     assert found["uniform"]["i1"] == pytest.approx(1000, abs=100)
     assert found["popularity"]["i1"] == pytest.approx(500, abs=80)
     assert found["uniform"].total() == found["popularity"].total() == 2000
+
+
+def test_no_feature_of_a_row_tells_positives_from_negatives():
+    # Purchases with up to three lines, of heavy users of few items, most of whom have had them all by the end.
+    generator = np.random.default_rng(1)
+    seconds = np.sort(generator.choice(20_000, 2_000, replace=False))
+    lines = generator.choice(3, 2_000, p=[0.8, 0.15, 0.05]) + 1
+    bought = np.stack([generator.integers(0, 20, 2_000), generator.integers(0, 40, 2_000), seconds], axis=1).tolist()
+    events = [event for event, count in zip(bought, lines, strict=True) for _ in range(count)]
+    line = np.concatenate([np.arange(1, count + 1) for count in lines])
+    table, notes = with_negatives(rows_of(events).with_columns(line=pl.Series(line)), Negatives(2), "outcome 0")
+    seen = pl.col("item").is_first_distinct().over("user").cum_sum().over("user")
+    table = table.sort("time_ms", "drawn").with_columns(had=pl.when(~pl.col("drawn")).then(seen).forward_fill())
+    told = table.drop_nulls("outcome 0")
+    for feature in ("line", "had"):
+        shares = told.group_by(feature).agg(pl.col("outcome 0").mean())["outcome 0"]
+        np.testing.assert_allclose(shares, 1 / 3, rtol=1e-6)
+    assert any(note.startswith("events for which too few other items were known") for note in notes)
+    assert any(note.startswith("positive events of items that their users had before") for note in notes)
+
+
+def test_a_feature_of_items_among_those_of_events_is_refused(tmp_path):
+    table = log_file(tmp_path)
+    toml = TOML + '[features]\ncategorical = ["genre"]\ndense = ["length"]\n'
+    both = table.with_columns(genre=pl.format("g{}", pl.col("item") % 3), length=pl.col("stars") * 1.5)
+    both.write_parquet(tmp_path / "log.parquet")
+    with pytest.raises(InputError, match=r'the feature "genre" must be given in a \[\[side_table\]\] of items'):
+        read_event_log(described(tmp_path, toml))
+    both.with_columns(genre=pl.format("g{}", pl.col("stars") % 3)).write_parquet(tmp_path / "log.parquet")
+    assert read_event_log(described(tmp_path, toml)).drawn.any()
 
 
 def test_another_seed_draws_others():

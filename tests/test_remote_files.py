@@ -1,6 +1,10 @@
 """Files of object stores are read as their local twins, and copied once for each version."""
 
-from pathlib import Path
+import functools
+import http.server
+import os
+import shutil
+import threading
 
 import fsspec
 import numpy as np
@@ -11,7 +15,8 @@ from log_files import event_table, read, refusal, write
 from siren_rope_jax.data import remote_files
 from siren_rope_jax.data.describe import describe
 from siren_rope_jax.data.event_log import read_event_log
-from siren_rope_jax.data.named_files import named_file
+from siren_rope_jax.data.named_files import existing_file
+from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.errors import InputError
 
 TABLE = event_table(["ann", "bob", "eve"], ["x", "y"])
@@ -86,6 +91,15 @@ def test_a_changed_file_is_copied_anew_and_the_earlier_copy_stays(stored, cache)
     assert cache in first.parents
 
 
+def test_the_same_bytes_have_one_path_whenever_and_by_whatever_name_they_are_asked_for(stored):
+    url = stored(TABLE, "events/log.csv")
+    copies = [remote_files.fetched(url)]
+    stored(TABLE, "events/log.csv")  # again: the store tells another time
+    copies += [remote_files.fetched(name) for name in (url, "memory://bucket/events", "memory://bucket/*/log.csv")]
+    assert copies == copies[:1] * 4
+    assert "named twice" in refusal([url, "memory://bucket/events"])
+
+
 def test_an_unchanged_file_is_copied_once(stored, monkeypatch, store):
     url = stored(TABLE, "log.csv")
     [copy] = remote_files.fetched(url)
@@ -93,8 +107,26 @@ def test_an_unchanged_file_is_copied_once(stored, monkeypatch, store):
     assert remote_files.fetched(url) == [copy]
 
 
+def test_a_file_of_which_the_store_tells_no_version_is_copied_every_time(stored, monkeypatch, store):
+    url = stored(TABLE, "log.csv")
+    monkeypatch.setattr(type(store), "info", lambda self, name: {"name": name, "size": None, "type": "file"})
+    [first] = remote_files.fetched(url)
+    stored(TABLE[:15], "log.csv")
+    [second] = remote_files.fetched(url)
+    assert len(pl.read_csv(first)) == 20
+    assert len(pl.read_csv(second)) == 15
+
+
+def test_names_that_exist_are_no_patterns(stored):
+    for name in ("data[1]/x.csv", "data1/x.csv", "w?x.csv", "wax.csv"):
+        stored(TABLE[: 12 if "[" in name or "?" in name else 20], name)
+    for name in ("data[1]/x.csv", "data[1]", "w?x.csv"):
+        [copy] = remote_files.fetched(f"memory://bucket/{name}")
+        assert len(copy.read_text().splitlines()) == 1 + 12
+
+
 def test_a_copy_that_breaks_off_leaves_no_file_under_its_name_and_is_taken_up_again(stored, monkeypatch, store, cache):
-    urls = [stored(TABLE, f"events/{n}.csv") for n in range(3)]
+    urls = [stored(TABLE[:n], f"events/{n}.csv") for n in (15, 16, 17)]
     monkeypatch.setattr(remote_files, "_AT_ONCE", 1)
     get, asked = type(store).get, []
 
@@ -106,11 +138,13 @@ def test_a_copy_that_breaks_off_leaves_no_file_under_its_name_and_is_taken_up_ag
                 file.truncate(7)
 
     monkeypatch.setattr(type(store), "get", breaking)
-    with pytest.raises(InputError, match=r"/bucket/events/1\.csv must have [\d,]+ bytes, but 7 were copied; try again"):
+    with pytest.raises(
+        InputError, match=r"/bucket/events/16\.csv must have [\d,]+ bytes, but 7 were copied; try again"
+    ):
         remote_files.fetched("memory://bucket/events")
-    assert [file.name for file in cache.rglob("*.csv") if not file.name.startswith(".")] == ["0.csv"]
+    assert [file.name for file in cache.rglob("*") if file.is_file() and file.parent.name != "versions"] == ["15.csv"]
     assert len(remote_files.fetched("memory://bucket/events")) == len(urls)
-    assert asked == ["/bucket/events/0.csv", "/bucket/events/1.csv", "/bucket/events/1.csv", "/bucket/events/2.csv"]
+    assert asked == [f"/bucket/events/{n}.csv" for n in (15, 16, 16, 17)]
 
 
 def test_what_cannot_be_copied_is_refused_in_one_sentence(stored, store):
@@ -128,7 +162,37 @@ def test_what_cannot_be_copied_is_refused_in_one_sentence(stored, store):
         remote_files.fetched("memory://bucket/up/../log.csv")
     stored(TABLE, "events/more.csv")
     with pytest.raises(InputError, match="must be one file, but 2 files match it"):
-        named_file(Path(), "memory://bucket/events/*.csv")
+        existing_file("memory://bucket/events/*.csv")
+
+
+def test_a_description_keeps_urls_so_that_it_reads_what_the_store_holds_now(stored, tmp_path):
+    for number, part in enumerate((TABLE[:10], TABLE[10:15], TABLE[15:])):
+        stored(part, f"events/{number}.csv")
+    log = {"files": ["memory://bucket/events"], "user": "user", "item": "item", "timestamp": "time"}
+    split = {"by": "file", "validation": ["memory://bucket/events/1.csv"], "test": ["memory://bucket/events/2*"]}
+    spec = EventLogSpec.from_dict({"log": log, "tasks": {"click": "click"}, "split": split}, tmp_path, "my.toml")
+    again = EventLogSpec.from_dict(spec.to_dict(), tmp_path, "run")
+    assert again == spec
+    assert np.bincount(read_event_log(spec).period).tolist() == [10, 5, 5]
+    shutil.rmtree(tmp_path / "cache")
+    stored(TABLE[:8], "events/0.csv")
+    assert np.bincount(read_event_log(again).period).tolist() == [8, 5, 5]
+
+
+def test_files_of_a_web_server_are_copied_anew_when_they_change(tmp_path):
+    (tmp_path / "site").mkdir()
+    table = write(TABLE, tmp_path / "site" / "log.csv")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "site"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/log.csv?token=7"
+        assert len(read([url]).user) == 20
+        write(TABLE[:16], table)
+        os.utime(table, (0, 10**9))
+        assert len(read([url]).user) == 16
+        assert "expected a .csv" in refusal([f"http://127.0.0.1:{server.server_port}/"])
+        server.shutdown()
+    assert "cannot be read" in refusal([url])
 
 
 def test_a_store_is_described_by_its_url_and_scored_from_it(stored, tmp_path):

@@ -47,6 +47,7 @@ FORMATS = {
     "UTF-16": ("log.csv", {"encoding": "utf-16"}, {"encoding": "utf-16"}),
     "UTF-8 with a mark": ("log.csv", {}, {"encoding": "utf-8-sig"}),
     "UTF-8 with a mark, told": ("log.csv", {"encoding": "utf-8-sig"}, {"encoding": "utf-8-sig"}),
+    "no header, UTF-8 with a mark": ("log.csv", {"columns": COLUMNS}, {"header": False, "encoding": "utf-8-sig"}),
     "decimal commas": ("log.csv", {"separator": ";", "decimal_comma": True}, {"comma": True}),
     "line ends of Windows": ("log.dat", {"separator": "::", "columns": COLUMNS}, {"header": False, "end": "\r\n"}),
 }
@@ -126,6 +127,8 @@ def test_a_number_with_a_comma_is_refused_unless_it_is_told_of(tmp_path):
     file.write_text(thousands)
     message = refusal([file], log={"separator": ";", "decimal_comma": True}, **FEATURES)
     assert "found '1.002,25'" in message
+    file.write_text(thousands.replace("1.002,25", "1.002"))  # a thousand and two, or one and two thousandths
+    assert "found '1.002'" in refusal([file], log={"separator": ";", "decimal_comma": True}, **FEATURES)
 
 
 @pytest.mark.parametrize(

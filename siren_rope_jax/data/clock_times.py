@@ -12,7 +12,8 @@ LOOKS_ISO = r"^\d{4}-\d{2}-\d{2}([T ]|$)"
 SKIPPED, REPEATED = "skipped by a clock ", "repeated by a clock "  # prefixes, for each column of such times
 _ISO = (
     r"^(?P<date>\d{4}-\d{2}-\d{2}|\d{8})"
-    r"(?:[T ](?P<minute>\d{2}:\d{2})(?P<second>:\d{2}(?:[.,]\d+)?)?\s?(?P<zone>[Zz]|[+-]\d{2}(?::?\d{2})?)?)?$"
+    r"(?:[T ](?P<minute>\d{2}:\d{2})(?P<second>:\d{2}(?:[.,]\d+)?)?"
+    r"\s?(?P<zone>[Zz]|[+-](?:0\d|1[0-5])(?::?[0-5]\d)?)?)?$"
 )
 _TREATMENTS = {
     SKIPPED: "skips times, which are read as a clock that was not changed would show them",

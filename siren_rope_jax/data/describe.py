@@ -11,10 +11,9 @@ import polars as pl
 from siren_rope_jax.data.clock_times import LOOKS_ISO, parse_iso
 from siren_rope_jax.data.description import Column, Description, toml_of
 from siren_rope_jax.data.event_files import event_files
-from siren_rope_jax.data.named_files import named_files
+from siren_rope_jax.data.named_files import absolute
 from siren_rope_jax.data.open_table import open_table
 from siren_rope_jax.data.read_table import Table
-from siren_rope_jax.data.remote_files import is_remote
 from siren_rope_jax.data.sniff import sniff_format
 from siren_rope_jax.data.unix_times import unix_unit
 from siren_rope_jax.errors import InputError
@@ -43,8 +42,8 @@ def describe(files: Sequence[str | os.PathLike[str]]) -> Description:
     Raises:
       InputError: if a file cannot be read, or files differ in their columns or format.
     """
-    names = [name if is_remote(name) else os.path.abspath(name) for name in (os.fspath(file) for file in files)]
-    tables, parts = event_files(named_files(Path(), names)), []
+    names = [absolute(Path(), os.fspath(file)) for file in files]
+    tables, parts = event_files(names), []
     form, *others = map(sniff_format, tables)
     for file, other in zip(tables[1:], others, strict=True):
         if other != form:
@@ -56,7 +55,7 @@ def describe(files: Sequence[str | os.PathLike[str]]) -> Description:
             raise InputError(f"{file} must have the columns of {tables[0]}, but has {', '.join(parts[-1].columns)}")
     rows = pl.concat(parts, how="vertical_relaxed")
     columns = _guess([_column(rows[name]) for name in rows.columns], rows.height)
-    description = Description(tuple(names), form, columns, rows.height)
+    description = Description(tuple(map(str, names)), form, columns, rows.height)
     user, time = description.guessed("user"), description.guessed("timestamp")
     if user is None:
         return description

@@ -14,8 +14,8 @@ from siren_rope_jax.data.bags import Bag
 from siren_rope_jax.data.event_columns import outcomes
 from siren_rope_jax.data.event_rows import IF_NEW, read_event_rows
 from siren_rope_jax.data.matching import match_note, spelling_note
-from siren_rope_jax.data.named_files import named_file
-from siren_rope_jax.data.periods import NEW, TRAIN, check_periods, overlap_note, periods_of
+from siren_rope_jax.data.named_files import existing_file
+from siren_rope_jax.data.periods import NEW, PERIOD_NAMES, TRAIN, check_periods, overlap_note, periods_of
 from siren_rope_jax.data.precision import coarse_note, midnight_note
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.data.side_table import SideFeatures, read_side_table
@@ -132,7 +132,7 @@ def read_event_log(
     """
     if not isinstance(spec, EventLogSpec):
         spec = EventLogSpec.from_toml(spec)
-    new_events = None if new_events is None else named_file(Path(), os.fspath(new_events))
+    new_events = None if new_events is None else existing_file(os.fspath(new_events))
     categorical_names = _feature_names(spec, spec.categorical, [side.categorical for side in spec.side_tables])
     notes: list[str] = []
     # Reassigned at every step, since two copies of a long log might not fit into memory.
@@ -154,11 +154,12 @@ def read_event_log(
         actions = np.stack(of_signals, axis=1) if of_signals else actions
     check_periods(spec, period, _describe(spec))
     weight = None if spec.weight is None else events["weight"].to_numpy()
-    if weight is not None and not weight[period == TRAIN].any():
-        raise InputError(
-            f'{_describe(spec)}: the column "{spec.weight}" ([log] weight) holds no weight above 0 among the training '
-            "events, expected at least one"
-        )
+    for number, name in enumerate(PERIOD_NAMES):
+        if weight is not None and not weight[period == number].any():
+            raise InputError(
+                f'{_describe(spec)}: the column "{spec.weight}" ([log] weight) holds no weight above 0 among the '
+                f"{name} events, expected at least one"
+            )
     notes += _check_labels(spec, _weighed(labels, weight)[period == TRAIN])
     unit, moments = ("ms", time) if spec.calendar else ("s", time // 1000)  # small numbers are no mistake
     day, second = split_unix_time(moments, unit=unit, utc_offset=_utc_offset(events, spec), time_zone=spec.time_zone)
@@ -223,7 +224,7 @@ def _feature_names(spec: EventLogSpec, own: Sequence[str], of_sides: Sequence[Se
     """Joins the names of the log's own features and those of its side tables, which get the file's name in a clash."""
     plain = [("", column) for column in own]
     for side, columns in zip(spec.side_tables, of_sides, strict=True):
-        plain += [(side.file.name.split(".")[0], column) for column in columns]
+        plain += [(Path(side.file).name.split(".")[0], column) for column in columns]
     counts = Counter(column for _, column in plain)
     names = tuple(f"{file}.{name}" if file and counts[name] > 1 else name for file, name in plain)
     for name, count in Counter(names).items():

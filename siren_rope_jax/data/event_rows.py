@@ -13,7 +13,7 @@ from siren_rope_jax.data.event_files import event_files
 from siren_rope_jax.data.feature_columns import BETWEEN
 from siren_rope_jax.data.matching import match_note
 from siren_rope_jax.data.missing_ids import missing_ids_note, with_own_ids
-from siren_rope_jax.data.negatives import with_negatives
+from siren_rope_jax.data.negatives import check_features, with_negatives
 from siren_rope_jax.data.open_table import open_table
 from siren_rope_jax.data.periods import NEW, in_one_period, periods_of_files
 from siren_rope_jax.data.precision import check_times
@@ -83,6 +83,8 @@ def read_event_rows(
     rows, duplicates, contradictions, said = one_row_per_event(rows, spec)
     notes += said
     if spec.negatives is not None:
+        named = {"categorical": spec.categorical, "dense": dense_names, "bag": [bag.column for bag in spec.bags]}
+        check_features(rows, {f"{kind} {k}": name for kind, names in named.items() for k, name in enumerate(names)})
         index = next(index for index, signal in enumerate(outcomes(spec)) if getattr(signal, "always", False))
         rows, said = with_negatives(rows, spec.negatives, f"outcome {index}")
         notes += said

@@ -10,6 +10,7 @@ import polars as pl
 from jaxtyping import Float32
 
 from siren_rope_jax.data.feature_spec import BagColumn, VectorColumn
+from siren_rope_jax.data.named_files import existing_file
 from siren_rope_jax.data.read_table import MISSING_WORDS, Rule, Table
 from siren_rope_jax.errors import InputError
 
@@ -117,10 +118,9 @@ def vectors_of_file(table: Table, vector: VectorColumn, rows: int) -> Float32[np
       InputError: if the file is missing, no NumPy file, or of another shape.
     """
     assert vector.file is not None
+    file = existing_file(vector.file)
     try:
-        array = np.load(vector.file, allow_pickle=False)
-    except FileNotFoundError:
-        raise InputError(f"{vector.file}: this file does not exist") from None
+        array = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         raise InputError(f"{vector.file}: expected a NumPy file (.npy) with numbers, found something else") from None
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu" or array.ndim != 2 or not array.shape[1]:

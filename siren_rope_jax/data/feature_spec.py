@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from siren_rope_jax.data.named_files import named_file
+from siren_rope_jax.data.named_files import FileName, absolute
 from siren_rope_jax.data.toml_section import Section
 
 
@@ -29,18 +29,18 @@ class VectorColumn:
     Attributes:
       column: column of lists, or of texts such as "[0.5, 1]".
       columns: pattern of the names of columns of numbers, such as "embedding_*".
-      file: NumPy file with one row for each row of its side table; an absolute path.
+      file: NumPy file with one row for each row of its side table; an absolute path or URL.
     """
 
     column: str | None = None
     columns: str | None = None
-    file: Path | None = None
+    file: FileName | None = None
 
     @property
     def name(self) -> str:
         """Name of the vector; its numbers are NAME[0], NAME[1] and so on."""
         if self.file is not None:
-            return self.file.name.removesuffix(".npy")
+            return Path(self.file).name.removesuffix(".npy")
         return self.column or str(self.columns)
 
 
@@ -106,5 +106,5 @@ def _vector(section: Section, keys: list[str], folder: Path | None) -> VectorCol
     key = next(iter(section.table))
     value = section.text(key)
     if key == "file" and folder is not None:
-        return VectorColumn(file=named_file(folder, value))
+        return VectorColumn(file=absolute(folder, value))
     return VectorColumn(**{key: value})

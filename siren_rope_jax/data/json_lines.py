@@ -1,12 +1,25 @@
 """JSON Lines files: one object in each line, with the lines that polars does not name."""
 
+import codecs
 import itertools
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 JSON_LINES = (".jsonl", ".ndjson")
 _NAMED = 3
+
+
+def without_mark(file: Path, folder: Path) -> Path:
+    """Returns the file, or a copy without the byte order mark that spreadsheets and Windows put before the text."""
+    with file.open("rb") as source:
+        if source.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+            return file
+        copy = folder / f"plain{file.suffix}"
+        with copy.open("wb") as target:
+            shutil.copyfileobj(source, target)
+    return copy
 
 
 def count_objects(file: Path) -> int:

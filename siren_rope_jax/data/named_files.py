@@ -1,38 +1,46 @@
-"""Names of files in a log description -> absolute paths on this machine."""
+"""Names of files, as descriptions and commands give them: paths and URLs."""
 
 import glob
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from siren_rope_jax.data.remote_files import fetched, is_remote
+from siren_rope_jax.data.toml_section import did_you_mean
 from siren_rope_jax.errors import InputError
 
-
-def named_files(folder: Path, names: Sequence[str]) -> tuple[Path, ...]:
-    """Returns what names stand for: paths relative to a folder, which may be patterns, and copies of URLs.
-
-    Raises:
-      InputError: if a URL cannot be copied.
-    """
-    of_names = (fetched(name) if is_remote(name) else [_absolute(folder, name)] for name in names)
-    return tuple(path for paths in of_names for path in paths)
+FileName = Path | str
+"""A path of this machine, or the URL of a file elsewhere, as text."""
 
 
-def _absolute(folder: Path, name: str) -> Path:
+def absolute(folder: Path, name: str) -> FileName:
+    """Returns the absolute path of a file, folder or pattern that is absolute or relative to a folder; a URL stays."""
+    if is_remote(name):
+        return name
+    name = name.removeprefix("file://")
     path = Path(os.path.abspath(folder / name))
     # A folder that bears brackets in its own name is no pattern.
     is_pattern = glob.has_magic(name) and not path.exists()
     return Path(os.path.abspath(glob.escape(os.path.abspath(folder)) / Path(name))) if is_pattern else path
 
 
-def named_file(folder: Path, name: str) -> Path:
-    """Returns what a name stands for, as `named_files`, if it is one file.
+def existing_file(name: FileName) -> Path:
+    """Returns a file, or its compressed or plain counterpart, or the copy of a URL.
 
     Raises:
-      InputError: also if a URL stands for several files.
+      InputError: if it does not exist, or a URL stands for several files.
     """
-    path, *more = named_files(folder, [name])
-    if more:
-        raise InputError(f"{name} must be one file, but {len(more) + 1:,} files match it")
-    return path
+    if is_remote(name):
+        path, *more = fetched(str(name))
+        if more:
+            raise InputError(f"{name} must be one file, but {len(more) + 1:,} files match it")
+        return path
+    path = Path(str(name).removeprefix("file://"))
+    compressed = path.suffix.lower() in (".gz", ".zip")
+    others = [path.with_suffix("")] if compressed else [Path(f"{path}.gz"), Path(f"{path}.zip")]
+    for candidate in (path, *others):
+        if candidate.is_file():
+            return candidate
+    if path.is_dir():
+        raise InputError(f"{path}: this is a folder, expected a file")
+    siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise InputError(f"{path}: this file does not exist{did_you_mean(path.name, siblings)}")

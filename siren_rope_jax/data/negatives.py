@@ -10,9 +10,12 @@ from jaxtyping import Bool, Float64, Int64, UInt64
 from siren_rope_jax.data.mixed_bits import mixed
 from siren_rope_jax.data.stable_hash import stable_hash
 from siren_rope_jax.data.toml_section import Section, is_number
+from siren_rope_jax.errors import InputError
 
 By = Literal["popularity", "uniform"]
 _TRIES = 100  # until a draw that is refused so often is left out
+_ROWS = "__rows"
+_ENOUGH_ITEMS = 20  # that occur again, for a feature to be one of items rather than alike by chance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,9 +69,10 @@ def with_negatives(rows: pl.DataFrame, negatives: Negatives, outcome: str) -> tu
     """Adds drawn negatives to the rows of a log.
 
     A negative is at the second of its positive, of the same user, with the same features of the event, and with another
-    item: one that occurred in the log in an earlier second. Draws depend on user, item, second and seed alone, and on
+    item: one that occurred in the log in an earlier second. Draws depend on the content of events, the seed, and on
     what came before: neither the order of rows nor what follows changes them. The first second of an item is history
-    only, since no negative is that new, so that novelty would tell the outcome.
+    only, since no negative is that new, so that novelty would tell the outcome; so is an event that does not get all
+    its negatives, since their number would tell it.
 
     Args:
       rows: columns as `event_columns` names them, and "row"; one row for each event.
@@ -88,27 +92,63 @@ def with_negatives(rows: pl.DataFrame, negatives: Negatives, outcome: str) -> tu
         in_order = in_order[is_first]
     known = _Known(rows["item"].gather(in_order), second[in_order])
     positives = every[~is_new[every]]
-    # A second of a user and item counts once, as its rows differ in features alone.
+    # Rows of one second, user and item differ in features alone, and each has negatives that share its own.
     kinds = pl.DataFrame({"user": hashes["user"], "item": hashes["item"], "second": second})[positives]
-    positives = positives[kinds.select(pl.struct(pl.all()).is_first_distinct()).to_series().to_numpy()]
-    wanted = np.repeat(positives, negatives.per_positive)
-    number = np.tile(np.arange(negatives.per_positive), len(positives))
+    row = kinds.select(pl.int_range(pl.len()).over("user", "item", "second")).to_series().to_numpy()
+    per = negatives.per_positive
+    wanted = np.repeat(positives, per)
+    number = (per * row[:, None] + np.arange(per)).ravel()
     drawn = _drawn(rows, known, wanted, number, second, hashes, negatives)
+    is_whole = drawn.is_not_null().to_numpy().reshape(-1, per).all(axis=1)
+    is_positive = np.zeros(rows.height, bool)
+    is_positive[positives[is_whole]] = True
     outcomes = [name for name in rows.columns if name.startswith("outcome ")]
     unobserved = {name: pl.lit(None, rows[name].dtype) for name in outcomes} | {outcome: pl.lit(0.0, pl.Float32)}
     at_once = {name: pl.col("time_ms") for name in rows.columns if name.startswith("known ")}
-    kept = drawn.is_not_null()
+    kept = np.repeat(is_whole, per)
     added = rows[wanted].with_columns(item=drawn).filter(kept).with_columns(**unobserved, **at_once)
-    rows = rows.with_columns(pl.when(pl.Series(~is_new)).then(pl.col(outcome)).alias(outcome), drawn=pl.lit(False))
-    notes = [f"negatives drawn: {added.height:,} for {len(positives):,} events, by {negatives.by} among known items"]
+    positive = pl.when(pl.Series(is_positive)).then(pl.col(outcome)).alias(outcome)
+    count = int(is_whole.sum())
+    notes = [f"negatives drawn: {added.height:,} for {count:,} events, by {negatives.by} among known items"]
     if is_new.any():
         notes.append(
             f"events in the first second of their item, which are history but neither trained on nor evaluated: "
             f"{int(is_new.sum()):,}"
         )
-    if lost := len(wanted) - added.height:
-        notes.append(f"negatives that could not be drawn, as few other items were known: {lost:,}")
+    if lost := int((~is_whole).sum()):
+        notes.append(
+            "events for which too few other items were known to draw from, which are history but neither trained on nor "
+            f"evaluated: {lost:,}"
+        )
+    before = rows.select(pl.col("time_ms") // 1000 > (pl.col("time_ms") // 1000).min().over("user", "item"))
+    if negatives.exclude_seen and (again := int((before.to_series().to_numpy() & is_positive).sum())):
+        notes.append(
+            f"positive events of items that their users had before: {again:,} of {count:,}; no drawn item is "
+            "one (exclude_seen), so that a model may learn to tell them apart by that alone"
+        )
+    rows = rows.with_columns(positive, drawn=pl.lit(False))
     return pl.concat([rows, added.with_columns(drawn=pl.lit(True))]), notes
+
+
+def check_features(rows: pl.DataFrame, names: dict[str, str]) -> None:
+    """Checks that no feature of events is one of items, which negatives would carry from their positive's item.
+
+    Args:
+      rows: the rows of the log, with the features and the item.
+      names: name of each feature, for the message.
+
+    Raises:
+      InputError: if a feature differs between items, but never within one.
+    """
+    kinds = [pl.col(column).drop_nulls().n_unique().alias(column) for column in names]
+    per_item = rows.group_by("item").agg(pl.len().alias(_ROWS), *kinds).filter(pl.col(_ROWS) > 1)
+    for column, name in names.items():
+        differs = rows[column].drop_nulls().n_unique() > 1
+        if differs and per_item.height >= _ENOUGH_ITEMS and per_item[column].max() == 1:
+            raise InputError(
+                f'the feature "{name}" must be given in a [[side_table]] of items, as it never differs within an item: '
+                "a drawn negative would carry that of its positive's item, which tells it apart"
+            )
 
 
 def _in_order(

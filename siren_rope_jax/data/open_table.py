@@ -11,10 +11,11 @@ import polars as pl
 from siren_rope_jax.data.clock_times import parse_iso
 from siren_rope_jax.data.csv_lines import Dialect
 from siren_rope_jax.data.event_files import partition_values
-from siren_rope_jax.data.json_lines import count_objects, malformed_objects
+from siren_rope_jax.data.json_lines import count_objects, malformed_objects, without_mark
+from siren_rope_jax.data.named_files import FileName, existing_file
 from siren_rope_jax.data.read_table import CLOCK, LOWER_CASE, NUMBER, OFFSET, ROW, STRIPPED, Table
 from siren_rope_jax.data.table_errors import reading
-from siren_rope_jax.data.table_file import TEXT, decompressed, existing_file
+from siren_rope_jax.data.table_file import TEXT, decompressed
 from siren_rope_jax.data.text_format import TextFormat, plain_table, wrong_encoding
 from siren_rope_jax.errors import InputError
 
@@ -22,24 +23,24 @@ PLAIN = TextFormat()
 
 
 @contextlib.contextmanager
-def open_table(path: Path, form: TextFormat = PLAIN) -> Iterator[Table]:
+def open_table(name: FileName, form: TextFormat = PLAIN) -> Iterator[Table]:
     """Opens a table file, whose name defines the format.
 
     Args:
-      path: .csv, .tsv, .txt, .dat, .data, .jsonl, .ndjson or .parquet, alone or followed by .gz or .zip, or a .zip that
-        holds one such table. If a plain file is absent, .gz and .zip are tried, and the reverse.
+      name: .csv, .tsv, .txt, .dat, .data, .jsonl, .ndjson or .parquet, alone or followed by .gz or .zip, or a .zip that
+        holds one such table. If a plain file is absent, .gz and .zip are tried, and the reverse. A URL is copied.
       form: format of the file if it is a text table.
 
     Raises:
       InputError: if the file is missing, empty, damaged, not UTF-8 or of another format.
     """
-    path = existing_file(path)
+    path = existing_file(name)
     with tempfile.TemporaryDirectory() as folder:
         with reading(path, path):
             local = decompressed(path, Path(folder))
         with reading(path, local):
             text = plain_table(path, local, form, Path(folder)) if local.suffix in TEXT else None
-            local = local if text is None else text.file
+            local = text.file if text is not None else local
             if text is not None:
                 frame = pl.scan_csv(
                     text.file,
@@ -52,6 +53,7 @@ def open_table(path: Path, form: TextFormat = PLAIN) -> Iterator[Table]:
             elif local.suffix == ".parquet":
                 frame = pl.scan_parquet(local, glob=False, row_index_name=ROW)
             else:
+                local = without_mark(local, Path(folder))
                 frame = _scan_json_lines(path, local)
             types = dict(frame.drop(ROW).collect_schema())
         dialect = None
@@ -94,8 +96,11 @@ def _with_readings(frame: pl.LazyFrame, types: Mapping[str, Any], form: TextForm
 
     def number(column: str) -> pl.Expr:
         text = pl.col(STRIPPED + column)
-        text = text.str.replace(",", ".", literal=True) if form.decimal_comma else text
-        return text.cast(pl.Float64, strict=False)
+        if not form.decimal_comma:
+            return text.cast(pl.Float64, strict=False)
+        # A dot between thousands must not be read as a decimal one.
+        number = text.str.replace(",", ".", literal=True).cast(pl.Float64, strict=False)
+        return pl.when(~text.str.contains(".", literal=True)).then(number)
 
     numbers = {NUMBER + column: number(column) for column in texts}
     lower_case = {LOWER_CASE + column: pl.col(STRIPPED + column).str.to_lowercase() for column in texts}

@@ -14,6 +14,7 @@ from siren_rope_jax.data.stable_hash import stable_hash
 from siren_rope_jax.errors import InputError
 
 TRAIN, VALIDATION, TEST, NEW = range(4)
+PERIOD_NAMES = ("training", "validation", "test")
 
 
 def periods_of(
@@ -57,7 +58,7 @@ def periods_of_files(split: Split, files: Sequence[Path]) -> list[int]:
     """
     period = dict.fromkeys(files, TRAIN)
     for number, names in ((VALIDATION, split.validation), (TEST, split.test)):
-        for file in event_files([Path(name) for name in names]):
+        for file in event_files(names):
             if file not in period:
                 raise InputError(f"{file} must be one of the files of the log, as [split] names it, but is not")
             period[file] = number
@@ -90,7 +91,7 @@ def check_periods(spec: EventLogSpec, period: Int8[np.ndarray, " E"], described:
     Raises:
       InputError: if a period is empty.
     """
-    for number, name in enumerate(("training", "validation", "test")):
+    for number, name in enumerate(PERIOD_NAMES):
         if not np.any(period == number):
             raise InputError(
                 f"{described}: the split with {spec.split} leaves no events for {name}, expected at least one"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from siren_rope_jax.data.feature_spec import BagColumn, VectorColumn, features_to_dict, read_features
-from siren_rope_jax.data.named_files import named_files
+from siren_rope_jax.data.named_files import FileName, absolute
 from siren_rope_jax.data.negatives import Negatives, read_negatives
 from siren_rope_jax.data.side_table_spec import MissingIds, SideTable, read_side_tables
 from siren_rope_jax.data.signal_spec import read_signals, signal_to_dict
@@ -32,7 +32,7 @@ class EventLogSpec:
     """Files and columns of an event log.
 
     Attributes:
-      files: absolute paths of tables with one row per event, of folders of them, and patterns of them.
+      files: absolute paths or URLs of tables with one row per event, of folders of them, and patterns of them.
       user: column of the user; users and items are compared as text.
       item: column of the item; None if events have none, as visits to a doctor do.
       timestamp: column of the Unix time.
@@ -63,7 +63,7 @@ class EventLogSpec:
       description: the TOML file that the spec was read from, if any; not part of the log's identity.
     """
 
-    files: tuple[Path, ...]
+    files: tuple[FileName, ...]
     user: str
     item: str | None = None
     timestamp: str
@@ -91,7 +91,7 @@ class EventLogSpec:
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str]) -> "EventLogSpec":
-        """Reads a log description; file names in it are relative to it, and URLs are copied to this machine.
+        """Reads a log description; file names in it are relative to it.
 
         Args:
           path: the TOML file.
@@ -135,7 +135,7 @@ class EventLogSpec:
         features = Section(source_name, "[features]", mapping.get("features", {}), ["categorical", "dense"])
         tasks = _with_negatives(read_signals(source_name, "[tasks]", mapping.get("tasks", {})), negatives, source_name)
         spec = cls(
-            files=named_files(folder, log.texts("files", required=True)),
+            files=tuple(absolute(folder, file) for file in log.texts("files", required=True)),
             user=log.text("user"),
             item=log.text("item", None),
             timestamp=log.text("timestamp"),

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from siren_rope_jax.data.feature_spec import BagColumn, VectorColumn, read_features
-from siren_rope_jax.data.named_files import named_file
+from siren_rope_jax.data.named_files import FileName, absolute
 from siren_rope_jax.data.text_format import FORMAT_KEYS, TextFormat
 from siren_rope_jax.data.toml_section import Section
 
@@ -17,7 +17,7 @@ class SideTable:
     """A table with one row per item or per user, whose columns become features of every event.
 
     Attributes:
-      file: absolute path.
+      file: absolute path or URL.
       join: "item" or "user", the kind of id in `key`.
       key: column that is compared, as text, with the log's item or user column.
       categorical: columns compared as text.
@@ -28,7 +28,7 @@ class SideTable:
       missing_ids: as in the log, unless given for this table; "drop" drops rows without a key.
     """
 
-    file: Path
+    file: FileName
     join: Literal["item", "user"]
     key: str
     categorical: tuple[str, ...] = ()
@@ -62,7 +62,7 @@ def read_side_tables(top: Section, log: Section, form: TextFormat, folder: Path)
             raise section.error("join", 'this key is missing, expected "item" or "user"')
         result.append(
             SideTable(
-                file=named_file(folder, section.text("file")),
+                file=absolute(folder, section.text("file")),
                 join=section.choice("join", ("item", "user")),
                 key=section.text("key"),
                 **read_features(section, folder),

@@ -6,8 +6,10 @@ import re
 import tempfile
 from pathlib import Path
 
-from siren_rope_jax.data.table_file import SEPARATORS, TEXT, decompressed, existing_file
+from siren_rope_jax.data.named_files import existing_file
+from siren_rope_jax.data.table_file import SEPARATORS, TEXT, decompressed
 from siren_rope_jax.data.text_format import BLANKS, TextFormat
+from siren_rope_jax.errors import InputError
 
 _FIRST_BYTES = 1 << 18
 _CANDIDATES = ("::", "\t", ";", "|", ",")
@@ -31,6 +33,8 @@ def sniff_format(path: Path) -> TextFormat:
             start = file.read(_FIRST_BYTES)
     encoding = _encoding(start)
     lines = [line for line in start.decode(encoding, errors="replace").splitlines() if line.strip()]
+    if not lines:  # all of them are blank
+        raise InputError(f"{path}: this file has no rows, expected at least one below the header")
     lines = lines[: max(len(lines) - 1, 1)]  # the last may be cut
     separator = _separator(lines)
     form = TextFormat(quote="none" if len(separator) > 1 or separator == BLANKS else '"', encoding=encoding)

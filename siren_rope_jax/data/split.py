@@ -5,7 +5,7 @@ import datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from siren_rope_jax.data.named_files import named_files
+from siren_rope_jax.data.named_files import absolute
 from siren_rope_jax.data.toml_section import Section, is_number
 
 By = Literal["time", "user", "column", "file", "last"]
@@ -79,7 +79,7 @@ def read_split(source: str, table: object, folder: Path) -> Split:
     column = section.text("column") if by == "column" else None
     if by == "file":
         # Kept absolute, since the description may be read from elsewhere later.
-        chosen = {key: tuple(map(str, named_files(folder, names))) for key, names in chosen.items()}
+        chosen = {key: tuple(str(absolute(folder, name)) for name in names) for key, names in chosen.items()}
     else:
         chosen = {key: names or _NAMES[key] for key, names in chosen.items()}
     start = _split_point(section, "validation_from", "time") if "validation_from" in section.table else None

@@ -1,4 +1,4 @@
-"""Location and decompression of a table file, plain or inside .gz or .zip."""
+"""Formats of table files by their endings, and decompression of those inside .gz or .zip."""
 
 import gzip
 import shutil
@@ -6,7 +6,6 @@ import zipfile
 from pathlib import Path
 
 from siren_rope_jax.data.json_lines import JSON_LINES
-from siren_rope_jax.data.toml_section import did_you_mean
 from siren_rope_jax.errors import InputError
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -14,19 +13,6 @@ VAGUE = (".txt", ".dat", ".data")  # these tell no separator, and may hold anyth
 TEXT = (*SEPARATORS, *VAGUE)
 FORMATS = (*TEXT, *JSON_LINES, ".parquet")
 TABLE_ENDINGS = (*FORMATS, ".gz", ".zip")
-
-
-def existing_file(path: Path) -> Path:
-    """Returns the file, or its compressed or plain counterpart; raises InputError if neither exists."""
-    compressed = path.suffix.lower() in (".gz", ".zip")
-    others = [path.with_suffix("")] if compressed else [Path(f"{path}.gz"), Path(f"{path}.zip")]
-    for candidate in (path, *others):
-        if candidate.is_file():
-            return candidate
-    if path.is_dir():
-        raise InputError(f"{path}: this is a folder, expected a file")
-    siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
-    raise InputError(f"{path}: this file does not exist{did_you_mean(path.name, siblings)}")
 
 
 def decompressed(path: Path, folder: Path) -> Path:

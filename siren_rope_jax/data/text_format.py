@@ -97,8 +97,10 @@ def plain_table(path: Path, local: Path, form: TextFormat, folder: Path) -> Plai
     if codecs.lookup(form.encoding).name == "utf-8" and is_plain and not form.columns:
         return PlainTable(local, separator, 0)
     plain, copy = separator if is_plain else _UNIT_SEPARATOR, folder / "plain"
+    # A byte order mark would be part of the first cell.
+    encoding = "utf-8-sig" if codecs.lookup(form.encoding).name == "utf-8" else form.encoding
     with (
-        local.open(encoding=form.encoding, newline="") as source,
+        local.open(encoding=encoding, newline="") as source,
         copy.open("w", encoding="utf-8", newline="") as target,
     ):
         if form.columns:

@@ -11,9 +11,9 @@ from jaxtyping import Float32
 
 from siren_rope_jax.data.event_files import event_files
 from siren_rope_jax.data.event_log import EventLog
+from siren_rope_jax.data.named_files import existing_file
 from siren_rope_jax.data.open_table import open_table
 from siren_rope_jax.data.schema import EventLogSpec
-from siren_rope_jax.data.table_file import existing_file
 from siren_rope_jax.errors import InputError
 
 
