@@ -34,9 +34,11 @@ def logits(**changes):
     return np.asarray(jax.jit(lambda events: model(events))(EVENTS))
 
 
-@pytest.mark.parametrize("kind", ["t5", "hstu"])
-def test_a_learned_bias_starts_without_effect(kind):
-    chex.assert_trees_all_close(logits(bias=small_bias(kind)), logits(), rtol=1e-6, atol=1e-7)
+@pytest.mark.parametrize(
+    ("kind", "settings"), [("t5", {}), ("hstu", {}), ("periodic", {}), ("time_decay", {"shape": "stretched"})]
+)
+def test_a_learned_bias_starts_without_effect(kind, settings):
+    chex.assert_trees_all_close(logits(bias=small_bias(kind, **settings)), logits(), rtol=1e-6, atol=1e-7)
 
 
 def bias_of(kind, heads=3, **settings) -> Any:
@@ -71,6 +73,30 @@ def test_hstu_adds_its_numbers_for_distance_and_log_time_to_every_head_alike():
     elapsed = np.asarray(EVENTS.elapsed_seconds, np.float64)[0]
     expected = 3 + 1000 * np.floor(np.log(elapsed[3] - elapsed[0]) / 0.301)
     chex.assert_trees_all_equal(bias(jnp.array([3]), jnp.array([0])), np.float32([[[[expected]]]]))
+
+
+@pytest.mark.parametrize(("shape", "of_days"), [("exponential", lambda x: x), ("power", np.log1p)])
+def test_decay_with_time_starts_at_the_slopes_of_alibi(shape, of_days):
+    bias, relative = bias_of("time_decay", shape=shape, days=2.0)(EVENTS)
+    assert relative is None
+    elapsed = np.float64(EVENTS.elapsed_seconds[0, :4]) / 86_400
+    expected = -np.asarray(alibi_slopes(3))[:, None, None] * of_days(np.abs(np.subtract.outer(elapsed, elapsed)) / 2)
+    chex.assert_trees_all_close(bias(jnp.arange(4), jnp.arange(4))[0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_waves_of_day_and_week_are_damped_as_configured():
+    module = bias_of("periodic", periods=("week",), damping=0.1)
+    module.cosines[...] = jnp.ones((1, 3))
+    bias, _ = module(EVENTS)
+    turns = 2 * np.pi * np.float64(EVENTS.elapsed_seconds[0, 3] - EVENTS.elapsed_seconds[0, 0]) / (7 * 86_400)
+    expected = np.full((1, 3, 1, 1), np.exp(-0.1 * turns) * np.cos(turns))
+    chex.assert_trees_all_close(bias(jnp.array([3]), jnp.array([0])), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("periods", [(), ("day", "day")])
+def test_waves_of_no_period_or_of_one_twice_are_refused(periods):
+    with pytest.raises(ValueError, match="periods must each be given once, and at least one"):
+        small_bias("periodic", periods=periods)
 
 
 def test_intervals_without_content_leave_the_attention_alone():

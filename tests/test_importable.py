@@ -283,6 +283,11 @@ CASES = {
     "alibi_bias": ("float32", on_slots(lambda slopes, p: ops.alibi_bias(p, slopes)), normal(0, 4), PLACES),
     "apply_rotary": ("", apply_rotary, HEADS_4, TURNS),
     "calendar_features": ("float32", lambda *d: ops.calendar_features(*d, start_day=0, span_days=9), TIMES, TIMES),
+    "calendar_harmonics": (
+        "float32",
+        lambda *d: ops.calendar_harmonics(*d, period="year", harmonics=2),
+        *(TIMES, TIMES),
+    ),
     "content_angles": ("float32", ops.content_angles, TURNS, normal(0, 2, 2)),
     "elapsed_days": ("float32", ops.elapsed_days, TIMES),
     "frequencies_at": ("float32", frequencies_at_both_lengths, PLACES),
@@ -292,6 +297,11 @@ CASES = {
     "log_time_buckets": ("int32", ops.log_time_buckets, TIMES),
     "ordinal_angles": ("float32", ops.ordinal_angles, DAYS, FREQUENCIES),
     "planar_generators": ("float32", lambda frequencies: ops.planar_generators(frequencies, 4), FREQUENCIES),
+    "periodic_bias": (
+        "float32",
+        on_slots(lambda a, b, g, t: ops.periodic_bias(t, a, b, g, periods=(60, 3_600))),
+        *(normal(0, 2, 4), normal(0, 2, 4), normal(0, 2), TIMES),
+    ),
     "rotate_blocks": ("", ops.rotate_blocks, HEADS_4, normal(0, 2, 3, 2, 2, 2)),
     "rotate_pairs": ("", rotate_pairs, HEADS_4, TURNS, TURNS),
     "sincos": ("float32", sincos, TURNS),
@@ -304,6 +314,7 @@ CASES = {
     "t5_bias": ("float32", on_slots(lambda table, positions: ops.t5_bias(positions, table)), normal(0, 8, 4), PLACES),
     "t5_buckets": ("int32", ops.t5_buckets, PLACES),
     "time2vec": ("float32", ops.time2vec, DAYS, FREQUENCIES, FREQUENCIES),
+    "time_decay_bias": ("float32", on_slots(lambda rates, t: ops.time_decay_bias(t, rates)), normal(0, 4), TIMES),
     "time_order_angles": ("float32", lambda days, f: ops.time_order_angles(PLACES, days, f), DAYS, FREQUENCIES),
     "xpos_scale": ("float32", lambda positions: ops.xpos_scale(positions, 2), PLACES),
 }

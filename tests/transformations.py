@@ -155,6 +155,28 @@ def exact_intervals(positions):
     return jnp.where(pairs > 0, jnp.minimum(pairs, 3), 0)
 
 
+def times_apart(rates, heights, exponents, cosines, sines, damping, positions):
+    times, slots = positions * 40_000, jnp.arange(positions.shape[1])
+    bias = ops.time_decay_bias(times, rates) + ops.time_decay_bias(times, rates, shape="power")
+    bias += ops.time_decay_bias(times, rates**2, shape="stretched", heights=heights, exponents=exponents**2 + 1)
+    bias += ops.periodic_bias(times, cosines, sines, damping**2, periods=(86_400, 604_800))
+    return jnp.moveaxis(bias(slots, slots), 1, 2)  # heads stand where those of queries do
+
+
+def exact_times_apart(rates, heights, exponents, cosines, sines, damping, positions):
+    seconds = jnp.abs(positions[:, None, :, None] - positions[:, None, None, :]) * 40_000.0
+    r, h, b = (x[:, None, None] for x in (rates, heights, exponents))
+    x = seconds / 86_400
+    # Where x is 0, so is its power, whose logarithm has no derivative there.
+    power = jnp.where(x > 0, jnp.where(x > 0, x, 1.0) ** (b**2 + 1), 0.0)
+    result = -r * x - r * jnp.log1p(x) + h * jnp.exp(-(r**2) * power)
+    for k, period in enumerate((86_400, 604_800)):
+        turn = 2 * np.pi * seconds / period
+        wave = cosines[k][:, None, None] * jnp.cos(turn) + sines[k][:, None, None] * jnp.sin(turn)
+        result += jnp.exp(-(damping[k] ** 2) * turn) * wave
+    return jnp.moveaxis(result, 1, 2)
+
+
 def attention(implementation, *, rich=False):
     """Strictly causal attention; if rich, with itself, window, sinks, biases, relative embedding and learned scales."""
 
@@ -232,6 +254,7 @@ ROWS = {
     "planar_generators": Row(planar, exact_planar, ("b s", "r", "b s n h")),
     "frequencies_at, query_growth": Row(by_length, exact_by_length, (), ("b s",)),
     "t5_buckets, log_time_buckets": Row(buckets, exact_buckets, (), ("b s",)),
+    "time_decay_bias, periodic_bias": Row(times_apart, exact_times_apart, ("n", "n", "n", "2 n", "2 n", "2"), ("b s",)),
     "interval_buckets": Row(intervals, exact_intervals, (), ("b s",)),
 }
 for name in ("plain", "chunked", "cudnn", "splash"):

@@ -117,8 +117,8 @@ def with_negatives(rows: pl.DataFrame, negatives: Negatives, outcome: str) -> tu
         )
     if lost := int((~is_whole).sum()):
         notes.append(
-            "events for which too few other items were known to draw from, which are history but neither trained on nor "
-            f"evaluated: {lost:,}"
+            "events for which too few other items were known to draw from, which are history but neither trained on "
+            f"nor evaluated: {lost:,}"
         )
     before = rows.select(pl.col("time_ms") // 1000 > (pl.col("time_ms") // 1000).min().over("user", "item"))
     if negatives.exclude_seen and (again := int((before.to_series().to_numpy() & is_positive).sum())):

@@ -2,11 +2,12 @@
 
 import abc
 import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Float32
 
 from siren_rope_jax.batch import Events
 from siren_rope_jax.nn.features import InputSpec
@@ -18,10 +19,13 @@ from siren_rope_jax.ops.bias import (
     hstu_bias,
     t5_bias,
 )
+from siren_rope_jax.ops.calendar import PERIODS
 from siren_rope_jax.ops.intervals import interval_buckets
+from siren_rope_jax.ops.time_bias import periodic_bias, time_decay_bias
 from siren_rope_jax.settings import check_kind, check_settings
 
 _TIME_BUCKETS = 129  # buckets of log-time, as in the source
+_STRETCHED_RATE, _STRETCHED_EXPONENT = 0.25, 0.5  # the source's rates for music and films are .1 and .2, learned or not
 Terms = tuple[Bias | None, RelativeEmbedding | None]
 
 
@@ -120,6 +124,88 @@ class HstuBias(AttentionBias):
 
 
 @dataclasses.dataclass(frozen=True)
+class TimeDecaySettings:
+    """Settings of the decay with time."""
+
+    shape: Literal["exponential", "power", "stretched"] = "power"
+    """Shape: -r x, -r ln(1 + x), or h exp(-r x^b), where x is the time between two events."""
+    days: float = 1.0
+    """Unit of the time between two events."""
+
+    def __post_init__(self) -> None:
+        check_settings(self, days="(0, inf)")
+
+
+class TimeDecayBias(AttentionBias):
+    """Logits fall with the time between two events, by learned numbers of each head and layer.
+
+    Source: the decay of FuXi-beta and FuXi-gamma, added to the logits.
+    """
+
+    settings: TimeDecaySettings
+
+    def __init__(self, settings: TimeDecaySettings, inputs: BiasInputs, rngs: nnx.Rngs):
+        """Starts the rates at ALiBi's slopes; of the shape "stretched" the heights, and with them the bias, at 0."""
+        super().__init__(settings, inputs, rngs)
+        stretched = settings.shape == "stretched"
+        rates = jnp.full(self.heads, _STRETCHED_RATE) if stretched else alibi_slopes(self.heads)
+        self.rates = nnx.Param(_before_softplus(rates))
+        self.heights = nnx.Param(jnp.zeros(self.heads, jnp.float32)) if stretched else None
+        exponents = _before_softplus(jnp.full(self.heads, _STRETCHED_EXPONENT))
+        self.exponents = nnx.Param(exponents) if stretched else None
+
+    def __call__(self, events: Events) -> Terms:
+        """Returns the bias."""
+        own = {}
+        if self.heights is not None and self.exponents is not None:
+            own = {"heights": self.heights[...], "exponents": jax.nn.softplus(self.exponents[...])}
+        rates, settings = jax.nn.softplus(self.rates[...]), self.settings
+        return time_decay_bias(events.elapsed_seconds, rates, shape=settings.shape, days=settings.days, **own), None
+
+
+@dataclasses.dataclass(frozen=True)
+class PeriodicSettings:
+    """Settings of the damped waves of time."""
+
+    periods: tuple[Literal["day", "week", "year"], ...] = ("day", "week")
+    """Periods of the waves."""
+    damping: float = 0.05
+    """Initial damping: after one period exp(-2 pi damping) of a wave is left."""
+
+    def __post_init__(self) -> None:
+        check_settings(self, damping="(0, inf)")
+        if not self.periods or len(set(self.periods)) != len(self.periods):
+            raise ValueError(f"periods must each be given once, and at least one, but are {self.periods}")
+
+
+class PeriodicBias(AttentionBias):
+    """Logits gain damped waves of the time between two events, by learned numbers of each head and layer.
+
+    Source: the temporal channel of FuXi-Linear, added to the logits.
+    """
+
+    settings: PeriodicSettings
+
+    def __init__(self, settings: PeriodicSettings, inputs: BiasInputs, rngs: nnx.Rngs):
+        """Starts the waves at 0, so that every variant starts from the same attention."""
+        super().__init__(settings, inputs, rngs)
+        shape = (len(settings.periods), self.heads)
+        self.cosines, self.sines = (nnx.Param(jnp.zeros(shape, jnp.float32)) for _ in range(2))
+        self.damping = nnx.Param(_before_softplus(jnp.full(shape[0], settings.damping)))
+
+    def __call__(self, events: Events) -> Terms:
+        """Returns the bias."""
+        tables = self.cosines[...], self.sines[...], jax.nn.softplus(self.damping[...])
+        periods = [PERIODS[name] for name in self.settings.periods]
+        return periodic_bias(events.elapsed_seconds, *tables, periods=periods), None
+
+
+def _before_softplus(x: Float[Array, " N"]) -> Float32[Array, " N"]:
+    """Returns what softplus makes positive numbers of."""
+    return (x + jnp.log(-jnp.expm1(-x))).astype(jnp.float32)
+
+
+@dataclasses.dataclass(frozen=True)
 class TisasrecSettings:
     """Settings of TiSASRec's intervals."""
 
@@ -157,6 +243,8 @@ BIASES: dict[str, type[AttentionBias]] = {
     "alibi": AlibiBias,
     "t5": T5Bias,
     "hstu": HstuBias,
+    "time_decay": TimeDecayBias,
+    "periodic": PeriodicBias,
     "tisasrec": IntervalEmbedding,
 }
 
@@ -166,9 +254,14 @@ class BiasConfig:
     """Kind of the attention bias, and its settings."""
 
     kind: str = "none"
-    """Kind: none, alibi, t5 (relative positions), hstu (relative positions and log-time), or tisasrec (intervals)."""
+    """Kind: none, alibi, t5 (relative positions), hstu (relative positions and log-time), time_decay, periodic (damped
+    waves of day, week or year), or tisasrec (intervals)."""
     t5: T5Settings = dataclasses.field(default_factory=T5Settings)
     """Settings of T5; read only with kind t5."""
+    time_decay: TimeDecaySettings = dataclasses.field(default_factory=TimeDecaySettings)
+    """Settings of the decay with time; read only with kind time_decay."""
+    periodic: PeriodicSettings = dataclasses.field(default_factory=PeriodicSettings)
+    """Settings of the damped waves; read only with kind periodic."""
     tisasrec: TisasrecSettings = dataclasses.field(default_factory=TisasrecSettings)
     """Settings of TiSASRec; read only with kind tisasrec."""
 

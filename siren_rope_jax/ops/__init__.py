@@ -25,6 +25,7 @@ from siren_rope_jax.ops.lie import lie_rotations, planar_generators, rotate_bloc
 from siren_rope_jax.ops.rotary import apply_rotary, rotate_pairs, sincos, xpos_scale
 from siren_rope_jax.ops.siren import SirenParams, siren_apply, siren_init
 from siren_rope_jax.ops.slots import OfSlots
+from siren_rope_jax.ops.time_bias import periodic_bias, time_decay_bias
 
 __all__ = [
     "Bias",
@@ -46,6 +47,7 @@ __all__ = [
     "lie_rotations",
     "log_time_buckets",
     "ordinal_angles",
+    "periodic_bias",
     "planar_generators",
     "query_growth",
     "rotate_blocks",
@@ -61,6 +63,7 @@ __all__ = [
     "t5_bias",
     "t5_buckets",
     "time2vec",
+    "time_decay_bias",
     "time_order_angles",
     "xpos_scale",
 ]

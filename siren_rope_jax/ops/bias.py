@@ -14,7 +14,16 @@ from jaxtyping import Array, Float, Float32, Int, Int32, Integer
 
 from siren_rope_jax.ops.arguments import check_arrays, count, device_integers
 from siren_rope_jax.ops.meshes import on_auto_axes
-from siren_rope_jax.ops.slots import OfSlots, apart, at_slots, check_axes, check_together, sides_of, signed_integers
+from siren_rope_jax.ops.slots import (
+    OfSlots,
+    apart,
+    at_slots,
+    between,
+    check_axes,
+    check_together,
+    sides_of,
+    signed_integers,
+)
 
 Bias = Callable[[Int[Array, " Q"], Int[Array, " K"]], Float[Array, "#B #N Q K"]]
 _LOG_TIME_STEP = 0.301
@@ -182,7 +191,7 @@ def _hstu(
     arrays: tuple[Array, ...], query_slots: Int[Array, " Q"], key_slots: Int[Array, " K"]
 ) -> Float32[Array, "B 1 Q K"]:
     positions, key_positions, times, key_times, position_table, time_table = arrays
-    seconds = apart(at_slots(times, query_slots)[:, :, None], at_slots(key_times, key_slots)[:, None, :])
+    seconds = between(times, key_times, query_slots, key_slots)
     of_time = time_table.astype(jnp.float32)[log_time_buckets(seconds, buckets=time_table.size)]
     of_position = _by_distance(positions, key_positions, position_table[:, None], query_slots, key_slots)
     return of_position + of_time[:, None]

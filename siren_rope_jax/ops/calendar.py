@@ -123,12 +123,12 @@ def elapsed_days(elapsed_seconds: Int[Array, "*batch"]) -> Float32[Array, "*batc
     return device_floats("elapsed_seconds", elapsed_seconds) / SECONDS_PER_DAY
 
 
-_PERIODS = {"day": SECONDS_PER_DAY, "week": 7 * SECONDS_PER_DAY, "year": 365 * SECONDS_PER_DAY + 20_952}
+PERIODS = {"day": SECONDS_PER_DAY, "week": 7 * SECONDS_PER_DAY, "year": 365 * SECONDS_PER_DAY + 20_952}  # seconds
 _SINCE = {
     "day": lambda day, second: second,
     "week": lambda day, second: day % 7 * SECONDS_PER_DAY + second,
     # 400 years are 146,097 days: in parts of 1/400 day, 216 s, the days since the last New Year fit into int32.
-    "year": lambda day, second: (day % 146_097 * 400 % 146_097 * 216 + second) % _PERIODS["year"],
+    "year": lambda day, second: (day % 146_097 * 400 % 146_097 * 216 + second) % PERIODS["year"],
 }
 _MOST_HARMONICS = 64  # times a year in seconds fits into int32
 
@@ -169,7 +169,7 @@ def calendar_features(
     start_day = count("start_day", start_day, least=-(2**31))
     check_flags(clamp=clamp)
     (sin_day, cos_day), (sin_week, cos_week) = (
-        sincos(_phase(_SINCE[period](day, second), _PERIODS[period])) for period in ("day", "week")
+        sincos(_phase(_SINCE[period](day, second), PERIODS[period])) for period in ("day", "week")
     )
     # Within three million years a difference fits.
     days_in = (jnp.clip(day, -_FAR, _FAR) - min(max(start_day, -_FAR), _FAR)).astype(jnp.float32)
@@ -203,11 +203,11 @@ def calendar_harmonics(
     Source: Fourier features of the periods that Cheng, Sun, Lu 2026, section 3.2, name with one frequency each.
     """
     day, second, within = _checked(day, second)
-    if not isinstance(period, str) or period not in _PERIODS:
-        raise ValueError(f"period must be one of {', '.join(_PERIODS)}, but is {described(period)}")
+    if not isinstance(period, str) or period not in PERIODS:
+        raise ValueError(f"period must be one of {', '.join(PERIODS)}, but is {described(period)}")
     if (harmonics := count("harmonics", harmonics)) > _MOST_HARMONICS:
         raise ValueError(f"harmonics must be at most {_MOST_HARMONICS}, but are {harmonics}")
-    since, length = _SINCE[period](day, second)[..., None], _PERIODS[period]
+    since, length = _SINCE[period](day, second)[..., None], PERIODS[period]
     turns = of_rank(jnp.arange(1, harmonics + 1, dtype=jnp.int32), since.ndim)
     sin, cos = sincos(_phase(since * turns % length, length))
     features = jnp.stack([cos, sin], axis=-1).reshape(*day.shape, 2 * harmonics)

@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Int, Int32, UInt
 
 from siren_rope_jax.ops.arguments import count
 from siren_rope_jax.ops.meshes import on_auto_axes
-from siren_rope_jax.ops.slots import OfSlots, apart, at_slots, changes, check_together, sides_of
+from siren_rope_jax.ops.slots import OfSlots, apart, between, changes, check_together, sides_of
 
 
 def interval_buckets(
@@ -64,7 +64,7 @@ class _Intervals:
     ) -> Int32[Array, "B Q K"]:
         """Computes the block."""
         times, key_times, gaps = arrays
-        seconds = apart(at_slots(times, query_slots)[:, :, None], at_slots(key_times, key_slots)[:, None, :])
+        seconds = between(times, key_times, query_slots, key_slots)
         return jnp.minimum(seconds // gaps[:, query_slots, None], self.max_interval).astype(jnp.int32)
 
 

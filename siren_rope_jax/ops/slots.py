@@ -113,6 +113,16 @@ def apart(a: Integer[Array, "*#shape"], b: Integer[Array, "*#shape"]) -> UInt[Ar
     return jnp.maximum(a, b).astype(unsigned) - jnp.minimum(a, b).astype(unsigned)
 
 
+def between(
+    times: Integer[Array, "B S"],
+    key_times: Integer[Array, "B T"],
+    query_slots: Int[Array, " Q"],
+    key_slots: Int[Array, " K"],
+) -> UInt[Array, "B Q K"]:
+    """Computes |t_query - t_key| of some slots, exactly."""
+    return apart(at_slots(times, query_slots)[:, :, None], at_slots(key_times, key_slots)[:, None, :])
+
+
 def sides_of(**rows: tuple[Array, Array | None]) -> list[tuple[Array, Array]]:
     """Returns query side and key side of each of the rows, which all have the shapes of the first."""
     sides = []

@@ -12,11 +12,9 @@ from jaxtyping import Array, Float, Float32, Int
 from siren_rope_jax.batch import Events
 from siren_rope_jax.nn.rotary.base import Angles, AngleSource, Axis, SharedSettings, SourceInputs
 from siren_rope_jax.ops.angles import siren_rope_angles
-from siren_rope_jax.ops.calendar import CALENDAR_COLUMNS, calendar_harmonics
+from siren_rope_jax.ops.calendar import CALENDAR_COLUMNS, PERIODS, calendar_harmonics
 from siren_rope_jax.ops.siren import Branches, Layer, siren_init
 from siren_rope_jax.settings import check_settings
-
-_PERIODS = ("day", "week", "year")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +62,7 @@ class SirenSettings:
             omega0="(0, inf)",
             initial_scale="(-inf, inf)",
             span_factor="[1, inf)",
-            **dict.fromkeys((f"{period}_harmonics" for period in _PERIODS), "[1, 64]"),
+            **dict.fromkeys((f"{period}_harmonics" for period in PERIODS), "[1, 64]"),
         )
         if not self.branches or len(set(self.branches)) != len(self.branches):
             raise ValueError(f'branches must be "sine", "relu" or both, but are {self.branches}')
@@ -74,7 +72,7 @@ class SirenSettings:
             raise ValueError(f"metadata must each be given once, but are {self.metadata}")
         if not (self.time_inputs or self.metadata):
             raise ValueError("time_inputs and metadata must name at least one input, but are empty")
-        for period in _PERIODS:
+        for period in PERIODS:
             if getattr(self, f"{period}_harmonics") != 1 and period not in self.time_inputs:
                 raise ValueError(
                     f'time_inputs must hold "{period}" if {period}_harmonics is not 1, but are {self.time_inputs}'
