@@ -1,7 +1,7 @@
 """Looks for the best form of the angle network on two simulated feeds whose best possible prediction is known.
 
-Command: `python experiments/angle_network.py [--out runs/angle-network] [--only ReLU] [--seeds 3]`; cells whose card is
-in experiments/results/angle_network are not trained again, so that it can be stopped at any time.
+Command: `python experiments/angle_network.py [--out runs/angle-network] [--only "omega0 1"] [--seeds 3]`; cells whose
+card is in experiments/results/angle_network are not trained again, so that it can be stopped at any time.
 Cost: about 2 minutes a cell on 2 CPU cores.
 
 Variants are judged by the users of validation: the test users, and the feed of `make demo`, are kept for what is
@@ -66,8 +66,8 @@ class Search:
     """Folder of the feeds and runs."""
     seeds: int = 3
     """Seeds 0, 1, ..."""
-    only: str = ""
-    """Text that the names of the variants to train hold; the table shows all that have cards."""
+    only: tuple[str, ...] = (ORDINAL, EMBEDDING, *SIREN)
+    """Variants to train; the table shows all that have cards."""
     feeds: tuple[str, ...] = tuple(FEEDS)
     """Feeds to train on."""
 
@@ -139,7 +139,7 @@ def main(search: Search) -> None:
     logs: dict[str, tuple[EventLog, np.ndarray]] = {}
     for seed, feed, variant in cells:
         card = CARDS / f"{feed}, {variant}, seed {seed}.json"
-        if card.exists() or search.only not in variant:
+        if card.exists() or variant not in search.only:
             continue
         if feed not in logs:
             folder = search.out / feed.replace(" ", "-")

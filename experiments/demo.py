@@ -30,7 +30,7 @@ from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simul
 from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.nn.rotary import RotaryConfig, SirenRotary
 from siren_rope_jax.report.pictures import draw_mean_cosine, draw_week
-from siren_rope_jax.report.rotation import mean_cosine
+from siren_rope_jax.report.rotation import fast_share, mean_cosine
 from siren_rope_jax.report.tables import make_console
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.loop import train
@@ -147,11 +147,13 @@ def main(demo: Demo) -> None:
     draw_week(demo.out / "week.png", model.rotary, model.spec)
     day, half_day, week = mean_cosine(model.rotary, model.spec, np.array([24, 12, 168]))
     results[SIREN]["mean_cosine"] = {"1 d": float(day), "12 h": float(half_day), "7 d": float(week)}
+    results[SIREN]["fast_share"] = fast_share(model.rotary, model.spec)
     (demo.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     console.print(make_table(log.task_names, results))
     console.print(
         f"mean cosine of the learned angle difference: {day:.2f} at 1 d, {half_day:.2f} at 12 h, {week:.2f} at 7 d"
     )
+    console.print(f"variance of the learned angles above 4 cycles a day: {results[SIREN]['fast_share']:.1%}")
     console.print(
         f"gate {float(model.rotary.gate[...]):.2f}; pictures: {demo.out}/mean_cosine.png, {demo.out}/week.png"
     )

@@ -304,6 +304,7 @@ CASES = {
     ),
     "rotate_blocks": ("", ops.rotate_blocks, HEADS_4, normal(0, 2, 3, 2, 2, 2)),
     "rotate_pairs": ("", rotate_pairs, HEADS_4, TURNS, TURNS),
+    "rote_factors": ("float32", lambda days: ops.rote_factors(days, 2), DAYS),
     "sincos": ("float32", sincos, TURNS),
     "query_growth": ("float32", lambda positions: ops.query_growth(positions, 0.1, 3), PLACES),
     "sinusoidal_encoding": ("float32", lambda positions: ops.sinusoidal_encoding(positions, 4), PLACES),
@@ -319,7 +320,9 @@ CASES = {
     "xpos_scale": ("float32", lambda positions: ops.xpos_scale(positions, 2), PLACES),
 }
 # Positions and times of 16 bits are refused, since they round whole numbers.
-NEVER_OF_16_BITS = {CASES[name][1] for name in ("lie_rotations", "ordinal_angles", "time2vec", "time_order_angles")}
+NEVER_OF_16_BITS = {
+    CASES[name][1] for name in ("lie_rotations", "ordinal_angles", "rote_factors", "time2vec", "time_order_angles")
+}
 each_op = pytest.mark.parametrize(
     ("dtype", "op", "args"), [(d, op, args) for d, op, *args in CASES.values()], ids=CASES
 )

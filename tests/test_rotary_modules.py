@@ -13,6 +13,7 @@ from flax import nnx
 from one_sentence import raises_one_sentence
 from small_logs import SPEC, random_events, small_rotary
 
+from siren_rope_jax import ops
 from siren_rope_jax.nn.rotary import (
     ROTARIES,
     LieSettings,
@@ -58,7 +59,7 @@ def test_no_rotation_gives_no_angles():
     assert make(small_rotary("none"))(EVENTS, NOTHING, TOKEN) is None
 
 
-@pytest.mark.parametrize("kind", ["none", "ordinal", "time_order"])
+@pytest.mark.parametrize("kind", ["none", "ordinal", "time_order", "rote"])
 def test_fixed_rotations_have_nothing_to_learn(kind):
     assert not jax.tree.leaves(nnx.state(make(small_rotary(kind))))
 
@@ -131,6 +132,29 @@ def test_learned_factors_of_omega0_start_at_1_and_are_factors_of_the_frequency()
 def test_settings_of_the_angle_network_that_nothing_reads_are_refused_in_one_sentence(settings, parts):
     with raises_one_sentence(*parts):
         SirenSettings(**settings)
+
+
+def complex_factors(days, pairs):
+    place = np.arange(pairs) / pairs
+    levels = ((1.5, 365.25, 6), (1.0, 30.4375, 4), (0.5, 1.0, 2))
+    return sum(a * np.exp(1j * days[..., None] / unit * 10.0 ** (-fall * place)) for a, unit, fall in levels)
+
+
+def test_rote_multiplies_pairs_by_complex_numbers_of_year_month_and_day():
+    turned = rotated(small_rotary("rote"))
+    z = complex_factors(np.float64(EVENTS.elapsed_seconds) / 86_400, PAIRS)[:, :, None]
+    for x, found in zip((QUERY, KEY), turned, strict=True):
+        product = (np.asarray(x[..., :PAIRS]) + 1j * np.asarray(x[..., PAIRS:])) * z
+        expected = np.concatenate([product.real, product.imag], axis=-1)
+        chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_score_of_rote_depends_on_the_date_and_not_on_the_time_between_two_events_alone():
+    days = np.array([[0.0, 2.0], [100.0, 102.0], [3000.0, 3002.0]])
+    imaginary, real = (np.asarray(x) for x in ops.rote_factors(jnp.asarray(days, jnp.float32), PAIRS))
+    scores = (real[:, 0] * real[:, 1] + imaginary[:, 0] * imaginary[:, 1]).sum(-1)
+    assert np.ptp(scores) > 1
+    assert np.hypot(real, imaginary).max() <= 3 + 1e-5
 
 
 def test_siren_starts_with_the_published_gate_and_scale():
@@ -478,7 +502,7 @@ def test_settings_that_make_no_source_are_refused_in_one_sentence(settings, sent
         ("lie", {"learned_frequencies": True}, "rotary.learned_frequencies must be left at False with rotary.kind lie"),
         ("lie", {"content_bound": 1.0}, "rotary.content_bound must be left at 0.0 with rotary.kind lie, but is 1.0"),
         ("time_order", {"lie": LieSettings(4)}, "rotary.lie.block_size must be left at 8 with rotary.kind time_order"),
-        ("rope", {}, "rotary.kind must be one of none, ordinal, time_order, siren, lie, but is rope"),
+        ("rope", {}, "rotary.kind must be one of none, ordinal, time_order, siren, lie, rote, but is rope"),
     ],
 )
 def test_a_setting_that_the_kind_does_not_read_is_refused_by_its_path(kind, settings, sentence):

@@ -69,6 +69,22 @@ def exact_siren_rope(positions, features, theta, scale, gate, *flat):
     return network(layers(*flat), features) * scale + positions[..., None] * theta * gate
 
 
+def years(days):
+    return jnp.concatenate(ops.rote_factors(days * 90, 4), -1)
+
+
+def exact_years(days):
+    place, days = np.arange(4) / 4, days[..., None] * 90
+    levels = ((1.5, 365.25, 6), (1.0, 30.4375, 4), (0.5, 1.0, 2))
+    return jnp.concatenate(
+        [
+            sum(a * turn(days / unit * 10.0 ** (-fall * place)) for a, unit, fall in levels)
+            for turn in (jnp.sin, jnp.cos)
+        ],
+        -1,
+    )
+
+
 def blocks(coordinates, generators, x):
     return ops.rotate_blocks(x, ops.lie_rotations(coordinates, generators))
 
@@ -249,6 +265,7 @@ ROWS = {
         lambda t, w, f: jnp.concatenate([t[..., None] * w[:1] + f[:1], jnp.sin(t[..., None] * w[1:] + f[1:])], -1),
         ("b s", "f", "f"),
     ),
+    "rote_factors": Row(years, exact_years, ("b s",)),
     "lie_rotations, rotate_blocks": Row(blocks, exact_blocks, ("b s c", "c g t", "b s n 6")),
     "calendar_features, calendar_harmonics, elapsed_days": Row(calendar, exact_calendar, (), ("b s",)),
     "planar_generators": Row(planar, exact_planar, ("b s", "r", "b s n h")),

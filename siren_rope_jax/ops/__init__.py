@@ -23,6 +23,7 @@ from siren_rope_jax.ops.frequencies import (
 from siren_rope_jax.ops.intervals import interval_buckets
 from siren_rope_jax.ops.lie import lie_rotations, planar_generators, rotate_blocks
 from siren_rope_jax.ops.rotary import apply_rotary, rotate_pairs, sincos, xpos_scale
+from siren_rope_jax.ops.rote import rote_factors
 from siren_rope_jax.ops.siren import SirenParams, siren_apply, siren_init
 from siren_rope_jax.ops.slots import OfSlots
 from siren_rope_jax.ops.time_bias import periodic_bias, time_decay_bias
@@ -52,6 +53,7 @@ __all__ = [
     "query_growth",
     "rotate_blocks",
     "rotate_pairs",
+    "rote_factors",
     "scaled_frequencies",
     "sincos",
     "sinusoidal_encoding",

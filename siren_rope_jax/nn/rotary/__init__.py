@@ -9,6 +9,7 @@ from siren_rope_jax.nn.rotary.base import RotarySource, SharedSettings, SourceIn
 from siren_rope_jax.nn.rotary.lie import LieRotary, LieSettings
 from siren_rope_jax.nn.rotary.none import NoRotation
 from siren_rope_jax.nn.rotary.ordinal import OrdinalRotary
+from siren_rope_jax.nn.rotary.rote import RoteRotary
 from siren_rope_jax.nn.rotary.scaling import ScalingConfig
 from siren_rope_jax.nn.rotary.siren import SirenRotary, SirenSettings
 from siren_rope_jax.nn.rotary.time_order import TimeOrderRotary, TimeOrderSettings
@@ -32,6 +33,7 @@ ROTARIES: dict[str, type[RotarySource]] = {
     "time_order": TimeOrderRotary,
     "siren": SirenRotary,
     "lie": LieRotary,
+    "rote": RoteRotary,
 }
 
 
@@ -40,7 +42,8 @@ class RotaryConfig(SharedSettings):
     """Kind of the rotary source, the settings that sources share, and the settings of each kind."""
 
     kind: str = "siren"
-    """Kind: none, ordinal (RoPE), time_order (TO-RoPE), siren (SIREN-RoPE), or lie (LieRE: learned block rotations)."""
+    """Kind: none, ordinal (RoPE), time_order (TO-RoPE), siren (SIREN-RoPE), lie (LieRE: learned block rotations),
+    or rote (RoTE: complex factors of year, month and day)."""
     time_order: TimeOrderSettings = dataclasses.field(default_factory=TimeOrderSettings)
     """Settings of TO-RoPE; read only with kind time_order."""
     siren: SirenSettings = dataclasses.field(default_factory=SirenSettings)
