@@ -11,6 +11,7 @@ as in demo.py.
 
 import dataclasses
 import json
+import math
 import subprocess
 import time
 from pathlib import Path
@@ -39,10 +40,17 @@ CARDS = Path(__file__).parent / "results" / "angle_network"
 ORDINAL, EMBEDDING = "ordinal", "time in the embedding"
 FEEDS = {"56 days": SimulatorConfig(seed=100), "112 days": SimulatorConfig(seed=200, days=112)}
 STEPS = 1_400  # of demo.py
+# Written out, so that a change of the defaults changes no variant.
+_PUBLISHED: dict[str, Any] = {
+    "omega0": 10.0,
+    "initial_scale": math.pi,
+    "branches": ("sine", "relu"),
+    "zero_last": False,
+}
 _GENTLE: dict[str, Any] = {"omega0": 1.0, "initial_scale": 1.0}
 _HARMONICS: dict[str, Any] = {"day_harmonics": 4, "week_harmonics": 3}
 SIREN: dict[str, dict[str, Any]] = {
-    "published": {},
+    "published": _PUBLISHED,
     "omega0 1": {"omega0": 1.0},
     "omega0 1, scale 1": _GENTLE,
     "omega0 3, scale 1": _GENTLE | {"omega0": 3.0},
@@ -78,7 +86,9 @@ def config_of(variant: str, seed: int) -> Any:
         return get_config(EMBEDDING, seed=seed, steps=STEPS)
     config = get_config("SIREN-RoPE", seed=seed, steps=STEPS)
     rotary = (
-        RotaryConfig("ordinal") if variant == ORDINAL else RotaryConfig("siren", siren=SirenSettings(**SIREN[variant]))
+        RotaryConfig("ordinal")
+        if variant == ORDINAL
+        else RotaryConfig("siren", siren=SirenSettings(**_PUBLISHED | SIREN[variant]))
     )
     return dataclasses.replace(config, model=dataclasses.replace(config.model, rotary=rotary))
 
@@ -100,6 +110,7 @@ def train_cell(log: EventLog, oracle: np.ndarray, variant: str, seed: int, run: 
         "total": float((cross_entropy(oracle, probabilities) / entropies).sum(axis=1).mean()),
         "oracle": float((cross_entropy(oracle, oracle) / entropies).sum(axis=1).mean()),
         "fast_share": fast_share(model.rotary, model.spec) if isinstance(model.rotary, SirenRotary) else None,
+        "rotary": dataclasses.asdict(config_of(variant, seed).model.rotary),
         "seconds": time.monotonic() - started,
         "commit": commit.stdout.strip(),
         "environment": environment(),
