@@ -125,6 +125,10 @@ def test_no_feature_of_a_row_tells_positives_from_negatives():
     for feature in ("line", "had"):
         shares = told.group_by(feature).agg(pl.col("outcome 0").mean())["outcome 0"]
         np.testing.assert_allclose(shares, 1 / 3, rtol=1e-6)
+    shuffled = rows_of(events).with_columns(line=pl.Series(line)).sample(fraction=1, shuffle=True, seed=2)
+    again, _ = with_negatives(shuffled, Negatives(2), "outcome 0")
+    kinds = ["user", "item", "time_ms", "line", "outcome 0", "drawn"]
+    assert again[kinds].sort(kinds).equals(table[kinds].sort(kinds))
     assert any(note.startswith("events for which too few other items were known") for note in notes)
     assert any(note.startswith("positive events of items that their users had before") for note in notes)
 
