@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import tyro
-from demo import get_config
+from demo import get_config, read_probabilities, summed_ne
 from rich.table import Table
 
 from siren_rope_jax.data.event_log import EventLog, read_event_log
@@ -33,7 +33,7 @@ from siren_rope_jax.report.tables import make_console
 from siren_rope_jax.train.durable import write_json
 from siren_rope_jax.train.environment import environment
 from siren_rope_jax.train.loop import train
-from siren_rope_jax.train.metrics import cross_entropy, expected_ne
+from siren_rope_jax.train.metrics import expected_ne
 from siren_rope_jax.train.session import load
 
 CARDS = Path(__file__).parent / "results" / "angle_network"
@@ -97,18 +97,13 @@ def train_cell(log: EventLog, oracle: np.ndarray, variant: str, seed: int, run: 
     """Trains one cell and returns its card."""
     started = time.monotonic()
     train(log, config_of(variant, seed), run, console=make_console())
-    predictions = pl.read_parquet(run / "predictions.parquet").filter(pl.col("period") == VALIDATION)
-    rows = pl.DataFrame({"row": log.row[log.period == VALIDATION]})
-    joined = rows.join(predictions, on="row", how="left", maintain_order="left", validate="1:1")
-    probabilities = joined.select(f"probability_{task}" for task in log.task_names).to_numpy().astype(np.float64)
-    rates = oracle.mean(axis=0)
-    entropies = cross_entropy(rates, rates)
+    probabilities = read_probabilities(run, log, VALIDATION)
     model = load(run)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
     return {
         "expected_ne": {task: expected_ne(oracle[:, k], probabilities[:, k]) for k, task in enumerate(log.task_names)},
-        "total": float((cross_entropy(oracle, probabilities) / entropies).sum(axis=1).mean()),
-        "oracle": float((cross_entropy(oracle, oracle) / entropies).sum(axis=1).mean()),
+        "total": float(summed_ne(oracle, probabilities).mean()),
+        "oracle": float(summed_ne(oracle, oracle).mean()),
         "fast_share": fast_share(model.rotary, model.spec) if isinstance(model.rotary, SirenRotary) else None,
         "rotary": dataclasses.asdict(config_of(variant, seed).model.rotary),
         "seconds": time.monotonic() - started,

@@ -75,24 +75,24 @@ def get_config(variant: str, *, seed: int, steps: int) -> TrainConfig:
     )
 
 
-def read_probabilities(run: Path, log: EventLog) -> np.ndarray:
-    """Reads the predictions of a run on the test events, [E, K], in the order of the log."""
-    predictions = pl.read_parquet(run / "predictions.parquet").filter(pl.col("period") == TEST)
-    rows = pl.DataFrame({"row": log.row[log.period == TEST]})
+def read_probabilities(run: Path, log: EventLog, period: int = TEST) -> np.ndarray:
+    """Reads the predictions of a run on the events of a period, [E, K], in the order of the log."""
+    predictions = pl.read_parquet(run / "predictions.parquet").filter(pl.col("period") == period)
+    rows = pl.DataFrame({"row": log.row[log.period == period]})
     joined = rows.join(predictions, on="row", how="left", maintain_order="left", validate="1:1")
     return joined.select(f"probability_{task}" for task in log.task_names).to_numpy().astype(np.float64)
+
+
+def summed_ne(oracle: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Computes the cross-entropy over the entropy of the base rate, summed over the tasks, of each event."""
+    base_rates = oracle.mean(axis=0)
+    return (cross_entropy(oracle, probabilities) / cross_entropy(base_rates, base_rates)).sum(axis=1)
 
 
 def compare(log: EventLog, oracle: np.ndarray, predicted: dict[str, np.ndarray]) -> dict[str, dict]:
     """Computes expected NE, AUC and captured share, with its interval over users, of each model on the test events."""
     chosen = log.period == TEST
     labels, user = log.labels[chosen], log.user[chosen]
-    # Each task's cross-entropy over the entropy of its base rate, summed: the part of one event in the summed NE.
-    base_rates = oracle.mean(axis=0)
-    entropies = cross_entropy(base_rates, base_rates)
-
-    def summed(probabilities: np.ndarray) -> np.ndarray:
-        return (cross_entropy(oracle, probabilities) / entropies).sum(axis=1)
 
     def captured(totals: np.ndarray) -> np.ndarray:
         ordinal, best, model = np.moveaxis(totals, -1, 0)
@@ -100,7 +100,7 @@ def compare(log: EventLog, oracle: np.ndarray, predicted: dict[str, np.ndarray])
 
     results = {}
     for name, probabilities in predicted.items():
-        columns = np.stack([summed(predicted[ORDINAL]), summed(oracle), summed(probabilities)], axis=1)
+        columns = np.stack([summed_ne(oracle, x) for x in (predicted[ORDINAL], oracle, probabilities)], axis=1)
         results[name] = {
             "ne": [expected_ne(oracle[:, k], probabilities[:, k]) for k in range(oracle.shape[1])],
             "auc": [float(roc_auc_score(labels[:, k], probabilities[:, k])) for k in range(oracle.shape[1])],

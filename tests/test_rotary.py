@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from one_sentence import raises_one_sentence
 
 from siren_rope_jax.ops.frequencies import inverse_frequencies
-from siren_rope_jax.ops.rotary import apply_rotary, rotate_pairs, sincos, xpos_scale
+from siren_rope_jax.ops.rotary import apply_rotary, rotate_pairs, xpos_scale
+from siren_rope_jax.ops.sincos import sincos
 
 VARIANTS = {"eager": lambda function, **options: function, "jit": jax.jit}
 variant = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)

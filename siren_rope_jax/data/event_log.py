@@ -15,7 +15,7 @@ from siren_rope_jax.data.event_columns import outcomes
 from siren_rope_jax.data.event_rows import IF_NEW, read_event_rows
 from siren_rope_jax.data.matching import match_note, spelling_note
 from siren_rope_jax.data.named_files import existing_file
-from siren_rope_jax.data.periods import NEW, PERIOD_NAMES, TRAIN, check_periods, overlap_note, periods_of
+from siren_rope_jax.data.periods import NEW, TRAIN, check_periods, overlap_note, periods_of
 from siren_rope_jax.data.precision import coarse_note, midnight_note
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.data.side_table import SideFeatures, read_side_table
@@ -152,14 +152,8 @@ def read_event_log(
     if contradictions:
         of_signals = [signal.action_of_mean(x) for signal, x in zip(spec.actions, actions.T, strict=True)]
         actions = np.stack(of_signals, axis=1) if of_signals else actions
-    check_periods(spec, period, _describe(spec))
     weight = None if spec.weight is None else events["weight"].to_numpy()
-    for number, name in enumerate(PERIOD_NAMES):
-        if weight is not None and not weight[period == number].any():
-            raise InputError(
-                f'{_describe(spec)}: the column "{spec.weight}" ([log] weight) holds no weight above 0 among the '
-                f"{name} events, expected at least one"
-            )
+    check_periods(spec, period, weight, _describe(spec))
     notes += _check_labels(spec, _weighed(labels, weight)[period == TRAIN])
     unit, moments = ("ms", time) if spec.calendar else ("s", time // 1000)  # small numbers are no mistake
     day, second = split_unix_time(moments, unit=unit, utc_offset=_utc_offset(events, spec), time_zone=spec.time_zone)

@@ -4,6 +4,7 @@ import glob
 import os
 from pathlib import Path
 
+from siren_rope_jax.data.folder_tables import without_compression
 from siren_rope_jax.data.remote_files import fetched, is_remote
 from siren_rope_jax.data.toml_section import did_you_mean
 from siren_rope_jax.errors import InputError
@@ -35,8 +36,8 @@ def existing_file(name: FileName) -> Path:
             raise InputError(f"{name} must be one file, but {len(more) + 1:,} files match it")
         return path
     path = Path(str(name).removeprefix("file://"))
-    compressed = path.suffix.lower() in (".gz", ".zip")
-    others = [path.with_suffix("")] if compressed else [Path(f"{path}.gz"), Path(f"{path}.zip")]
+    plain = without_compression(path)
+    others = [plain] if plain != path else [Path(f"{path}.gz"), Path(f"{path}.zip")]
     for candidate in (path, *others):
         if candidate.is_file():
             return candidate

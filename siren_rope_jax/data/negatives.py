@@ -120,14 +120,19 @@ def with_negatives(rows: pl.DataFrame, negatives: Negatives, outcome: str) -> tu
             "events for which too few other items were known to draw from, which are history but neither trained on "
             f"nor evaluated: {lost:,}"
         )
-    before = rows.select(pl.col("time_ms") // 1000 > (pl.col("time_ms") // 1000).min().over("user", "item"))
-    if negatives.exclude_seen and (again := int((before.to_series().to_numpy() & is_positive).sum())):
+    if negatives.exclude_seen and (again := _repeats(rows, second, is_positive)):
         notes.append(
             f"positive events of items that their users had before: {again:,} of {count:,}; no drawn item is "
             "one (exclude_seen), so that a model may learn to tell them apart by that alone"
         )
     rows = rows.with_columns(positive, drawn=pl.lit(False))
     return pl.concat([rows, added.with_columns(drawn=pl.lit(True))]), notes
+
+
+def _repeats(rows: pl.DataFrame, second: Int64[np.ndarray, " E"], chosen: Bool[np.ndarray, " E"]) -> int:
+    """Counts the chosen events of items that their users had in an earlier second."""
+    first = rows.select(pl.col("time_ms").min().over("user", "item")).to_series().to_numpy() // 1000
+    return int((chosen & (second > first)).sum())
 
 
 def check_features(rows: pl.DataFrame, names: dict[str, str]) -> None:

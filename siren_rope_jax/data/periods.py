@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from jaxtyping import Bool, Int8, Int32, Int64
+from jaxtyping import Bool, Float32, Int8, Int32, Int64
 
 from siren_rope_jax.data.event_files import event_files
 from siren_rope_jax.data.schema import EventLogSpec
@@ -80,21 +80,29 @@ def in_one_period(rows: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
     return rows.with_columns(latest), [note] if moved else []
 
 
-def check_periods(spec: EventLogSpec, period: Int8[np.ndarray, " E"], described: str) -> None:
-    """Checks that training, validation and test hold events.
+def check_periods(
+    spec: EventLogSpec, period: Int8[np.ndarray, " E"], weight: Float32[np.ndarray, " E"] | None, described: str
+) -> None:
+    """Checks that training, validation and test hold events, and weights above 0 among them.
 
     Args:
       spec: the split of the log.
       period: of each event.
+      weight: of each event, if the log has weights.
       described: what messages call the description of the log.
 
     Raises:
-      InputError: if a period is empty.
+      InputError: if a period is empty, or all of its events have the weight 0.
     """
     for number, name in enumerate(PERIOD_NAMES):
         if not np.any(period == number):
             raise InputError(
                 f"{described}: the split with {spec.split} leaves no events for {name}, expected at least one"
+            )
+        if weight is not None and not weight[period == number].any():
+            raise InputError(
+                f'{described}: the column "{spec.weight}" ([log] weight) holds no weight above 0 among the {name} '
+                "events, expected at least one"
             )
 
 

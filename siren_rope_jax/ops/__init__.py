@@ -22,8 +22,9 @@ from siren_rope_jax.ops.frequencies import (
 )
 from siren_rope_jax.ops.intervals import interval_buckets
 from siren_rope_jax.ops.lie import lie_rotations, planar_generators, rotate_blocks
-from siren_rope_jax.ops.rotary import apply_rotary, rotate_pairs, sincos, xpos_scale
+from siren_rope_jax.ops.rotary import apply_rotary, rotate_pairs, xpos_scale
 from siren_rope_jax.ops.rote import rote_factors
+from siren_rope_jax.ops.sincos import sincos
 from siren_rope_jax.ops.siren import SirenParams, siren_apply, siren_init
 from siren_rope_jax.ops.slots import OfSlots
 from siren_rope_jax.ops.time_bias import periodic_bias, time_decay_bias

@@ -23,7 +23,7 @@ from siren_rope_jax.ops.arguments import (
     of_rank,
     signed_32,
 )
-from siren_rope_jax.ops.rotary import sincos
+from siren_rope_jax.ops.sincos import sincos
 
 SECONDS_PER_DAY = 86_400
 # The proleptic Gregorian years 1 to 9999, which is what datetime (and so zoneinfo) can represent.

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, Float32, Num
 from siren_rope_jax.ops.angles import ordinal_angles
 from siren_rope_jax.ops.arguments import check_arrays, count, device_floats, of_rank
 from siren_rope_jax.ops.frequencies import inverse_frequencies
-from siren_rope_jax.ops.rotary import sincos
+from siren_rope_jax.ops.sincos import sincos
 
 
 def sinusoidal_encoding(

@@ -9,9 +9,7 @@ from jaxtyping import Array, Float, Float32, Num
 
 from siren_rope_jax.ops.arguments import check_arrays, count, device_floats, of_rank
 from siren_rope_jax.ops.linear import linear_call
-from siren_rope_jax.ops.rotary import sincos
-
-_LARGEST_ANGLE = 2.0**24  # as in `sincos`: neighbouring float32 angles are more than a radian apart beyond
+from siren_rope_jax.ops.sincos import LARGEST_ANGLE, sincos
 
 
 def lie_rotations(
@@ -144,7 +142,7 @@ def _expm1(a: Float32[Array, "*batch b b E"]) -> Float32[Array, "*batch b b E"]:
     """Computes exp(a) - 1, without the 1, because each squaring would double its rounding error."""
     # The norm of the entries above the diagonal bounds every angle: angles come in pairs of both signs.
     norm = jnp.sqrt(0.5 * jnp.sum(jax.lax.stop_gradient(a) ** 2, axis=(-3, -2), keepdims=True))
-    a = jnp.where(norm <= _LARGEST_ANGLE, a, jnp.nan)
+    a = jnp.where(norm <= LARGEST_ANGLE, a, jnp.nan)
     _, exponent = jnp.frexp(4 * norm)
     squarings = jnp.clip(exponent, 0, 27)
     a = a * jnp.exp2(-squarings.astype(jnp.float32))  # to a norm below 1/4, where 7 terms are right to 1e-8

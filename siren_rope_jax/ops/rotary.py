@@ -1,4 +1,4 @@
-"""Sine and cosine of the angles, and the rotation of feature pairs by them."""
+"""Rotation of feature pairs by angles."""
 
 import functools
 from typing import cast
@@ -17,68 +17,7 @@ from siren_rope_jax.ops.arguments import (
     number,
     of_rank,
 )
-
-# pi/2 as a sum, with three pieces of 12 bits: 12 bits of a multiple times each piece is exact in float32.
-_HALF_PI = tuple(
-    np.float32(float.fromhex(piece)) for piece in ("0x1.922p+0", "-0x1.2aep-18", "-0x1.deap-31", "0x1.184698p-44")
-)
-_LARGEST_ANGLE = np.float32(2**24)
-
-
-def sincos(angles: Float[Array, "*shape"]) -> tuple[Float32[Array, "*shape"], Float32[Array, "*shape"]]:
-    """Computes sine and cosine together, several times faster than one after the other on a CPU.
-
-    Args:
-      angles: radians.
-
-    Returns:
-      (sin, cos), float32, each within 2e-7 for |angle| <= 2^20; up to 2^24 the error stays below float32's own
-      spacing there; NaN beyond, where neighbouring float32 angles are more than a radian apart.
-
-    Raises:
-      ValueError: if the angles are not real numbers.
-
-    Source: Cody and Waite 1980, argument reduction; minimax polynomials on [-pi/4, pi/4] of Cephes (Moshier).
-    """
-    check_numbers(angles=angles)
-    return _sincos(angles)
-
-
-@jax.custom_jvp
-def _sincos(angles: Float[Array, "*shape"]) -> tuple[Float32[Array, "*shape"], Float32[Array, "*shape"]]:
-    x = jnp.asarray(angles).astype(jnp.float32)
-    multiple = jnp.round(x * np.float32(2 / np.pi))
-    high = jnp.round(multiple * np.float32(2**-12)) * np.float32(2**12)
-    low = multiple - high
-    for piece in _HALF_PI:
-        x = (x - high * piece) - low * piece
-    square = x * x
-    sin = x + x * square * (-1.6666654611e-1 + square * (8.3321608736e-3 + square * -1.9515295891e-4))
-    cos = 1 + square * (
-        -0.5 + square * (4.166664568298827e-2 + square * (-1.388731625493765e-3 + square * 2.443315711809948e-5))
-    )
-    quadrant = multiple.astype(jnp.int32) & 3
-    odd = quadrant & 1 == 1
-    sin, cos = jnp.where(odd, cos, sin), jnp.where(odd, sin, cos)
-    sin = jnp.where(quadrant >= 2, -sin, sin)
-    cos = jnp.where((quadrant == 1) | (quadrant == 2), -cos, cos)
-    return _settled(sin, angles), _settled(cos, angles)
-
-
-def _settled(x: Float[Array, "*shape"], angles: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Returns `x`, with NaN where the angles are too large to mean anything.
-
-    Divides, because XLA recomputes cheap operations for each layer and head that reads them, but not a division.
-    """
-    return x / jnp.where(jnp.abs(angles) <= _LARGEST_ANGLE, np.float32(1), jnp.nan)
-
-
-@_sincos.defjvp
-def _sincos_jvp(primals, tangents):  # type: ignore[no-untyped-def]
-    (angles,), (tangent,) = primals, tangents
-    sin, cos = _sincos(angles)
-    tangent = tangent.astype(jnp.float32)
-    return (sin, cos), (cos * tangent, -sin * tangent)
+from siren_rope_jax.ops.sincos import settled, sincos
 
 
 def rotate_pairs(
@@ -238,7 +177,7 @@ def _turn_by_jvp(interleaved, primals, tangents):  # type: ignore[no-untyped-def
     sin, cos = _of_angles(angles, sin, cos)  # for derivatives of this derivative
     # The derivative of exp(i angle) x by the angle is that of i x turned; in float32 until it is, as are its sums.
     real, imaginary = _halves(_grouped(x, angles), interleaved)
-    by = _over_heads(_by_group(_settled(of_angles.astype(jnp.float32), angles), x), real.shape)
+    by = _over_heads(_by_group(settled(of_angles.astype(jnp.float32), angles), x), real.shape)
     along = _joined((-imaginary * by, real * by), interleaved).reshape(x.shape)
     tangent = _turn(of_x.astype(jnp.float32) + along, sin, cos, interleaved)
     return turned, tangent.astype(x.dtype)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32
 
 from siren_rope_jax.ops.arguments import check_arrays, count, device_floats
-from siren_rope_jax.ops.rotary import sincos
+from siren_rope_jax.ops.sincos import sincos
 
 # Amplitude, days of a unit, and how far the frequencies fall from the first to the last pair, as a power of 10.
 _LEVELS = ((1.5, 365.25, 6), (1.0, 30.4375, 4), (0.5, 1.0, 2))

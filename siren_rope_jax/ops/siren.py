@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Key
 
 from siren_rope_jax.ops.arguments import check_arrays, check_flags, count, described, number, of_rank
-from siren_rope_jax.ops.rotary import sincos
+from siren_rope_jax.ops.sincos import sincos
 
 Layer = Mapping[str, Float[Array, "..."]]
 Branches = Mapping[str, Sequence[Layer]]

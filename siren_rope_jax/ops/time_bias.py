@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Float32, Int
 
 from siren_rope_jax.ops.arguments import check_arrays, count, described, number
 from siren_rope_jax.ops.calendar import SECONDS_PER_DAY
-from siren_rope_jax.ops.rotary import sincos
+from siren_rope_jax.ops.sincos import sincos
 from siren_rope_jax.ops.slots import OfSlots, between, check_axes, sides_of
 
 _SHAPES = ("exponential", "power", "stretched")

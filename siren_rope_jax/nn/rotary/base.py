@@ -13,7 +13,8 @@ from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.nn.rotary.scaling import ScalingConfig
 from siren_rope_jax.ops.angles import content_angles
 from siren_rope_jax.ops.frequencies import ScaledFrequencies, inverse_frequencies
-from siren_rope_jax.ops.rotary import rotate_pairs, sincos, xpos_scale
+from siren_rope_jax.ops.rotary import rotate_pairs, xpos_scale
+from siren_rope_jax.ops.sincos import sincos
 from siren_rope_jax.settings import check_settings
 
 Angles = Float32[Array, "B S R"] | Float32[Array, "B S M R"]
