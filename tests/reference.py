@@ -43,17 +43,30 @@ def siren(params, features, omega0):
     return total
 
 
-def sees(segment_ids, times, row, i, key_segment_ids=None, key_times=None, *, inclusive=False, window=None, sinks=0):
+def sees(
+    segment_ids,
+    times,
+    row,
+    i,
+    key_segment_ids=None,
+    key_times=None,
+    *,
+    inclusive=False,
+    window=None,
+    sinks=0,
+    hide_within=0,
+):
     """The events that event i sees: the earlier ones of its own segment, those of its own time left out; or the
     events of another sequence before its time. If inclusive, itself too, or those of its own time. Of these, with a
-    window, only the latest, by time and then by slot, and the first of the segment."""
+    window, only the latest, by time and then by slot, and the first of the segment. An event is there from
+    `hide_within` after its time on, if that is above 0."""
     own = key_segment_ids is None
     others = segment_ids if own else key_segment_ids
     if segment_ids[row, i] == 0:
         return []
     time, of_keys = i, np.broadcast_to(np.arange(others.shape[1]), others.shape)
     if times is not None:
-        time, of_keys = times[row, i], times if own else key_times
+        time, of_keys = times[row, i], np.int64(times if own else key_times) + max(hide_within - 1, 0)
     of_segment = [j for j in range(others.shape[1]) if others[row, j] == segment_ids[row, i]]
     in_order = sorted(of_segment, key=lambda j: (of_keys[row, j], j))
     before = [j for j in in_order if of_keys[row, j] < time or (inclusive and not own and of_keys[row, j] == time)]

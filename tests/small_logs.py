@@ -58,6 +58,9 @@ SMALL = {
     "siren": {"width": 8, "hidden_layers": 1},
     "time_order": {"time_scale": 1.0},
     "lie": {"block_size": 4, "time_scale": 1.0},
+    "time_scales": {"shortest_seconds": 3_600.0},
+    "axes": {"names": ("position", "week")},
+    "selective": {"rank": 4},
     "t5": {"buckets": 4, "max_distance": 6},
     "tisasrec": {"max_interval": 30},
 }
@@ -92,6 +95,11 @@ VARIANTS = {
     "siren with everything": small_config(
         small_rotary("siren", per_head=True, content_bound=1.0, xpos_base=8.0, partial=0.5, learned_frequencies=True)
     ),
+    "axes of time": small_config(small_rotary("axes", names=("day", "span"))),
+    "half of the pairs, fast": small_config(small_rotary("ordinal", partial=0.5, proportional=True)),
+    "forgetting with time": small_config(NO_ROTATION, bias=small_bias("forgetting", of_time=True)),
+    "logged late": small_config(small_rotary("time_scales"), hide_within=60),
+    "some blocks without rotation": small_config(nope_every=1),
     "semantic": small_config(small_rotary("siren", time_inputs=(), metadata=("tab",))),
     "time in embedding": small_config(small_rotary("ordinal"), encodings=("calendar",)),
     "time2vec": small_config(NO_ROTATION, encodings=("time2vec",)),
@@ -102,9 +110,13 @@ FORMS = {
     "grouped queries": small_config(small_rotary("siren", per_head=True), key_heads=1),
     "attention in chunks": small_config(bias=small_bias("hstu"), attention="chunked"),
     "late": small_config(action_fusion="late"),
+    "sharper over more": small_config(temperature="learned_log_length"),
     "interleaved": small_config(action_fusion="interleaved"),
     "interleaved with encodings": small_config(
         NO_ROTATION, encodings=("calendar", "learned"), action_fusion="interleaved"
+    ),
+    "interleaved selective with forgetting": small_config(
+        small_rotary("selective"), bias=small_bias("forgetting"), action_fusion="interleaved"
     ),
     "interleaved lie with intervals": small_config(
         small_rotary("lie"), bias=small_bias("tisasrec"), action_fusion="interleaved"

@@ -127,6 +127,27 @@ TAKING = {
         lambda p, x, w, scale, gate: ops.siren_rope_angles(p, x, w, NETWORK, scale=scale, gate=gate),
         *(POSITIONS, FEATURES, PAIRS, jnp.ones(4), jnp.ones((2, 1))),
     ),
+    "section_angles": (lambda a, b: ops.section_angles([a, b], (1, 3)), ROTATED, ROTATED),
+    "cycle_angles": (lambda t: ops.cycle_angles(t, (60, 90)), POSITIONS),
+    "polar_features": (ops.polar_features, HEADS, jnp.ones((2, 3, 8))),
+    "forgetting_bias": (
+        lambda x, ids, t: ops.forgetting_bias(x, ids, times=t)(SLOTS, SLOTS),
+        *(ROTATED, POSITIONS, POSITIONS),
+    ),
+    "selective_angles": (
+        lambda x, w, ids, t: ops.selective_angles(x, w, ids, times=t),
+        *(ROTATED, PAIRS, POSITIONS, POSITIONS),
+    ),
+    "causal_convolution": (
+        lambda x, w, ids, t: ops.causal_convolution(x, w, ids, times=t),
+        *(ROTATED, jnp.ones((3, 4)), POSITIONS, POSITIONS),
+    ),
+    "seconds_since": (ops.seconds_since, POSITIONS, POSITIONS),
+    "length_temperature": (lambda n: ops.length_temperature(n, 5), POSITIONS),
+    "visible_counts": (
+        lambda ids, t, of_keys, at: ops.visible_counts(ids, times=t, key_segment_ids=of_keys, key_times=at),
+        *(POSITIONS, POSITIONS, POSITIONS, POSITIONS),
+    ),
     "content_angles": (ops.content_angles, FEATURES, jnp.ones((5, 4))),
     "sincos": (ops.sincos, ROTATED),
     "rotate_pairs": (lambda x, s, c, a: rotate_pairs(x, s, c, angles=a), HEADS, ROTATED, ROTATED, ROTATED),
@@ -139,6 +160,10 @@ TAKING = {
     "sinusoidal_encoding": (lambda p: ops.sinusoidal_encoding(p, 8), POSITIONS),
     "time2vec": (time2vec, jnp.ones((2, 3)), jnp.ones(4), jnp.ones(4)),
     "calendar_features": (lambda d, s: calendar_features(d, s, start_day=0, span_days=3.0), POSITIONS, POSITIONS),
+    "calendar_angles": (
+        lambda d, s: ops.calendar_angles(d, s, period="year", turns=(1, 2)),
+        *(POSITIONS, POSITIONS),
+    ),
     "calendar_harmonics": (
         lambda d, s: ops.calendar_harmonics(d, s, period="year", harmonics=2),
         *(POSITIONS, POSITIONS),
@@ -194,6 +219,9 @@ COUNTS = {
     "attention's chunk": lambda x: attended(chunk=x),
     "attention's window": lambda x: attended(window=x),
     "attention's sinks": lambda x: attended(window=1, sinks=x),
+    "attention's hide_within": lambda x: attended(times=IDS, hide_within=x),
+    "visible_counts' window": lambda x: ops.visible_counts(IDS, window=x),
+    "time_scale_periods' pairs": lambda x: ops.time_scale_periods(x, shortest=60, longest=900),
     "xpos_scale's pairs": lambda x: ops.xpos_scale(SLOTS, x),
     "alibi_slopes' heads": ops.alibi_slopes,
     "t5_buckets' buckets": lambda x: ops.t5_buckets(SLOTS, buckets=x),
@@ -223,6 +251,9 @@ NUMBERS = {
     "SirenParams' omega0": lambda x: ops.SirenParams(NETWORK.branches, x),
     "siren_apply's omega0": lambda x: ops.siren_apply(NETWORK.branches, FEATURES, omega0=x),
     "calendar_features' span_days": lambda x: calendar_features(SLOTS, SLOTS, start_day=0, span_days=x),
+    "time_scale_periods' shortest": lambda x: ops.time_scale_periods(2, shortest=x, longest=900),
+    "time_scale_periods' longest": lambda x: ops.time_scale_periods(2, shortest=60, longest=x),
+    "length_temperature's trained_length": lambda x: ops.length_temperature(SLOTS, x),
     "query_growth's beta": lambda x: ops.query_growth(SLOTS, x, 4),
     "query_growth's length": lambda x: ops.query_growth(SLOTS, 0.1, x),
     "max_position_embeddings": lambda x: ops.scaled_frequencies(8, DYNAMIC, max_position_embeddings=x),
@@ -230,6 +261,8 @@ NUMBERS = {
 }
 FLAGS = {
     "attention's inclusive": lambda x: attended(inclusive=x),
+    "visible_counts' inclusive": lambda x: ops.visible_counts(IDS, inclusive=x),
+    "section_angles' interleaved": lambda x: ops.section_angles([ROTATED, ROTATED], (2, 2), interleaved=x),
     "attention's times_ascend": lambda x: attended(times_ascend=x),
     "rotate_pairs' interleaved": lambda x: rotate_pairs(HEADS, ROTATED, ROTATED, interleaved=x),
     "rotate_pairs' partial": lambda x: rotate_pairs(HEADS, ROTATED, ROTATED, partial=x),
@@ -252,7 +285,12 @@ UNFIT = [
 UNFIT_COUNTS = [*UNFIT, None, True, 2.5, 3.0, float("nan"), -(10**400), 10**400, 2**40]
 UNFIT_NUMBERS = [*UNFIT, None, True, float("nan"), float("inf"), -float("inf"), -1.5, 10**400]
 UNFIT_FLAGS = [*UNFIT, 0, 1, 1.0, "False"]
-OPTIONAL = {("attention's window", None), ("siren_apply's omega0", None), ("seq_len", None)}
+OPTIONAL = {
+    ("attention's window", None),
+    ("visible_counts' window", None),
+    ("siren_apply's omega0", None),
+    ("seq_len", None),
+}
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from siren_rope_jax.ops import (
     interval_buckets,
     strictly_causal_attention,
     t5_bias,
+    visible_counts,
 )
 from siren_rope_jax.ops.attention import cudnn
 
@@ -51,8 +52,8 @@ HOW = {
 }
 
 
-@jax.jit(static_argnames=("implementation", "inclusive", "window", "sinks"))
-def attended(inputs, layout, cotangent, *, implementation, inclusive=False, window=None, sinks=0):
+@jax.jit(static_argnames=("implementation", "inclusive", "window", "sinks", "hide_within"))
+def attended(inputs, layout, cotangent, *, implementation, inclusive=False, window=None, sinks=0, hide_within=0):
     def result(inputs):
         return strictly_causal_attention(
             **inputs,
@@ -62,6 +63,7 @@ def attended(inputs, layout, cotangent, *, implementation, inclusive=False, wind
             inclusive=inclusive,
             window=window,
             sinks=sinks,
+            hide_within=hide_within,
             times_ascend=True,
         )
 
@@ -86,6 +88,41 @@ def check(implementation, layout, how, *, queries=None, widths=(8, 8), scale=(0.
 @pytest.mark.parametrize("implementation", ["plain", "chunked"])
 def test_values_and_gradients_equal_float64(implementation, name, how):
     check(implementation, LAYOUTS[name], how, queries=REQUESTS if name == "requests" else None)
+
+
+LATE = [{"hide_within": 1}, {"hide_within": 2}, {"hide_within": 3, "window": 2, "sinks": 1}, {"hide_within": 2**31 - 1}]
+TIMED = [name for name, layout in LAYOUTS.items() if "times" in layout]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", LATE)
+@pytest.mark.parametrize("implementation", ["plain", "chunked", "cudnn"])
+def test_events_are_seen_from_the_time_on_at_which_they_were_logged(implementation, how, monkeypatch):
+    monkeypatch.setattr(cudnn, "_KERNEL", "xla")
+    monkeypatch.setattr(cudnn, "_TYPES", (["float32"],))
+    for name in TIMED if implementation != "cudnn" else ("packed, with ties",):
+        check(implementation, LAYOUTS[name], how, queries=REQUESTS if name == "requests" else None)
+
+
+def test_late_events_stay_hidden_at_the_last_time_that_there_is():
+    times = jnp.asarray([[2**31 - 3, 2**31 - 2, 2**31 - 1]], jnp.int32)
+    counts = visible_counts(jnp.ones((1, 3), jnp.int32), times=times, hide_within=2)
+    chex.assert_trees_all_equal(counts, jnp.asarray([[0, 0, 1]]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", [lambda function: function, jax.jit], ids=["eager", "jit"])
+@pytest.mark.parametrize("how", [*HOW.values(), *LATE, {}])
+def test_visible_counts_are_the_numbers_of_events_that_attention_sees(how, variant):
+    for name in [*TIMED, "padding inside"] if "hide_within" not in how else TIMED:
+        layout = LAYOUTS[name]
+        if "in no order" in name:  # where some count that are not seen
+            continue
+        counts = variant(lambda layout: visible_counts(**layout, **how))(layout)
+        arrays = {name: np.asarray(x) for name, x in layout.items()}
+        segment_ids, times = arrays.pop("segment_ids"), arrays.pop("times", None)
+        for row, i in np.ndindex(*segment_ids.shape):
+            assert counts[row, i] == len(reference.sees(segment_ids, times, row, i, **arrays, **how)), (name, row, i)
 
 
 @pytest.mark.slow
@@ -155,6 +192,10 @@ def test_long_rows_of_blocks_equal_those_in_one_go(seed, window, sinks, inclusiv
         ({"scale": True}, ("scale must be a number or an array", "bool")),
         ({"window": 2, "sinks": 1, "implementation": "splash"}, ("splash must get no sinks",)),
         ({"inclusive": True, "times": jnp.asarray(TIMES), "implementation": "splash"}, ("splash must get no times",)),
+        ({"hide_within": 2, "times": jnp.asarray(TIMES), "implementation": "splash"}, ("splash", "no hide_within")),
+        ({"hide_within": 2}, ("hide_within must be given with times", "2 without times")),
+        ({"hide_within": 2, "times": jnp.asarray(TIMES), "inclusive": True}, ("hide_within", "2 with inclusive")),
+        ({"hide_within": 1.5, "times": jnp.asarray(TIMES)}, ("hide_within must be a whole number", "1.5")),
     ],
 )
 def test_windows_and_scales_without_a_meaning_are_refused_in_one_sentence(wrong, parts):

@@ -42,11 +42,15 @@ def test_a_learned_bias_starts_without_effect(kind, settings):
 
 
 def bias_of(kind, heads=3, **settings) -> Any:
-    return make_bias(small_bias(kind, **settings), BiasInputs(SPEC, heads, 4), rngs())
+    return make_bias(small_bias(kind, **settings), BiasInputs(SPEC, heads, 4, 8), rngs())
+
+
+def of_events(module, x=None) -> Any:
+    return module(EVENTS, jnp.zeros((*EVENTS.segment.shape, 8)) if x is None else x, None)
 
 
 def test_alibi_falls_with_the_distance_at_the_published_slopes():
-    bias, relative = bias_of("alibi")(EVENTS)
+    bias, relative = of_events(bias_of("alibi"))
     assert relative is None
     slots = jnp.arange(4)
     distance = np.subtract.outer(np.arange(4), np.arange(4))
@@ -57,7 +61,7 @@ def test_alibi_falls_with_the_distance_at_the_published_slopes():
 def test_t5_reads_its_table_by_bucket_of_distance():
     module = bias_of("t5", buckets=4, max_distance=6)
     module.table[...] = jnp.arange(12.0).reshape(4, 3)
-    bias, _ = module(EVENTS)
+    bias, _ = of_events(module)
     of_last = np.asarray(bias(jnp.array([3]), jnp.arange(3)))[0, :, 0]
     # Distances 3, 2 and 1 of event 3: 2 and 3 share the first logarithmic bucket, [2, sqrt(12)).
     chex.assert_trees_all_equal(of_last, np.float32([[6, 6, 3], [7, 7, 4], [8, 8, 5]]))
@@ -69,7 +73,7 @@ def test_hstu_adds_its_numbers_for_distance_and_log_time_to_every_head_alike():
     assert module.times.shape == (129,)
     module.positions[...] = jnp.arange(SPEC.window, dtype=jnp.float32)
     module.times[...] = 1000 * jnp.arange(129.0)
-    bias, _ = module(EVENTS)
+    bias, _ = of_events(module)
     elapsed = np.asarray(EVENTS.elapsed_seconds, np.float64)[0]
     expected = 3 + 1000 * np.floor(np.log(elapsed[3] - elapsed[0]) / 0.301)
     chex.assert_trees_all_equal(bias(jnp.array([3]), jnp.array([0])), np.float32([[[[expected]]]]))
@@ -77,7 +81,7 @@ def test_hstu_adds_its_numbers_for_distance_and_log_time_to_every_head_alike():
 
 @pytest.mark.parametrize(("shape", "of_days"), [("exponential", lambda x: x), ("power", np.log1p)])
 def test_decay_with_time_starts_at_the_slopes_of_alibi(shape, of_days):
-    bias, relative = bias_of("time_decay", shape=shape, days=2.0)(EVENTS)
+    bias, relative = of_events(bias_of("time_decay", shape=shape, days=2.0))
     assert relative is None
     elapsed = np.float64(EVENTS.elapsed_seconds[0, :4]) / 86_400
     expected = -np.asarray(alibi_slopes(3))[:, None, None] * of_days(np.abs(np.subtract.outer(elapsed, elapsed)) / 2)
@@ -87,10 +91,33 @@ def test_decay_with_time_starts_at_the_slopes_of_alibi(shape, of_days):
 def test_waves_of_day_and_week_are_damped_as_configured():
     module = bias_of("periodic", periods=("week",), damping=0.1)
     module.cosines[...] = jnp.ones((1, 3))
-    bias, _ = module(EVENTS)
+    bias, _ = of_events(module)
     turns = 2 * np.pi * np.float64(EVENTS.elapsed_seconds[0, 3] - EVENTS.elapsed_seconds[0, 0]) / (7 * 86_400)
     expected = np.full((1, 3, 1, 1), np.exp(-0.1 * turns) * np.cos(turns))
     chex.assert_trees_all_close(bias(jnp.array([3]), jnp.array([0])), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("of_time", [False, True])
+def test_forgetting_starts_so_that_half_is_left_after_the_training_window_or_span(of_time):
+    module = bias_of("forgetting", of_time=of_time)
+    bias, relative = of_events(module)
+    assert relative is None
+    elapsed = np.float64(EVENTS.elapsed_seconds[0, :4])
+    unit = elapsed / 86_400 / SPEC.span_days if of_time else np.arange(4) / SPEC.window
+    expected = np.subtract.outer(unit, unit) * np.log(0.5)
+    causal = np.tril(np.ones((4, 4), bool), -1)
+    found = np.asarray(bias(jnp.arange(4), jnp.arange(4)))[0]
+    chex.assert_trees_all_close(found[:, causal], np.stack([expected[causal]] * 3), rtol=1e-4, atol=1e-6)
+
+
+def test_what_an_event_is_decides_how_much_it_makes_others_fade():
+    module = bias_of("forgetting")
+    module.kernel[...] = jnp.ones((8, 3))
+    x = jnp.zeros((*EVENTS.segment.shape, 8)).at[:, 2].set(-5)
+    bias = np.asarray(of_events(module, x)[0](jnp.arange(4), jnp.arange(4)))[0]
+    assert np.all(bias[:, 2, :2] < -30)
+    assert np.all(bias[:, 3, :2] < -30)
+    assert np.all(bias[:, 3, 2] > -0.1)
 
 
 @pytest.mark.parametrize("periods", [(), ("day", "day")])

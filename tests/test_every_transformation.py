@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 README = (HERE.parent / "siren_rope_jax" / "ops" / "README.md").read_text("utf-8")
 # They take no arrays that could be traced.
 OTHERS = {"Bias", "OfSlots", "ScaledFrequencies", "alibi_slopes", "inverse_frequencies", "scaled_frequencies"}
-OTHERS |= {"SirenParams", "siren_init", "split_unix_time"}
+OTHERS |= {"SirenParams", "siren_init", "split_unix_time", "time_scale_periods"}
 IN_ATTENTION = {"strictly_causal_attention", "alibi_bias", "t5_bias", "hstu_bias", "RelativeEmbedding"}
 # Of the long rows, only that of blocks is another program than the short one; the README has the command for all.
 SHORT = [row for row in transformations.ROWS if "256" not in row or row.startswith("attention, chunked, biases")]

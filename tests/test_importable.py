@@ -265,6 +265,10 @@ def on_slots(make):
     return lambda *args: make(*args)(jnp.arange(3), jnp.arange(3))
 
 
+def taking_times(op):
+    return lambda *args: op(*args[:-1], times=args[-1])
+
+
 def attend_to_itself(x, no_history, segment_ids, times):
     return ops.strictly_causal_attention(x, x, x, segment_ids=segment_ids, no_history=no_history, times=times)
 
@@ -282,17 +286,26 @@ PLACES, TIMES = jnp.arange(6, dtype=jnp.int32).reshape(2, 3), jnp.asarray([[0, 9
 CASES = {
     "alibi_bias": ("float32", on_slots(lambda slopes, p: ops.alibi_bias(p, slopes)), normal(0, 4), PLACES),
     "apply_rotary": ("", apply_rotary, HEADS_4, TURNS),
+    "calendar_angles": (
+        "float32",
+        lambda *d: ops.calendar_angles(*d, period="week", turns=(1, 3)),
+        *(TIMES, TIMES),
+    ),
     "calendar_features": ("float32", lambda *d: ops.calendar_features(*d, start_day=0, span_days=9), TIMES, TIMES),
     "calendar_harmonics": (
         "float32",
         lambda *d: ops.calendar_harmonics(*d, period="year", harmonics=2),
         *(TIMES, TIMES),
     ),
+    "causal_convolution": ("float32", taking_times(ops.causal_convolution), TURNS, normal(0, 2, 2), PLACES // 4, TIMES),
     "content_angles": ("float32", ops.content_angles, TURNS, normal(0, 2, 2)),
+    "cycle_angles": ("float32", lambda seconds: ops.cycle_angles(seconds, (60, 3_600)), TIMES),
     "elapsed_days": ("float32", ops.elapsed_days, TIMES),
+    "forgetting_bias": ("float32", on_slots(taking_times(ops.forgetting_bias)), TURNS, PLACES // 4, TIMES),
     "frequencies_at": ("float32", frequencies_at_both_lengths, PLACES),
     "hstu_bias": ("float32", on_slots(ops.hstu_bias), PLACES, TIMES, normal(0, 3), normal(0, 9)),
     "interval_buckets": ("int32", on_slots(lambda *t: ops.interval_buckets(*t, max_interval=4)), TIMES, PLACES // 4),
+    "length_temperature": ("float32", lambda counts: ops.length_temperature(counts, 5), PLACES),
     "lie_rotations": ("float32", ops.lie_rotations, TURNS, normal(0, 2, 1, 6)),
     "log_time_buckets": ("int32", ops.log_time_buckets, TIMES),
     "ordinal_angles": ("float32", ops.ordinal_angles, DAYS, FREQUENCIES),
@@ -302,9 +315,13 @@ CASES = {
         on_slots(lambda a, b, g, t: ops.periodic_bias(t, a, b, g, periods=(60, 3_600))),
         *(normal(0, 2, 4), normal(0, 2, 4), normal(0, 2), TIMES),
     ),
+    "polar_features": ("", ops.polar_features, HEADS_4, normal(0, 2, 3, 4)),
     "rotate_blocks": ("", ops.rotate_blocks, HEADS_4, normal(0, 2, 3, 2, 2, 2)),
     "rotate_pairs": ("", rotate_pairs, HEADS_4, TURNS, TURNS),
     "rote_factors": ("float32", lambda days: ops.rote_factors(days, 2), DAYS),
+    "seconds_since": ("uint32", ops.seconds_since, TIMES, PLACES // 4),
+    "section_angles": ("float32", lambda a, b: ops.section_angles([a, b], (1, 1)), TURNS, TURNS),
+    "selective_angles": ("float32", taking_times(ops.selective_angles), TURNS, FREQUENCIES, PLACES // 4, TIMES),
     "sincos": ("float32", sincos, TURNS),
     "query_growth": ("float32", lambda positions: ops.query_growth(positions, 0.1, 3), PLACES),
     "sinusoidal_encoding": ("float32", lambda positions: ops.sinusoidal_encoding(positions, 4), PLACES),
@@ -317,11 +334,20 @@ CASES = {
     "time2vec": ("float32", ops.time2vec, DAYS, FREQUENCIES, FREQUENCIES),
     "time_decay_bias": ("float32", on_slots(lambda rates, t: ops.time_decay_bias(t, rates)), normal(0, 4), TIMES),
     "time_order_angles": ("float32", lambda days, f: ops.time_order_angles(PLACES, days, f), DAYS, FREQUENCIES),
+    "visible_counts": ("int32", lambda ids, t: ops.visible_counts(ids, times=t), PLACES // 4, TIMES),
     "xpos_scale": ("float32", lambda positions: ops.xpos_scale(positions, 2), PLACES),
 }
 # Positions and times of 16 bits are refused, since they round whole numbers.
 NEVER_OF_16_BITS = {
-    CASES[name][1] for name in ("lie_rotations", "ordinal_angles", "rote_factors", "time2vec", "time_order_angles")
+    CASES[name][1]
+    for name in (
+        "lie_rotations",
+        "ordinal_angles",
+        "rote_factors",
+        "section_angles",
+        "time2vec",
+        "time_order_angles",
+    )
 }
 each_op = pytest.mark.parametrize(
     ("dtype", "op", "args"), [(d, op, args) for d, op, *args in CASES.values()], ids=CASES
@@ -331,7 +357,7 @@ each_op = pytest.mark.parametrize(
 def test_no_public_op_is_missing_from_the_cases():
     public = {name: getattr(ops, name) for name in ops.__all__}
     functions = {name for name, op in public.items() if inspect.isroutine(op) or isinstance(op, jax.custom_jvp)}
-    on_the_host = {"alibi_slopes", "inverse_frequencies", "scaled_frequencies", "split_unix_time"}
+    on_the_host = {"alibi_slopes", "inverse_frequencies", "scaled_frequencies", "split_unix_time", "time_scale_periods"}
     assert functions <= on_the_host | set(CASES)
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from small_logs import FORMS, SPEC, VARIANTS, heard, random_events, small_config, small_rotary
+from small_logs import FORMS, SPEC, VARIANTS, heard, random_events, small_bias, small_config, small_rotary
 
 from siren_rope_jax.batch import Events
 from siren_rope_jax.nn.config import ModelConfig
@@ -183,6 +183,18 @@ def test_every_score_depends_on_its_own_ids(model):
         ("time_decay", ("position", "day", "second"), False),
         ("periodic", ("elapsed_seconds",), True),
         ("periodic", ("position", "day", "second"), False),
+        ("rote", ("elapsed_seconds",), True),
+        ("rote", ("position", "day", "second"), False),
+        ("time_scales", ("elapsed_seconds",), True),
+        ("time_scales", ("position", "day", "second"), False),
+        ("axes", ("position",), True),
+        ("axes", ("day", "second"), True),
+        ("axes of time", ("position", "elapsed_seconds"), False),
+        ("pope", ("position",), True),
+        ("pope", ("day", "second", "elapsed_seconds"), False),
+        ("selective", ("position", "day", "second"), False),
+        ("forgetting", ("position", "day", "second", "elapsed_seconds"), False),
+        ("forgetting with time", ("elapsed_seconds",), True),
         ("tisasrec", ("elapsed_seconds",), True),
         ("tisasrec", ("position", "day", "second"), False),
     ],
@@ -279,6 +291,43 @@ def test_events_of_one_second_may_stand_in_any_slots(model):
     # puts events of one second in an order of its own (data.event_order).
     compared = slice(0, 6) if config.action_fusion == "interleaved" else slice(None)
     chex.assert_trees_all_close(before[:, order][:, compared], after[:, compared], **CLOSE)
+
+
+@pytest.mark.parametrize("fusion", ["mixed_value", "late"])
+def test_events_too_close_before_another_are_hidden_from_it(fusion):
+    events = one_user()
+    times = jnp.broadcast_to(jnp.asarray([0, 100, 200, 250, 300, 400, 401, 1000]), events.segment.shape)
+    config = small_config(small_rotary("time_scales"), hide_within=100, action_fusion=fusion)
+    _, (_, numbers) = compiled(config)(events._replace(elapsed_seconds=times), np.eye(SLOTS))
+    seen = np.asarray(times)[0][:, None] - np.asarray(times)[0] >= 100
+    for name in ("dense", "actions"):
+        from_slot = np.abs(numbers[name]).max(axis=-1)
+        others = SLOT != ROW
+        chex.assert_trees_all_equal((from_slot > 1e-9)[others], seen[others], strict=True)
+
+
+def test_blocks_without_rotation_read_no_position():
+    events, other = one_user(), one_user(seed=1)
+    moved = events._replace(position=other.position * 3 + 1)
+    for every, felt in ((None, True), (2, True), (1, False)):
+        config = small_config(small_rotary("ordinal"), layers=2, nope_every=every)
+        model = awake(make(config))
+        model.action_attention.output.kernel[...] *= 0
+        run = forward(model)
+        assert (np.abs(run(events) - run(moved)).max() > 1e-4) == felt
+
+
+def test_queries_grow_with_the_logarithm_of_the_events_that_they_see():
+    events = one_user()
+    counts = jnp.arange(SLOTS, dtype=jnp.float32)
+    for name, learned in (("log_length", 1.0), ("learned_log_length", 3.0)):
+        model = make(small_config(small_rotary("none"), temperature=name))
+        attention = model.blocks[0].attention
+        if name == "learned_log_length":
+            attention.temperature[...] = jnp.full(2, learned)
+        factors = attention._sharpness(events, events.elapsed_seconds)
+        expected = learned * np.log(np.maximum(counts, 1)) / np.log(SPEC.window)
+        chex.assert_trees_all_close(factors[0, ..., 0], np.stack([expected] * factors.shape[2], -1), rtol=1e-5)
 
 
 @pytest.mark.parametrize("fusion", ["mixed_value", "interleaved"])
@@ -422,6 +471,20 @@ def test_the_attention_and_residual_scales_of_the_configuration_are_used():
         ({"rotary": small_rotary("siren", metadata=("colour",))}, "but 'colour' is not one"),
         ({"key_heads": 3}, "heads must be a multiple of key_heads, but are 2 for 3"),
         ({"layers": 0, "action_fusion": "interleaved"}, "layers must be at least 1"),
+        ({"hide_within": 60, "hide_ties": False}, "hide_within must be given with hide_ties"),
+        ({"hide_within": 60, "action_fusion": "interleaved"}, "hide_within must be given with hide_ties and without"),
+        ({"hide_within": -1}, r"hide_within must lie in \[0, 2147483647\], but is -1"),
+        (
+            {"hide_within": 60, "rotary": small_rotary("selective")},
+            "hide_within must be 0 with rotary.kind selective, which sums over hidden events too, but is 60",
+        ),
+        ({"hide_within": 60, "bias": small_bias("forgetting")}, "hide_within must be 0 with bias.kind forgetting"),
+        ({"nope_every": 2}, "nope_every must be at most the 1 layers"),
+        ({"nope_every": 1, "rotary": small_rotary("none")}, "nope_every must be at most the 1 layers, and given with"),
+        (
+            {"rotary": small_rotary("pope"), "bias": small_bias("tisasrec")},
+            "bias.kind must not be tisasrec with rotary.kind pope",
+        ),
         (
             {"rotary": small_rotary("siren", separate_action_network=True), "action_fusion": "interleaved"},
             "separate_action_network off",

@@ -16,12 +16,15 @@ from small_logs import SPEC, random_events, small_rotary
 from siren_rope_jax import ops
 from siren_rope_jax.nn.rotary import (
     ROTARIES,
+    AxesSettings,
     LieSettings,
     RotaryConfig,
     ScalingConfig,
+    SelectiveSettings,
     SirenSettings,
     SourceInputs,
     TimeOrderSettings,
+    TimeScalesSettings,
     make_rotary,
 )
 from siren_rope_jax.nn.rotary.base import PlanarRotation, SharedSettings
@@ -157,6 +160,75 @@ def test_the_score_of_rote_depends_on_the_date_and_not_on_the_time_between_two_e
     assert np.hypot(real, imaginary).max() <= 3 + 1e-5
 
 
+def test_time_scales_are_a_ladder_from_twice_the_span_to_the_shortest():
+    config = small_rotary("time_scales", shortest_seconds=60.0)
+    longest = 2 * SPEC.span_days * 86_400
+    periods = np.round(longest * (60 / longest) ** (np.arange(PAIRS) / PAIRS))
+    turns = np.float64(EVENTS.elapsed_seconds)[..., None] / periods
+    found = angles(config)[0]
+    chex.assert_trees_all_close(np.exp(1j * found), np.exp(2j * np.pi * turns), rtol=0, atol=1e-5)
+    moved, still = logits(config, later(3, seconds=4_321)), logits(config)
+    chex.assert_trees_all_close(moved, still, rtol=1e-4, atol=1e-4)
+
+
+def test_each_axis_turns_pairs_of_its_own_and_cyclic_ones_in_whole_turns():
+    module = make(small_rotary("axes", names=("week", "position", "span", "day"), sections=(2, 1, 2, 1)), head_dim=12)
+    found = np.exp(1j * np.asarray(module.angles(EVENTS, NOTHING)[0]))
+    day, second = np.float64(EVENTS.day), np.float64(EVENTS.second)
+    week = 2 * np.pi * (day % 7 * 86_400 + second) / (7 * 86_400)
+    place = 2 * (day - SPEC.start_day + second / 86_400) / SPEC.span_days - 1
+    expected = [
+        week,
+        2 * week,
+        np.float64(EVENTS.position),
+        np.pi / 2 * place,
+        np.pi * place,
+        2 * np.pi * second / 86_400,
+    ]
+    chex.assert_trees_all_close(found, np.exp(1j * np.stack(expected, -1)), rtol=0, atol=1e-5)
+
+
+def test_axes_share_the_pairs_as_equally_as_can_be():
+    module = make(small_rotary("axes", names=("week", "position")))
+    assert module.sections == (2, 1)
+
+
+def test_pope_scores_by_softplus_and_the_cosine_of_position_and_offset():
+    module = make(small_rotary("pope"), key_heads=2)
+    module.offsets[...] = jnp.arange(2 * HEAD_DIM, dtype=jnp.float32).reshape(2, HEAD_DIM) / 10
+    query, key = module(EVENTS, NOTHING, TOKEN)[0](QUERY, KEY[:, :, :2])
+    magnitude = [np.log1p(np.exp(np.float64(x))) for x in (QUERY[0, 3, 3], KEY[0, 1, 1])]
+    theta = 10_000.0 ** (-np.arange(HEAD_DIM) / HEAD_DIM)
+    apart = 2 * theta - (HEAD_DIM + np.arange(HEAD_DIM)) / 10
+    expected = np.sum(magnitude[0] * magnitude[1] * np.cos(apart))
+    np.testing.assert_allclose(np.dot(query[0, 3, 3], key[0, 1, 1]), expected, rtol=1e-5)
+
+
+def test_selective_rope_without_its_gate_starts_as_rope():
+    fixed = np.asarray(logits(small_rotary("ordinal")))
+    started = np.asarray(logits(small_rotary("selective", gated=False)))
+    same = np.asarray(EVENTS.segment)[0][:, None] == np.asarray(EVENTS.segment)[0]
+    chex.assert_trees_all_close(started[..., same], fixed[..., same], rtol=1e-4, atol=1e-5)
+
+
+def test_a_step_of_selective_rope_turns_all_that_follows():
+    module = make(small_rotary("selective", gated=False, taps=1))
+    module.up[...] = jnp.ones_like(module.up[...])
+    before = module(EVENTS, NOTHING, TOKEN)[0].query[0]
+    moved = module(EVENTS, NOTHING, TOKEN.at[:, 2].add(TOKEN[:, 1]))[0].query[0]
+    changed = np.abs(np.asarray(moved - before)).max((0, 2, 3))
+    assert np.all(changed[[2, 3]] > 1e-4)
+    assert np.all(changed[[0, 1, 4, 5, 6]] == 0)
+
+
+def test_proportional_pairs_keep_the_fastest_frequencies_of_all():
+    rotation = make(small_rotary("ordinal", partial=0.5, proportional=True), head_dim=12)
+    expected = 10_000.0 ** (-2 * np.arange(3) / 12)
+    chex.assert_trees_all_close(rotation.frequencies(), expected, rtol=1e-6)
+    learned = make(small_rotary("ordinal", partial=0.5, proportional=True, learned_frequencies=True), head_dim=12)
+    chex.assert_trees_all_close(learned.frequencies(), expected, rtol=1e-6)
+
+
 def test_siren_starts_with_the_published_gate_and_scale():
     module = make(small_rotary("siren"))
     assert module.gate[...] == 1
@@ -221,7 +293,7 @@ def test_leaving_a_branch_out_leaves_the_other_as_it_was(branch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [kind for kind in ROTARIES if kind != "none"])
+@pytest.mark.parametrize("kind", [kind for kind in ROTARIES if kind not in ("none", "selective")])
 def test_a_rotation_depends_on_its_own_event_alone(kind):
     module, told = make(small_rotary(kind), head_dim=8), (EVENTS, NOTHING, TOKEN)
     alone, within = module(*jax.tree.map(lambda x: x[:, 2:5], told)), module(*told)
@@ -462,6 +534,13 @@ def test_requests_are_rotated_at_their_own_time_and_history_at_its_own():
             "time_share must leave order and time some of the 4 key heads, but is 0.1",
         ),
         (small_rotary("ordinal", scaling=ScalingConfig("yarn", factor=4.0)), "original_max_position_embeddings"),
+        (
+            small_rotary("time_scales", shortest_seconds=7_200.0, longest_days=0.05),
+            "time_scales, in seconds: longest must be above shortest, 7200.0, and below 2^31 seconds, but is 4320.0",
+        ),
+        (small_rotary("axes", names=("day", "week"), sections=(1, 1)), "axes must share out the 3 rotary pairs"),
+        (small_rotary("axes", names=("position", "day", "week", "span")), "axes must share out the 3 rotary pairs"),
+        (small_rotary("ordinal", proportional=True), "partial must be below 1, and scaling default, if proportional"),
     ],
 )
 def test_settings_that_do_not_fit_the_heads_are_refused_in_one_sentence(config, sentence):
@@ -502,7 +581,7 @@ def test_settings_that_make_no_source_are_refused_in_one_sentence(settings, sent
         ("lie", {"learned_frequencies": True}, "rotary.learned_frequencies must be left at False with rotary.kind lie"),
         ("lie", {"content_bound": 1.0}, "rotary.content_bound must be left at 0.0 with rotary.kind lie, but is 1.0"),
         ("time_order", {"lie": LieSettings(4)}, "rotary.lie.block_size must be left at 8 with rotary.kind time_order"),
-        ("rope", {}, "rotary.kind must be one of none, ordinal, time_order, siren, lie, rote, but is rope"),
+        ("rope", {}, f"rotary.kind must be one of {', '.join(ROTARIES)}, but is rope"),
     ],
 )
 def test_a_setting_that_the_kind_does_not_read_is_refused_by_its_path(kind, settings, sentence):
@@ -515,7 +594,8 @@ def test_a_kind_reads_the_settings_of_its_name_and_those_that_its_class_says(kin
     fields = {field.name: field for field in dataclasses.fields(RotaryConfig)}
     set_ = {"partial": 0.5, "learned_frequencies": True, "xpos_base": 8.0, "content_bound": 1.0, "base": 99.0}
     set_ |= {"scaling": ScalingConfig("linear", factor=2.0), "lie": LieSettings(4)}
-    set_ |= {"siren": SirenSettings(width=8), "time_order": TimeOrderSettings("by_dim")}
+    set_ |= {"siren": SirenSettings(width=8), "time_order": TimeOrderSettings("by_dim"), "proportional": True}
+    set_ |= {"time_scales": TimeScalesSettings(60.5), "axes": AxesSettings(("day",)), "selective": SelectiveSettings(4)}
     assert set_.keys() == fields.keys() - {"kind"}
     assert ROTARIES[kind].reads <= {field.name for field in dataclasses.fields(SharedSettings)}
     for name, value in set_.items():

@@ -83,7 +83,7 @@ def test_a_setting_that_the_chosen_bias_does_not_read_is_refused_by_its_path():
     with raises_one_sentence("bias.tisasrec.max_interval", "bias.kind none"):
         BiasConfig(tisasrec=TisasrecSettings(9))
     with raises_one_sentence(
-        "bias.kind must be one of none, alibi, t5, hstu, time_decay, periodic, tisasrec, but is kerple"
+        "bias.kind must be one of none, alibi, t5, hstu, time_decay, periodic, forgetting, tisasrec, but is kerple"
     ):
         BiasConfig("kerple")
     assert BiasConfig("t5", t5=T5Settings(buckets=4)).t5.buckets == 4

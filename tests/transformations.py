@@ -193,6 +193,57 @@ def exact_times_apart(rates, heights, exponents, cosines, sines, damping, positi
     return jnp.moveaxis(result, 1, 2)
 
 
+def cycles(second):
+    return ops.calendar_angles(second * 3, second * 5000, period="week", turns=(1, 2)), ops.cycle_angles(second, (7, 9))
+
+
+def exact_cycles(second):
+    week = 2 * np.pi * (second * 3 % 7 * 86_400 + second * 5000) / (7 * 86_400)
+    turns = jnp.stack([week, 2 * week], -1), 2 * np.pi * second[..., None] / jnp.asarray([7.0, 9.0])
+    return tuple((angles + np.pi) % (2 * np.pi) - np.pi for angles in turns)
+
+
+def exact_polar(x, angles):
+    parts = [jax.nn.softplus(x) * of(angles)[:, :, None] for of in (jnp.cos, jnp.sin)]
+    return jnp.concatenate(parts, -1)
+
+
+def path(x, theta, steps, kernel, positions):
+    """Two events at each time, in one segment."""
+    ids, times, slots = jnp.ones_like(positions), positions // 2, jnp.arange(positions.shape[1])
+    bias = jnp.moveaxis(ops.forgetting_bias(x, ids, times=times)(slots, slots), 1, 2)
+    causal = times[:, :, None, None] > times[:, None, None]
+    angles = ops.selective_angles(steps, theta, ids, times=times)
+    mixed = ops.causal_convolution(steps, kernel, ids, times=times)
+    return jnp.where(causal, bias, 0), angles, mixed
+
+
+def exact_path(x, theta, steps, kernel, positions):
+    times = positions // 2
+    earlier = (times[:, :, None] > times[:, None]).astype(x.dtype)  # [b, q, k]
+    own = jnp.eye(times.shape[1], dtype=x.dtype)
+    after = jnp.swapaxes(earlier, 1, 2)  # [b, k, event]
+    between = earlier[:, :, None] * after[:, None] + own[:, None]  # [b, q, k, event]
+    bias = jnp.einsum("bqke,ben->bqnk", between, x) * earlier[:, :, None]
+    angles = jnp.einsum("bqe,ber->bqr", earlier + own, steps) * theta
+    gap = times[:, :, None] - times[:, None]
+    mixed = kernel[0] * steps
+    for tap in range(1, kernel.shape[0]):
+        mixed += kernel[tap] * jnp.einsum("bqe,ber->bqr", (gap == tap).astype(x.dtype) / 2, steps)
+    return bias, angles, mixed
+
+
+def seen(positions):
+    ids = jnp.ones_like(positions)
+    counts = ops.visible_counts(ids, times=positions, hide_within=2, window=3)
+    return counts, ops.length_temperature(counts, 5), ops.seconds_since(positions * 7, ids)
+
+
+def exact_seen(positions):
+    counts = jnp.clip(positions - 1, 0, 3)
+    return counts, jnp.log(jnp.maximum(counts, 1)) / np.log(5), 7 * jnp.minimum(positions, 1)
+
+
 def attention(implementation, *, rich=False):
     """Strictly causal attention; if rich, with itself, window, sinks, biases, relative embedding and learned scales."""
 
@@ -272,6 +323,17 @@ ROWS = {
     "frequencies_at, query_growth": Row(by_length, exact_by_length, (), ("b s",)),
     "t5_buckets, log_time_buckets": Row(buckets, exact_buckets, (), ("b s",)),
     "time_decay_bias, periodic_bias": Row(times_apart, exact_times_apart, ("n", "n", "n", "2 n", "2 n", "2"), ("b s",)),
+    "calendar_angles, cycle_angles": Row(cycles, exact_cycles, (), ("b s",)),
+    "section_angles": Row(
+        lambda a, b: ops.section_angles([a, b], (1, 3)),
+        lambda a, b: jnp.concatenate([a[..., :1], b[..., 1:]], -1),
+        ("b s r", "b s r"),
+    ),
+    "polar_features": Row(ops.polar_features, exact_polar, ("b s n h", "b s h")),
+    "forgetting_bias, selective_angles, causal_convolution": Row(
+        path, exact_path, ("b s n", "r", "b s r", "3 r"), ("b s",)
+    ),
+    "visible_counts, length_temperature, seconds_since": Row(seen, exact_seen, (), ("b s",)),
     "interval_buckets": Row(intervals, exact_intervals, (), ("b s",)),
 }
 for name in ("plain", "chunked", "cudnn", "splash"):

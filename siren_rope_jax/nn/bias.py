@@ -2,12 +2,13 @@
 
 import abc
 import dataclasses
+import math
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Array, Float, Float32, Integer
 
 from siren_rope_jax.batch import Events
 from siren_rope_jax.nn.features import InputSpec
@@ -19,8 +20,9 @@ from siren_rope_jax.ops.bias import (
     hstu_bias,
     t5_bias,
 )
-from siren_rope_jax.ops.calendar import PERIODS
+from siren_rope_jax.ops.calendar import PERIODS, elapsed_days
 from siren_rope_jax.ops.intervals import interval_buckets
+from siren_rope_jax.ops.path import forgetting_bias, seconds_since
 from siren_rope_jax.ops.time_bias import periodic_bias, time_decay_bias
 from siren_rope_jax.settings import check_kind, check_settings
 
@@ -35,6 +37,7 @@ class BiasInputs(NamedTuple):
     spec: InputSpec
     heads: int  # query heads
     head_dim: int
+    width: int  # of what a layer attends from
 
 
 class AttentionBias(nnx.Module):
@@ -54,14 +57,20 @@ class AttentionBias(nnx.Module):
         self.settings, self.heads = settings, inputs.heads
 
     @abc.abstractmethod
-    def __call__(self, events: Events) -> Terms:
-        """Returns the bias and the relative embedding for `strictly_causal_attention`; either may be None."""
+    def __call__(self, events: Events, x: Float[Array, "B S D"], times: Integer[Array, "B S"] | None) -> Terms:
+        """Returns the bias and the relative embedding for `strictly_causal_attention`; either may be None.
+
+        Args:
+          events: packed rows.
+          x: what the layer attends from.
+          times: times that define what is visible; None if the order of the slots does.
+        """
 
 
 class NoBias(AttentionBias):
     """No bias: the logits depend on queries and keys alone."""
 
-    def __call__(self, events: Events) -> Terms:
+    def __call__(self, events: Events, x: Float[Array, "B S D"], times: Integer[Array, "B S"] | None) -> Terms:
         """Returns neither bias nor relative embedding."""
         return None, None
 
@@ -69,7 +78,7 @@ class NoBias(AttentionBias):
 class AlibiBias(AttentionBias):
     """ALiBi: logits fall with the distance, with a fixed slope for each head. Source: Press et al. 2022."""
 
-    def __call__(self, events: Events) -> Terms:
+    def __call__(self, events: Events, x: Float[Array, "B S D"], times: Integer[Array, "B S"] | None) -> Terms:
         """Returns the bias."""
         return alibi_bias(events.position, alibi_slopes(self.heads)), None
 
@@ -101,7 +110,7 @@ class T5Bias(AttentionBias):
         super().__init__(settings, inputs, rngs)
         self.table = nnx.Param(jnp.zeros((settings.buckets, inputs.heads), jnp.float32))
 
-    def __call__(self, events: Events) -> Terms:
+    def __call__(self, events: Events, x: Float[Array, "B S D"], times: Integer[Array, "B S"] | None) -> Terms:
         """Returns the bias."""
         return t5_bias(events.position, self.table[...], max_distance=self.settings.max_distance), None
 
@@ -118,7 +127,7 @@ class HstuBias(AttentionBias):
         self.positions = nnx.Param(jnp.zeros(inputs.spec.window, jnp.float32))
         self.times = nnx.Param(jnp.zeros(_TIME_BUCKETS, jnp.float32))
 
-    def __call__(self, events: Events) -> Terms:
+    def __call__(self, events: Events, x: Float[Array, "B S D"], times: Integer[Array, "B S"] | None) -> Terms:
         """Returns the bias; a query's time is that of its own event, which is known when the event is scored."""
         return hstu_bias(events.position, events.elapsed_seconds, self.positions[...], self.times[...]), None
 
@@ -154,7 +163,7 @@ class TimeDecayBias(AttentionBias):
         exponents = _before_softplus(jnp.full(self.heads, _STRETCHED_EXPONENT))
         self.exponents = nnx.Param(exponents) if stretched else None
 
-    def __call__(self, events: Events) -> Terms:
+    def __call__(self, events: Events, x: Float[Array, "B S D"], times: Integer[Array, "B S"] | None) -> Terms:
         """Returns the bias."""
         own = {}
         if self.heights is not None and self.exponents is not None:
@@ -193,7 +202,7 @@ class PeriodicBias(AttentionBias):
         self.cosines, self.sines = (nnx.Param(jnp.zeros(shape, jnp.float32)) for _ in range(2))
         self.damping = nnx.Param(_before_softplus(jnp.full(shape[0], settings.damping)))
 
-    def __call__(self, events: Events) -> Terms:
+    def __call__(self, events: Events, x: Float[Array, "B S D"], times: Integer[Array, "B S"] | None) -> Terms:
         """Returns the bias."""
         tables = self.cosines[...], self.sines[...], jax.nn.softplus(self.damping[...])
         periods = [PERIODS[name] for name in self.settings.periods]
@@ -203,6 +212,36 @@ class PeriodicBias(AttentionBias):
 def _before_softplus(x: Float[Array, " N"]) -> Float32[Array, " N"]:
     """Returns what softplus makes positive numbers of."""
     return (x + jnp.log(-jnp.expm1(-x))).astype(jnp.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class ForgettingSettings:
+    """Settings of FoX."""
+
+    of_time: bool = False
+    """Whether an event makes its past fade by the days since the event before it, instead of once (ours)."""
+
+
+class ForgettingBias(AttentionBias):
+    """FoX: logits fade by a gate that each event sets for all that came before it. Source: arXiv 2503.02130."""
+
+    settings: ForgettingSettings
+
+    def __init__(self, settings: ForgettingSettings, inputs: BiasInputs, rngs: nnx.Rngs):
+        """Starts the gates alike for all events, so that half is left after the training window, or span."""
+        super().__init__(settings, inputs, rngs)
+        half = max(inputs.spec.span_days, 1.0) if settings.of_time else inputs.spec.window
+        gate = 0.5 ** (1 / half)
+        self.kernel = nnx.Param(jnp.zeros((inputs.width, inputs.heads), jnp.float32))
+        self.offset = nnx.Param(jnp.full(inputs.heads, math.log(gate / (1 - gate)), jnp.float32))
+
+    def __call__(self, events: Events, x: Float[Array, "B S D"], times: Integer[Array, "B S"] | None) -> Terms:
+        """Returns the bias."""
+        log_forget = jax.nn.log_sigmoid(x.astype(jnp.float32) @ self.kernel[...] + self.offset[...])
+        if self.settings.of_time:
+            days = elapsed_days(seconds_since(events.elapsed_seconds, events.segment))
+            log_forget *= days[..., None]
+        return forgetting_bias(log_forget, events.segment, times=times), None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,7 +270,7 @@ class IntervalEmbedding(AttentionBias):
         init = nnx.initializers.normal(0.02)
         self.key, self.value = (nnx.Param(init(rngs.params(), shape, jnp.float32)) for _ in range(2))
 
-    def __call__(self, events: Events) -> Terms:
+    def __call__(self, events: Events, x: Float[Array, "B S D"], times: Integer[Array, "B S"] | None) -> Terms:
         """Returns the relative embedding."""
         buckets = interval_buckets(events.elapsed_seconds, events.segment, max_interval=self.settings.max_interval)
         tables: list[Float[Array, "T N H"]] = [self.key[...], self.value[...]]
@@ -245,6 +284,7 @@ BIASES: dict[str, type[AttentionBias]] = {
     "hstu": HstuBias,
     "time_decay": TimeDecayBias,
     "periodic": PeriodicBias,
+    "forgetting": ForgettingBias,
     "tisasrec": IntervalEmbedding,
 }
 
@@ -255,13 +295,15 @@ class BiasConfig:
 
     kind: str = "none"
     """Kind: none, alibi, t5 (relative positions), hstu (relative positions and log-time), time_decay, periodic (damped
-    waves of day, week or year), or tisasrec (intervals)."""
+    waves of day, week or year), forgetting (FoX: by content), or tisasrec (intervals)."""
     t5: T5Settings = dataclasses.field(default_factory=T5Settings)
     """Settings of T5; read only with kind t5."""
     time_decay: TimeDecaySettings = dataclasses.field(default_factory=TimeDecaySettings)
     """Settings of the decay with time; read only with kind time_decay."""
     periodic: PeriodicSettings = dataclasses.field(default_factory=PeriodicSettings)
     """Settings of the damped waves; read only with kind periodic."""
+    forgetting: ForgettingSettings = dataclasses.field(default_factory=ForgettingSettings)
+    """Settings of FoX; read only with kind forgetting."""
     tisasrec: TisasrecSettings = dataclasses.field(default_factory=TisasrecSettings)
     """Settings of TiSASRec; read only with kind tisasrec."""
 

@@ -1,6 +1,7 @@
 """The transformer block: strictly causal attention with rotation and bias, and feed-forward."""
 
 import itertools
+import math
 from typing import Any
 
 import jax
@@ -13,7 +14,8 @@ from siren_rope_jax.nn.bias import BiasInputs, make_bias
 from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.nn.rotary.base import Rotation
-from siren_rope_jax.ops.attention import strictly_causal_attention
+from siren_rope_jax.ops.attention import strictly_causal_attention, visible_counts
+from siren_rope_jax.ops.temperature import length_temperature
 
 
 def dense_rows(
@@ -75,7 +77,10 @@ class RotaryAttention(nnx.Module):
             for width in (config.width, key_width, key_width, config.width)
         )
         self.no_history = nnx.Param(jnp.zeros(config.width, jnp.float32))
-        self.bias = make_bias(config.bias, BiasInputs(spec, config.heads, self.head_dim), time_rngs)
+        self.bias = make_bias(config.bias, BiasInputs(spec, config.heads, self.head_dim, config.width), time_rngs)
+        self.window = spec.window
+        learned = jnp.ones(config.heads, jnp.float32) if config.temperature == "learned_log_length" else None
+        self.temperature = None if learned is None else nnx.Param(learned)
 
     def __call__(
         self,
@@ -94,21 +99,30 @@ class RotaryAttention(nnx.Module):
         )
         if rotation is not None:
             query, key = rotation(query, key)
-        bias, relative = self.bias(events)
+        if self.config.temperature != "fixed":
+            query = query * self._sharpness(events, times).astype(query.dtype)
+        bias, relative = self.bias(events, x, times)
         attended = strictly_causal_attention(
             query,
             key,
             value,
             segment_ids=events.segment,
             no_history=self.no_history[...].reshape(-1, self.head_dim),
-            scale=self.config.attention_scale,
+            scale=self.config.attention_scale or 1 / math.sqrt(self.head_dim),  # also where a rotation widens heads
             times=times,
+            hide_within=self.config.hide_within,
             bias=bias,
             relative=relative,
             implementation=self.config.attention,
             times_ascend=self.config.action_fusion != "interleaved",
         )
         return self.output(attended.reshape(x.shape))
+
+    def _sharpness(self, events: Events, times: Integer[Array, "B S"] | None) -> Float[Array, "B S _ 1"]:
+        """Returns the factors of the queries by the number of events that they see."""
+        counts = visible_counts(events.segment, times=times, hide_within=self.config.hide_within)
+        factors = length_temperature(counts, max(self.window, 2))[..., None]
+        return (factors if self.temperature is None else factors * self.temperature[...])[..., None]
 
 
 class Block(nnx.Module):

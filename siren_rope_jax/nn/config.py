@@ -8,6 +8,8 @@ from siren_rope_jax.nn.rotary import RotaryConfig
 from siren_rope_jax.ops.attention import Implementation
 from siren_rope_jax.settings import check_settings, drifts
 
+_SUMS = ("selective", "forgetting")  # kinds that sum over all events between two
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
@@ -60,6 +62,14 @@ class ModelConfig:
     hide_ties: bool = True
     """Whether events of one user in the same second are hidden from each other; otherwise they see outcomes too
     early."""
+    hide_within: int = 0
+    """Seconds before an event within which earlier ones are hidden from it, for a service that hears of them late;
+    positions and the counters of the history still count them."""
+    nope_every: int | None = None
+    """Every this many blocks, one does not rotate (NoPE; Llama 4: 4); all rotate if not given."""
+    temperature: Literal["fixed", "log_length", "learned_log_length"] = "fixed"
+    """Factor of the attention logits by the events seen, n, over the training window, S: log_length is ln n / ln S, and
+    learned_log_length times a learned number of each head (SSMax)."""
     dtype: Literal["float32", "bfloat16"] = drifts("float32")
     """Type of the activations; angles, softmax, logits and parameters stay float32."""
     encodings: tuple[Literal["calendar", "time2vec", "sinusoidal", "learned"], ...] = ()
@@ -87,6 +97,8 @@ class ModelConfig:
             id_dropout="[0, 1)",
             attention_scale="(0, inf)",
             residual_scale="(-inf, inf)",
+            hide_within=f"[0, {2**31 - 1}]",
+            nope_every="[1, inf)",
         )
         if self.width % (2 * self.heads):
             raise ValueError(f"width must be a multiple of twice the heads, but is {self.width} for {self.heads} heads")
@@ -98,6 +110,26 @@ class ModelConfig:
             raise ValueError(
                 f"rotary.base must be left at {RotaryConfig.base} with rotary.kind none and without the encoding "
                 f"sinusoidal, but is {self.rotary.base}"
+            )
+        if self.hide_within and (not self.hide_ties or self.action_fusion == "interleaved"):
+            raise ValueError(
+                "hide_within must be given with hide_ties and without action_fusion interleaved, but is "
+                f"{self.hide_within} with {self.hide_ties} and {self.action_fusion}"
+            )
+        sums = [name for name, kind in (("rotary", self.rotary.kind), ("bias", self.bias.kind)) if kind in _SUMS]
+        if self.hide_within and sums:
+            raise ValueError(
+                f"hide_within must be 0 with {sums[0]}.kind {getattr(self, sums[0]).kind}, which sums over hidden "
+                f"events too, but is {self.hide_within}"
+            )
+        if self.nope_every is not None and (self.nope_every > self.layers or self.rotary.kind == "none"):
+            raise ValueError(
+                f"nope_every must be at most the {self.layers} layers, and given with a rotation, but is "
+                f"{self.nope_every} with rotary.kind {self.rotary.kind}"
+            )
+        if self.rotary.source.widens and self.bias.kind == "tisasrec":
+            raise ValueError(
+                f"bias.kind must not be tisasrec with rotary.kind {self.rotary.kind}, whose queries and keys are wider"
             )
         apart = self.rotary.source.turns_actions_apart(self.rotary.own)
         if self.action_fusion == "interleaved" and (not self.layers or apart):

@@ -131,8 +131,10 @@ class GenerativeRecommender(nnx.Module):
             x = jnp.stack([x, actions], axis=2).reshape(x.shape[0], -1, x.shape[2])
         elif self.config.action_fusion == "mixed_value":
             on_values = actions
-        for block, key in zip(self.blocks, keys[3:], strict=True):
-            x = block(x, on_values, tokens, times, block_rotation, dropout_key=key)
+        every = self.config.nope_every
+        for number, (block, key) in enumerate(zip(self.blocks, keys[3:], strict=True), start=1):
+            rotation = None if every is not None and number % every == 0 else block_rotation
+            x = block(x, on_values, tokens, times, rotation, dropout_key=key)
         if self.action_attention is None:
             seen = [x[:, 0::2]]
         else:

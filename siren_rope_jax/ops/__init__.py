@@ -1,7 +1,13 @@
 """Pure functions: angles from position, time, metadata and content; rotation by them; encodings to compare with."""
 
-from siren_rope_jax.ops.angles import content_angles, ordinal_angles, siren_rope_angles, time_order_angles
-from siren_rope_jax.ops.attention import RelativeEmbedding, strictly_causal_attention
+from siren_rope_jax.ops.angles import (
+    content_angles,
+    ordinal_angles,
+    section_angles,
+    siren_rope_angles,
+    time_order_angles,
+)
+from siren_rope_jax.ops.attention import RelativeEmbedding, strictly_causal_attention, visible_counts
 from siren_rope_jax.ops.bias import (
     Bias,
     alibi_bias,
@@ -11,7 +17,14 @@ from siren_rope_jax.ops.bias import (
     t5_bias,
     t5_buckets,
 )
-from siren_rope_jax.ops.calendar import calendar_features, calendar_harmonics, elapsed_days, split_unix_time
+from siren_rope_jax.ops.calendar import (
+    calendar_angles,
+    calendar_features,
+    calendar_harmonics,
+    elapsed_days,
+    split_unix_time,
+)
+from siren_rope_jax.ops.cycles import cycle_angles, time_scale_periods
 from siren_rope_jax.ops.encodings import sinusoidal_encoding, time2vec
 from siren_rope_jax.ops.frequencies import (
     ScaledFrequencies,
@@ -22,11 +35,14 @@ from siren_rope_jax.ops.frequencies import (
 )
 from siren_rope_jax.ops.intervals import interval_buckets
 from siren_rope_jax.ops.lie import lie_rotations, planar_generators, rotate_blocks
+from siren_rope_jax.ops.path import causal_convolution, forgetting_bias, seconds_since, selective_angles
+from siren_rope_jax.ops.pope import polar_features
 from siren_rope_jax.ops.rotary import apply_rotary, rotate_pairs, xpos_scale
 from siren_rope_jax.ops.rote import rote_factors
 from siren_rope_jax.ops.sincos import sincos
 from siren_rope_jax.ops.siren import SirenParams, siren_apply, siren_init
 from siren_rope_jax.ops.slots import OfSlots
+from siren_rope_jax.ops.temperature import length_temperature
 from siren_rope_jax.ops.time_bias import periodic_bias, time_decay_bias
 
 __all__ = [
@@ -38,24 +54,33 @@ __all__ = [
     "alibi_bias",
     "alibi_slopes",
     "apply_rotary",
+    "calendar_angles",
     "calendar_features",
     "calendar_harmonics",
+    "causal_convolution",
     "content_angles",
+    "cycle_angles",
     "elapsed_days",
+    "forgetting_bias",
     "frequencies_at",
     "hstu_bias",
     "interval_buckets",
     "inverse_frequencies",
+    "length_temperature",
     "lie_rotations",
     "log_time_buckets",
     "ordinal_angles",
     "periodic_bias",
     "planar_generators",
+    "polar_features",
     "query_growth",
     "rotate_blocks",
     "rotate_pairs",
     "rote_factors",
     "scaled_frequencies",
+    "seconds_since",
+    "section_angles",
+    "selective_angles",
     "sincos",
     "sinusoidal_encoding",
     "siren_apply",
@@ -68,5 +93,7 @@ __all__ = [
     "time2vec",
     "time_decay_bias",
     "time_order_angles",
+    "time_scale_periods",
+    "visible_counts",
     "xpos_scale",
 ]

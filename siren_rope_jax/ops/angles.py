@@ -4,12 +4,23 @@ A source has no function of its own if another one covers it: semantic rotation 
 frequencies are `ordinal_angles` with learned numbers, and a split by dimension is a weight of 0 or 1.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int, Num
 
-from siren_rope_jax.ops.arguments import check_arrays, check_numbers, device_floats, number, of_rank
+from siren_rope_jax.ops.arguments import (
+    check_arrays,
+    check_flags,
+    check_numbers,
+    count,
+    described,
+    device_floats,
+    number,
+    of_rank,
+)
 from siren_rope_jax.ops.siren import Branches, SirenParams, siren_apply
 
 # One number, one a pair, one a head (and pair): [], [R], [N, 1] or [N, R].
@@ -162,6 +173,57 @@ def content_angles(
         x.astype(jnp.float32), kernel.astype(jnp.float32), axes=1, precision=jax.lax.Precision.HIGHEST
     )
     return bound * jnp.tanh(projected)
+
+
+def section_angles(
+    angles: Sequence[Float[Array, "*batch R"]], sections: Sequence[int], *, interleaved: bool = False
+) -> Float32[Array, "*batch R"]:
+    """Takes the angle of each rotary pair from one of several axes, such as time, row and column of a patch.
+
+        of_axes = [ordinal_angles(p, scaled.frequencies) for p in (time, row, column)]
+        angles = section_angles(of_axes, scaled.mrope_section, interleaved=scaled.mrope_interleaved)
+
+    Args:
+      angles: those of each axis for all R pairs.
+      sections: number of pairs that turn by each axis, R together.
+      interleaved: pairs go to the axes in turn, as in Qwen3-VL: pair j to axis a > 0 if j mod A is a and j is below
+        A times the section of a; else to the first. Otherwise one section follows the other, as in Qwen2-VL.
+
+    Returns:
+      The angles in the shape of one axis, float32.
+
+    Raises:
+      ValueError: if the angles are less than float32, their shapes differ, there is not one section for each, the
+        sections do not share out all pairs, or pairs in turn cannot be shared out so.
+
+    Source: Qwen2-VL (arXiv 2409.12191) and Qwen3-VL, in Hugging Face transformers 5.24.
+    """
+    if isinstance(angles, jax.Array | np.ndarray) or not isinstance(angles, Sequence) or not angles:
+        raise ValueError(f"angles must be a sequence of arrays, one for each axis, but is {described(type(angles))}")
+    check_arrays(**{f"angles[{axis}]": x for axis, x in enumerate(angles)})
+    if any(x.dtype not in (jnp.float32, jnp.float64) for x in angles):
+        raise ValueError(f"angles must be float32, but are {sorted({str(x.dtype) for x in angles})}")
+    if not angles[0].ndim or any(x.shape != angles[0].shape for x in angles):
+        raise ValueError(f"angles must have one shape [..., R] on all axes, but have {[x.shape for x in angles]}")
+    if isinstance(sections, str) or not isinstance(sections, Sequence):
+        raise ValueError(f"sections must be a sequence of whole numbers, but is {described(sections)}")
+    check_flags(interleaved=interleaved)
+    counts, pairs, axes = [count("a section", n, least=0) for n in sections], angles[0].shape[-1], len(angles)
+    if len(counts) != axes or sum(counts) != pairs:
+        raise ValueError(f"sections must share out the {pairs} pairs among {axes} axes, but are {described(counts)}")
+    of_pairs = np.repeat(np.arange(axes), counts)
+    if interleaved:
+        places, limits = np.arange(pairs), axes * np.asarray(counts)
+        in_turn = places % axes
+        of_pairs = np.where(places < limits[in_turn], in_turn, 0)
+        if np.bincount(of_pairs, minlength=axes).tolist() != counts:
+            raise ValueError(
+                f"sections must leave the first axis the pairs that the others do not take in turn, but are {counts}"
+            )
+    result, *others = (jnp.asarray(x).astype(jnp.float32) for x in angles)
+    for axis, of_axis in enumerate(others, start=1):
+        result = jnp.where(of_rank(of_pairs == axis, result.ndim), of_axis, result)
+    return result
 
 
 def _scaled(angles: Float32[Array, "*batch R"], scale: PerPair, name: str) -> Float32[Array, "..."]:

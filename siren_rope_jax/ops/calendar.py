@@ -7,10 +7,11 @@ the host, in int64, into two int32 numbers that the device can use without loss.
 import datetime
 import warnings
 import zoneinfo
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Int
+from jaxtyping import Array, Bool, Float32, Int, Integer
 from numpy.typing import ArrayLike
 
 from siren_rope_jax.ops.arguments import (
@@ -23,6 +24,7 @@ from siren_rope_jax.ops.arguments import (
     of_rank,
     signed_32,
 )
+from siren_rope_jax.ops.cycles import cycle_phase
 from siren_rope_jax.ops.sincos import sincos
 
 SECONDS_PER_DAY = 86_400
@@ -111,7 +113,7 @@ def _zone_offsets(seconds: np.ndarray, time_zone: str) -> np.ndarray:
     return result
 
 
-def elapsed_days(elapsed_seconds: Int[Array, "*batch"]) -> Float32[Array, "*batch"]:
+def elapsed_days(elapsed_seconds: Integer[Array, "*batch"]) -> Float32[Array, "*batch"]:
     """Returns whole seconds as days, the unit of every frequency of time.
 
     Args:
@@ -130,7 +132,7 @@ _SINCE = {
     # 400 years are 146,097 days: in parts of 1/400 day, 216 s, the days since the last New Year fit into int32.
     "year": lambda day, second: (day % 146_097 * 400 % 146_097 * 216 + second) % PERIODS["year"],
 }
-_MOST_HARMONICS = 64  # times a year in seconds fits into int32
+_MOST_TURNS = 64  # times a year in seconds fits into int32
 
 CALENDAR_COLUMNS = {"day": (0, 1), "week": (2, 3), "span": (4,)}  # of `calendar_features`
 
@@ -169,7 +171,7 @@ def calendar_features(
     start_day = count("start_day", start_day, least=-(2**31))
     check_flags(clamp=clamp)
     (sin_day, cos_day), (sin_week, cos_week) = (
-        sincos(_phase(_SINCE[period](day, second), PERIODS[period])) for period in ("day", "week")
+        sincos(cycle_phase(_SINCE[period](day, second), PERIODS[period])) for period in ("day", "week")
     )
     # Within three million years a difference fits.
     days_in = (jnp.clip(day, -_FAR, _FAR) - min(max(start_day, -_FAR), _FAR)).astype(jnp.float32)
@@ -177,6 +179,41 @@ def calendar_features(
     offset = jnp.clip(offset, -1, 1) if clamp else offset
     features = jnp.stack([cos_day, sin_day, cos_week, sin_week, offset], axis=-1)
     return jnp.where(within[..., None], features, jnp.nan)
+
+
+def calendar_angles(
+    day: Int[Array, "*batch"], second: Int[Array, "*batch"], *, period: str, turns: Sequence[int]
+) -> Float32[Array, "*batch R"]:
+    """Computes angles that turn whole times in a calendar period, 2 pi k t / P, to 1e-6, for any date.
+
+    Rotary pairs with these angles score two events by how far apart they are within the day, the week or the year.
+
+    Args:
+      day: local calendar days since 1970-01-01 (`split_unix_time`).
+      second: second of that day.
+      period: "day", "week" (from the Unix epoch, a Thursday) or "year" (the Gregorian mean of 365.2425 days, from
+        1970-01-01: New Year wanders by less than two days).
+      turns: k of each pair, whole numbers: any other would tear the period apart where it starts anew.
+
+    Returns:
+      Angles in (-pi, pi], radians, float32; NaN where `second` is not within a day. They are reduced in integers, so
+      that those of many turns are as exact as those of one.
+
+    Raises:
+      ValueError: if the arrays are not integers of one shape, the period is unknown, a number of turns is not from 1 to
+        64, or a `second` of the host is not within a day.
+
+    Source: the rotation by cyclic axes, in whole turns, is ours; the periods are those of Cheng, Sun, Lu 2026.
+    """
+    day, second, within = _checked(day, second)
+    if not isinstance(period, str) or period not in PERIODS:
+        raise ValueError(f"period must be one of {', '.join(PERIODS)}, but is {described(period)}")
+    if isinstance(turns, str) or not isinstance(turns, Sequence) or not turns:
+        raise ValueError(f"turns must be a sequence of whole numbers, but is {described(turns)}")
+    factors = np.asarray([count("a number of turns", k, most=_MOST_TURNS) for k in turns], np.int32)
+    since = _SINCE[period](day, second)[..., None]
+    angles = cycle_phase(since * of_rank(factors, since.ndim), PERIODS[period])
+    return jnp.where(within[..., None], angles, jnp.nan)
 
 
 def calendar_harmonics(
@@ -202,16 +239,9 @@ def calendar_harmonics(
 
     Source: Fourier features of the periods that Cheng, Sun, Lu 2026, section 3.2, name with one frequency each.
     """
-    day, second, within = _checked(day, second)
-    if not isinstance(period, str) or period not in PERIODS:
-        raise ValueError(f"period must be one of {', '.join(PERIODS)}, but is {described(period)}")
-    if (harmonics := count("harmonics", harmonics)) > _MOST_HARMONICS:
-        raise ValueError(f"harmonics must be at most {_MOST_HARMONICS}, but are {harmonics}")
-    since, length = _SINCE[period](day, second)[..., None], PERIODS[period]
-    turns = of_rank(jnp.arange(1, harmonics + 1, dtype=jnp.int32), since.ndim)
-    sin, cos = sincos(_phase(since * turns % length, length))
-    features = jnp.stack([cos, sin], axis=-1).reshape(*day.shape, 2 * harmonics)
-    return jnp.where(within[..., None], features, jnp.nan)
+    harmonics = count("harmonics", harmonics, most=_MOST_TURNS)
+    sin, cos = sincos(calendar_angles(day, second, period=period, turns=range(1, harmonics + 1)))
+    return jnp.stack([cos, sin], axis=-1).reshape(*sin.shape[:-1], 2 * harmonics)
 
 
 def _checked(
@@ -227,9 +257,3 @@ def _checked(
     if isinstance(given, np.ndarray) and ((given < 0) | (given >= SECONDS_PER_DAY)).any():
         raise ValueError(f"second must lie within a day, but runs from {given.min()} to {given.max()}")
     return day, second, (second >= 0) & (second < SECONDS_PER_DAY)
-
-
-def _phase(second: Int[Array, "*batch"], period: int) -> Float[Array, "*batch"]:
-    """Angle in (-pi, pi]: centred in integers first, since float32 is twice as fine near 0 as near 2 pi."""
-    centred = jnp.where(2 * second > period, second - period, second)
-    return centred.astype(jnp.float32) * (2 * np.pi / period)

@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Int, Int32, UInt
 
 from siren_rope_jax.ops.arguments import count
 from siren_rope_jax.ops.meshes import on_auto_axes
-from siren_rope_jax.ops.slots import OfSlots, apart, between, changes, check_together, sides_of
+from siren_rope_jax.ops.slots import OfSlots, along_slots, apart, between, changes, check_together, sides_of
 
 
 def interval_buckets(
@@ -84,12 +84,7 @@ def _smallest_gaps(times: Int[Array, "B S"], segment_ids: Int[Array, "B S"]) -> 
     ) -> tuple[Bool[Array, "*shape"], UInt[Array, "*shape"]]:
         return a[0] | b[0], jnp.where(b[0], b[1], jnp.minimum(a[1], b[1]))
 
-    if isinstance(times.shape[1], int):
-        return jax.lax.associative_scan(later, (starts, gaps - 1), axis=1)[1]
-    # A symbolic length, of jax.export, has no tree of pairs: one event after the other.
-    events = starts.T, gaps.T - 1
-    first = jax.tree.map(lambda x: x[0], events)
-    return jax.lax.scan(lambda a, b: ((so_far := later(a, b)), so_far[1]), first, events)[1].T
+    return along_slots(later, (starts, gaps - 1))[1]
 
 
 def _gaps_before(

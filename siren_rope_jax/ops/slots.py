@@ -9,7 +9,7 @@ import jax
 import jax.core
 import jax.extend
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, Integer, UInt
+from jaxtyping import Array, Bool, Int, Integer, Num, UInt
 
 from siren_rope_jax.ops.arguments import device_integers, widened
 from siren_rope_jax.ops.meshes import on_auto_axes
@@ -88,7 +88,7 @@ def _evaluate(jaxpr: jax.extend.core.Jaxpr, arrays: list[Array], *slots: Array) 
     return block
 
 
-def at_slots(rows: Integer[Array, "B S"], slots: Int[Array, " Q"]) -> Integer[Array, "B Q"]:
+def at_slots(rows: Num[Array, "B S *F"], slots: Int[Array, " Q"]) -> Num[Array, "B Q *F"]:
     """Returns the numbers of some slots.
 
     Raises:
@@ -105,6 +105,23 @@ def at_slots(rows: Integer[Array, "B S"], slots: Int[Array, " Q"]) -> Integer[Ar
 def changes(x: Integer[Array, "B S"]) -> Bool[Array, "B S"]:
     """Returns where a row holds another number than the slot before, at its first slot too."""
     return jnp.pad(x[:, 1:] != x[:, :-1], ((0, 0), (1, 0)), constant_values=True)
+
+
+def along_slots(later: Callable[[Any, Any], Any], events: Any) -> Any:
+    """Combines each slot of a pytree of [B, S, ...] with all slots before it.
+
+    Args:
+      later: associative: combines what came before with what comes after.
+      events: what each slot holds.
+    """
+    leaves = jax.tree.leaves(events)
+    if isinstance(leaves[0].shape[1], int):
+        return jax.lax.associative_scan(later, events, axis=1)
+    # A symbolic length, of jax.export, has no tree of pairs: one event after the other.
+    along = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), events)
+    first = jax.tree.map(lambda x: x[0], along)
+    _, combined = jax.lax.scan(lambda a, b: ((so_far := later(a, b)), so_far), first, along)
+    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), combined)
 
 
 def apart(a: Integer[Array, "*#shape"], b: Integer[Array, "*#shape"]) -> UInt[Array, "*shape"]:

@@ -5,25 +5,32 @@ from typing import Any
 
 from flax import nnx
 
+from siren_rope_jax.nn.rotary.axes import AxesRotary, AxesSettings
 from siren_rope_jax.nn.rotary.base import RotarySource, SharedSettings, SourceInputs
 from siren_rope_jax.nn.rotary.lie import LieRotary, LieSettings
 from siren_rope_jax.nn.rotary.none import NoRotation
 from siren_rope_jax.nn.rotary.ordinal import OrdinalRotary
+from siren_rope_jax.nn.rotary.pope import PopeRotary
 from siren_rope_jax.nn.rotary.rote import RoteRotary
 from siren_rope_jax.nn.rotary.scaling import ScalingConfig
+from siren_rope_jax.nn.rotary.selective import SelectiveRotary, SelectiveSettings
 from siren_rope_jax.nn.rotary.siren import SirenRotary, SirenSettings
 from siren_rope_jax.nn.rotary.time_order import TimeOrderRotary, TimeOrderSettings
+from siren_rope_jax.nn.rotary.time_scales import TimeScalesRotary, TimeScalesSettings
 from siren_rope_jax.settings import check_kind
 
 __all__ = [
     "ROTARIES",
+    "AxesSettings",
     "LieSettings",
     "RotaryConfig",
     "ScalingConfig",
+    "SelectiveSettings",
     "SirenRotary",
     "SirenSettings",
     "SourceInputs",
     "TimeOrderSettings",
+    "TimeScalesSettings",
     "make_rotary",
 ]
 
@@ -34,6 +41,10 @@ ROTARIES: dict[str, type[RotarySource]] = {
     "siren": SirenRotary,
     "lie": LieRotary,
     "rote": RoteRotary,
+    "time_scales": TimeScalesRotary,
+    "axes": AxesRotary,
+    "pope": PopeRotary,
+    "selective": SelectiveRotary,
 }
 
 
@@ -43,13 +54,21 @@ class RotaryConfig(SharedSettings):
 
     kind: str = "siren"
     """Kind: none, ordinal (RoPE), time_order (TO-RoPE), siren (SIREN-RoPE), lie (LieRE: learned block rotations),
-    or rote (RoTE: complex factors of year, month and day)."""
+    rote (RoTE: complex factors of year, month and day), time_scales (CADET: time on a ladder of scales), axes
+    (position, hour, weekday and date on pairs of their own), pope (PoPE: positions as directions), or selective
+    (Selective RoPE: steps by content)."""
     time_order: TimeOrderSettings = dataclasses.field(default_factory=TimeOrderSettings)
     """Settings of TO-RoPE; read only with kind time_order."""
     siren: SirenSettings = dataclasses.field(default_factory=SirenSettings)
     """Settings of SIREN-RoPE; read only with kind siren."""
     lie: LieSettings = dataclasses.field(default_factory=LieSettings)
     """Settings of LieRE; read only with kind lie."""
+    time_scales: TimeScalesSettings = dataclasses.field(default_factory=TimeScalesSettings)
+    """Settings of the ladder of time scales; read only with kind time_scales."""
+    axes: AxesSettings = dataclasses.field(default_factory=AxesSettings)
+    """Settings of the rotation by several axes; read only with kind axes."""
+    selective: SelectiveSettings = dataclasses.field(default_factory=SelectiveSettings)
+    """Settings of Selective RoPE; read only with kind selective."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -30,6 +30,8 @@ class SharedSettings:
     """Base of the ordinal frequencies and of the encoding "sinusoidal"."""
     partial: float = 1.0
     """Fraction of each head's features that rotate; the others stay as they are."""
+    proportional: bool = False
+    """Whether the rotated features keep the frequencies that they have if all rotate, the fastest ones (p-RoPE)."""
     learned_frequencies: bool = False
     """Whether the ordinal frequencies are learned, starting from those of the base."""
     xpos_base: float | None = None
@@ -95,6 +97,8 @@ class RotarySource(nnx.Module):
 
     reads: ClassVar[frozenset[str]]
     """Names of the shared settings that the kind reads; setting another one is an error."""
+    widens: ClassVar[bool] = False
+    """Whether rotated queries and keys are wider than before."""
 
     def __init__(self, config: SharedSettings, settings: Any, inputs: SourceInputs, rngs: nnx.Rngs):
         """Keeps the settings for later calls.
@@ -142,18 +146,23 @@ class RotarySource(nnx.Module):
 class AngleSource(RotarySource):
     """Rotation by one angle per event and feature pair; a subclass implements `angles`."""
 
-    reads = frozenset({"base", "partial", "learned_frequencies", "xpos_base", "content_bound", "scaling"})
+    reads = frozenset(
+        {"base", "partial", "proportional", "learned_frequencies", "xpos_base", "content_bound", "scaling"}
+    )
 
     def __init__(self, config: SharedSettings, settings: Any, inputs: SourceInputs, rngs: nnx.Rngs):
         """Initialises the shared parameters without effect: learned frequencies as fixed, content angles at 0.
 
         Raises:
-          ValueError: if the scaling does not fit its method, or `partial` leaves less than one pair.
+          ValueError: if the scaling does not fit its method, or `partial` leaves less than one pair or, with
+            `proportional`, all.
         """
         super().__init__(config, settings, inputs, rngs)
-        self.rotated = config.rotated(inputs.head_dim)
-        plain = inverse_frequencies(self.rotated, base=config.base)
-        self.learned_frequencies = nnx.Param(plain) if config.learned_frequencies else None
+        if config.proportional and (config.partial == 1 or config.scaling.rope_type != "default"):
+            given = f"{config.partial} and {config.scaling.rope_type}"
+            raise ValueError(f"partial must be below 1, and scaling default, if proportional is set, but are {given}")
+        self.rotated, self.head_dim = config.rotated(inputs.head_dim), inputs.head_dim
+        self.learned_frequencies = nnx.Param(self._unscaled()) if config.learned_frequencies else None
         self.attention_factor = self._positions().attention_factor
         kernel = jnp.zeros((inputs.width, self.rotated // 2), jnp.float32)
         self.content = nnx.Param(kernel) if config.content_bound else None
@@ -163,7 +172,13 @@ class AngleSource(RotarySource):
         """Returns positions, if they have no scaling."""
         return {"positions"} if config.scaling.rope_type == "default" else set()
 
+    def _unscaled(self) -> Float32[Array, " R"]:
+        of = self.head_dim if self.config.proportional else self.rotated
+        return inverse_frequencies(of, base=self.config.base)[: self.rotated // 2]
+
     def _positions(self) -> ScaledFrequencies:
+        if self.config.proportional:
+            return ScaledFrequencies(self._unscaled(), 1.0)
         return self.config.scaling.frequencies("scaling", self.rotated, self.config.base, self.spec.window)
 
     def frequencies(self, axis: ScaledFrequencies | None = None) -> Float32[Array, " R"]:
@@ -171,7 +186,7 @@ class AngleSource(RotarySource):
         axis = axis or self._positions()
         if self.learned_frequencies is None:
             return axis.frequencies
-        stretch = axis.frequencies / inverse_frequencies(self.rotated, base=self.config.base)
+        stretch = axis.frequencies / self._unscaled()
         return self.learned_frequencies[...] * stretch
 
     @abc.abstractmethod

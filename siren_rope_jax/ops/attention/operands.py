@@ -11,12 +11,12 @@ from siren_rope_jax.ops.bias import Bias
 
 
 class Layout(NamedTuple):
-    """Segment (0 is padding) and time of each slot; those of the keys are given if keys are another sequence."""
+    """Segment (0 is padding) and time of each slot; those of the keys are given if they differ from the queries'."""
 
     segment_ids: Int[Array, "B Q"]
     times: Integer[Array, "B Q"] | None = None
     key_segment_ids: Int[Array, "B S"] | None = None
-    key_times: Integer[Array, "B S"] | None = None
+    key_times: Integer[Array, "B S"] | None = None  # also of the same sequence, from which on its events may be seen
     oldest: Int32[Array, "B Q"] | None = None  # lowest rank that a query sees, if there is a window
     ranks: Int32[Array, "B S"] | None = None  # of the keys
 

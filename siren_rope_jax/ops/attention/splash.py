@@ -28,6 +28,8 @@ def refusal(operands: Operands) -> str | None:
     """Returns why the kernel cannot serve the operands, or None if it can."""
     if operands.extras:
         return f"implementation splash must get no bias, relative or key_segment_ids, but gets {operands.extras}"
+    if operands.layout.key_times is not None:
+        return "implementation splash must get no hide_within above 1, but gets it"
     if operands.types not in (["bfloat16"], ["float32"]):
         return (
             "query, key and value must be all float32 or all bfloat16 for implementation splash, but are "

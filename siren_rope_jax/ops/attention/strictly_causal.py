@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Integer
 
-from siren_rope_jax.ops.arguments import check_arrays, check_flags, check_numbers, count, described, signed_32, widened
+from siren_rope_jax.ops.arguments import check_arrays, check_flags, check_numbers, count, described
 from siren_rope_jax.ops.attention.implementations import Implementation, attend
-from siren_rope_jax.ops.attention.operands import Layout, Operands, RelativeEmbedding
+from siren_rope_jax.ops.attention.operands import Operands, RelativeEmbedding
+from siren_rope_jax.ops.attention.visibility import checked_window, make_layout
 from siren_rope_jax.ops.bias import Bias
 from siren_rope_jax.ops.slots import OfSlots
 
@@ -29,6 +30,7 @@ def strictly_causal_attention(
     key_times: Integer[Array, "B S"] | None = None,
     bias: Bias | None = None,
     relative: RelativeEmbedding | None = None,
+    hide_within: int = 0,
     inclusive: bool = False,
     window: int | None = None,
     sinks: int = 0,
@@ -59,6 +61,8 @@ def strictly_causal_attention(
         `hstu_bias`, and their sums), so that no [B, N, Q, S] array of it is needed.
       relative: vectors added to keys and values by the relation of query and key (TiSASRec); a bucket that has none
         makes its logit NaN.
+      hide_within: if above 0, events less than this much before the query's time are hidden too, as a model that learns
+        from its log finds them where events are logged late: one of time t is seen from t + hide_within on.
       inclusive: let each event see itself too, the ordinary causal attention of language models; with keys of another
         sequence, those of its own time.
       window: number of events that each one sees at most: the latest before it in its segment, by time and then by
@@ -66,12 +70,12 @@ def strictly_causal_attention(
       sinks: number of first events of a segment that are seen in spite of the window.
       implementation: "plain" computes all logits, [B, N, Q, S], at once; "chunked" computes a block of them at a time,
         with memory linear in Q and S. "cudnn" and "splash" are fused kernels, for NVIDIA GPUs and for TPUs, without
-        bias, relative or another sequence of keys; splash also without sinks, without times with a window, and
-        without times if inclusive; with a window it needs segments of neighbouring slots, else a row is NaN there.
-        "auto" takes the device's kernel if it can serve the arguments (and, on TPUs, there is no window),
-        else chunked from 1024 x 1024 pairs on (on a CPU 256 x 256), else plain. The device is that of the mesh in
-        context (`jax.set_mesh`), or the process's first. On several devices splash needs that mesh: it divides the
-        batch over the axis "data" and the heads over "model". The kernels have no forward-mode derivatives.
+        bias, relative or another sequence of keys; splash also without sinks, without hide_within, without times with a
+        window, and without times if inclusive; with a window it needs segments of neighbouring slots, else a row is NaN
+        there. "auto" takes the device's kernel if it can serve the arguments (and, on TPUs, there is no window), else
+        chunked from 1024 x 1024 pairs on (on a CPU 256 x 256), else plain. The device is that of the mesh in context
+        (`jax.set_mesh`), or the process's first. On several devices splash needs that mesh: it divides the batch over
+        the axis "data" and the heads over "model". The kernels have no forward-mode derivatives.
       chunk: number of queries, and of keys, in a block of "chunked".
       times_ascend: promise that no event of a segment is earlier than one in a slot before it; "splash" requires it
         if times are given, and a row that breaks it is NaN there.
@@ -81,22 +85,26 @@ def strictly_causal_attention(
       segments.
 
     Raises:
-      ValueError: if shapes do not agree, including those that `bias` and `relative` return; if these were
-        made for other numbers of slots; if queries, keys or values
-        are not floating-point, or times are not integers that fit int32; if times are missing although keys are another
-        sequence; or if the named implementation cannot serve the arguments.
+      ValueError: if shapes do not agree, including those that `bias` and `relative` return; if these were made for
+        other numbers of slots; if queries, keys or values are not floating-point, or times are not integers that fit
+        int32; if times are missing although keys are another sequence, or something is to be hidden within a time; or
+        if the named implementation cannot serve the arguments.
 
     Source: strict causality as in Cheng, Sun, Lu 2026; softmax over packed segments; grouped queries of Ainslie et
-    al. 2023; relative embeddings of Shaw et al. 2018.
+    al. 2023; relative embeddings of Shaw et al. 2018; the delay of logs as in CADET (arXiv 2602.11410).
     """
     check_arrays(query=query, key=key, value=value, no_history=no_history)
-    # Numbers of one sequence are compared with each other alone, so that they may all be unsigned.
-    integers = widened if key_segment_ids is None else signed_32
-    segment_ids = integers("segment_ids", segment_ids)
-    times = None if times is None else integers("times", times)
-    key_segment_ids = None if key_segment_ids is None else integers("key_segment_ids", key_segment_ids)
-    key_times = None if key_times is None else integers("key_times", key_times)
-    _check_arrays(query, key, value, no_history, segment_ids, times, key_segment_ids, key_times)
+    _check_shapes(query, key, value, no_history, one_sequence=key_segment_ids is None)
+    layout = make_layout(
+        segment_ids,
+        times,
+        key_segment_ids,
+        key_times,
+        hide_within=hide_within,
+        inclusive=inclusive,
+        queries=query.shape[:2],
+        keys=key.shape[:2],
+    )
     if relative is not None:
         _check_relative(relative, query.shape[2], query.shape[3], value.shape[3])
     sizes = query.shape[1], key.shape[1]
@@ -111,16 +119,13 @@ def strictly_causal_attention(
     if not isinstance(implementation, str) or implementation not in get_args(Implementation):
         given = described(implementation)
         raise ValueError(f"implementation must be one of {get_args(Implementation)}, but is {given}")
-    check_flags(inclusive=inclusive, times_ascend=times_ascend)
-    chunk, sinks = count("chunk", chunk), count("sinks", sinks, least=0)
-    window = None if window is None else count("window", window)
-    if window is None and sinks:
-        raise ValueError(f"window must be given with sinks, but only sinks is given, {sinks}")
+    check_flags(times_ascend=times_ascend)
+    chunk, (window, sinks) = count("chunk", chunk), checked_window(window, sinks)
     operands = Operands(
         query=query,
         key=key,
         value=value,
-        layout=Layout(segment_ids, times, key_segment_ids, key_times),
+        layout=layout,
         no_history=no_history,
         scale=_checked_scale(scale, query),
         inclusive=inclusive,
@@ -134,16 +139,7 @@ def strictly_causal_attention(
     return attend(operands, implementation)
 
 
-def _check_arrays(
-    query: Array,
-    key: Array,
-    value: Array,
-    no_history: Array,
-    segment_ids: Array,
-    times: Array | None,
-    key_segment_ids: Array | None,
-    key_times: Array | None,
-) -> None:
+def _check_shapes(query: Array, key: Array, value: Array, no_history: Array, *, one_sequence: bool) -> None:
     if (
         not query.ndim == key.ndim == value.ndim == 4
         or key.shape[:-1] != value.shape[:-1]
@@ -151,7 +147,7 @@ def _check_arrays(
         or not key.shape[2]
         or not query.shape[3]
         or query.shape[2] % key.shape[2]
-        or (key_segment_ids is None and query.shape[1] != key.shape[1])
+        or (one_sequence and query.shape[1] != key.shape[1])
     ):
         raise ValueError(
             "query, key and value must have one shape [B, S, N, H] (key and value: heads that divide N; value: any "
@@ -162,20 +158,6 @@ def _check_arrays(
             raise ValueError(f"{name} must be floating-point numbers, but are {array.dtype}")
     if no_history.shape != (query.shape[2], value.shape[3]):
         raise ValueError(f"no_history must have shape {(query.shape[2], value.shape[3])}, but has {no_history.shape}")
-    for name, given, expected in (
-        ("segment_ids", segment_ids, query.shape[:2]),
-        ("times", times, query.shape[:2]),
-        ("key_segment_ids", key_segment_ids, key.shape[:2]),
-        ("key_times", key_times, key.shape[:2]),
-    ):
-        if given is not None and (given.shape != expected or not jnp.issubdtype(given.dtype, jnp.integer)):
-            raise ValueError(
-                f"{name} must be integers of shape {expected}, but are {given.dtype} of shape {given.shape}"
-            )
-    if key_segment_ids is None and key_times is not None:
-        raise ValueError("key_times must be given with key_segment_ids, but are given alone")
-    if key_segment_ids is not None and (times is None or key_times is None):
-        raise ValueError("times and key_times must be given with key_segment_ids, but one is missing")
 
 
 def _checked_scale(scale: Any, query: Array) -> float | Array:

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int32
 
 from siren_rope_jax.ops.attention.operands import Layout, Operands
 from siren_rope_jax.ops.slots import changes
@@ -10,12 +11,20 @@ from siren_rope_jax.ops.slots import changes
 def windowed(operands: Operands) -> Layout:
     """Adds to the layout the rank of each key and the lowest rank that each query sees, if there is a window.
 
-    Ranks count the events of a segment from its earliest: by time, then by slot. One sort of queries and keys together
-    gives both, so that no array of all pairs is needed.
+    Ranks count the events of a segment from its earliest: by time, then by slot.
     """
-    layout, window, inclusive = operands.layout, operands.window, operands.inclusive
-    if window is None:
-        return layout
+    if operands.window is None:
+        return operands.layout
+    ranks, seen = ranks_and_counts(operands.layout, inclusive=operands.inclusive)
+    always_first = jnp.where(ranks < operands.sinks, jnp.iinfo(jnp.int32).max, ranks)
+    return operands.layout._replace(ranks=always_first, oldest=seen - operands.window)
+
+
+def ranks_and_counts(layout: Layout, *, inclusive: bool) -> tuple[Int32[Array, "B S"], Int32[Array, "B Q"]]:
+    """Computes the rank of each key in its segment, and how many keys each query sees.
+
+    One sort of queries and keys together gives both, so that no array of all pairs is needed.
+    """
     (batch, queries), keys = layout.segment_ids.shape, layout.ids_of_keys.shape[1]
     of_queries, of_keys = layout.times, layout.times_of_keys
     if of_queries is None or of_keys is None:
@@ -31,7 +40,5 @@ def windowed(operands: Operands) -> Layout:
     before = jnp.cumsum(is_key, axis=1) - is_key
     before = before - jax.lax.cummax(jnp.where(changes(ids), before, 0), axis=1)
     _, ranks = jax.lax.sort((slots, before), dimension=1, num_keys=1)
-    ranks, seen = ranks[:, :keys], ranks[:, keys:]
     itself = 1 if layout.own and inclusive else 0
-    always_first = jnp.where(ranks < operands.sinks, jnp.iinfo(jnp.int32).max, ranks)
-    return layout._replace(ranks=always_first, oldest=seen + itself - window)
+    return ranks[:, :keys], ranks[:, keys:] + itself
