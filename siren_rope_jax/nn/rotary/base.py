@@ -2,11 +2,12 @@
 
 import abc
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Array, Float, Float32, Int
 
 from siren_rope_jax.batch import Events
 from siren_rope_jax.nn.features import InputSpec
@@ -97,15 +98,20 @@ class RotarySource(nnx.Module):
     """Names of the shared settings that the kind reads; setting another one is an error."""
 
     def __init__(self, config: SharedSettings, settings: Any, inputs: SourceInputs, rngs: nnx.Rngs):
-        """Keeps the settings for later calls.
+        """Keeps the settings and sizes for later calls.
 
         Args:
           config: settings that sources share.
           settings: settings of this kind.
           inputs: sizes of the model and of its inputs.
           rngs: stream "params".
+
+        Raises:
+          ValueError: if `partial` leaves less than one pair.
         """
         self.config, self.settings, self.spec = config, settings, inputs.spec
+        self.width, self.key_heads, self.metadata_features = inputs.width, inputs.key_heads, inputs.metadata_features
+        self.rotated = config.rotated(inputs.head_dim)
 
     @classmethod
     def unbounded(cls, config: SharedSettings, settings: Any) -> set[Axis]:
@@ -124,6 +130,17 @@ class RotarySource(nnx.Module):
 
     def logged(self) -> dict[str, Float32[Array, "..."]]:
         """Returns the values to log at each step, by name."""
+        return {}
+
+    def knock_outs(self, day: Int[Array, " E"], second: Int[Array, " E"]) -> dict[str, Callable[[], None]]:
+        """Returns what can be switched off in what has been trained: functions, by name, that do so in place.
+
+        Positions and times as a whole are not among them: any source can be given the same ones for all events.
+
+        Args:
+          day: local days of the training events, for the means that stand in for inputs that are switched off.
+          second: seconds of these days.
+        """
         return {}
 
     @abc.abstractmethod
@@ -151,7 +168,6 @@ class AngleSource(RotarySource):
           ValueError: if the scaling does not fit its method, or `partial` leaves less than one pair.
         """
         super().__init__(config, settings, inputs, rngs)
-        self.rotated = config.rotated(inputs.head_dim)
         plain = inverse_frequencies(self.rotated, base=config.base)
         self.learned_frequencies = nnx.Param(plain) if config.learned_frequencies else None
         self.attention_factor = self._positions().attention_factor
