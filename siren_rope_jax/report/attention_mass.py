@@ -127,4 +127,4 @@ def mass_by_elapsed(
     seen = (of_query > 0).astype(np.float64)
     even = seen / np.maximum(seen.sum(axis=-1, keepdims=True), 1)
     sums = [np.bincount(bins.ravel(), weights=x.ravel(), minlength=len(EDGES) - 1) for x in (of_query, even)]
-    return np.stack([np.r_[total, len(row)] for total in sums])
+    return np.array([np.r_[total, len(row)] for total in sums], np.float64)

@@ -10,7 +10,7 @@ from jaxtyping import Float, Float64
 from siren_rope_jax.train.metrics import cross_entropy, resampled_totals
 from siren_rope_jax.train.tasks import BinaryTask, ContinuousTask, Evaluated, Task
 
-Statistic = Callable[[Float64[np.ndarray, "*samples M"]], Float64[np.ndarray, " *samples"]]
+Statistic = Callable[[Float64[np.ndarray, "samples M"]], Float64[np.ndarray, " samples"]]
 
 
 class Interval(NamedTuple):
@@ -79,7 +79,7 @@ def _interval(
 ) -> Interval:
     with np.errstate(invalid="ignore", divide="ignore"):
         low, high = np.quantile(statistic(resampled), (0.025, 0.975))
-        return Interval(float(statistic(totals)), float(low), float(high))
+        return Interval(float(statistic(totals[None])[0]), float(low), float(high))
 
 
 def _of_binary(task: Task, events: Evaluated, weight: Float64[np.ndarray, " E"]) -> Summands:
@@ -88,23 +88,23 @@ def _of_binary(task: Task, events: Evaluated, weight: Float64[np.ndarray, " E"])
     below, above = _placements(events.predictions, positive, negative)
     columns = [weight, positive, weight * cross_entropy(label, events.predictions), positive * below, negative * above]
 
-    def log_loss(totals: Float64[np.ndarray, "*samples M"]) -> Float64[np.ndarray, " *samples"]:
+    def log_loss(totals: Float64[np.ndarray, "samples M"]) -> Float64[np.ndarray, " samples"]:
         return totals[..., 2] / totals[..., 0]
 
-    def ne(totals: Float64[np.ndarray, "*samples M"]) -> Float64[np.ndarray, " *samples"]:
+    def ne(totals: Float64[np.ndarray, "samples M"]) -> Float64[np.ndarray, " samples"]:
         rate = totals[..., 1] / totals[..., 0]
         return log_loss(totals) / -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate))
 
-    def auc(totals: Float64[np.ndarray, "*samples M"]) -> Float64[np.ndarray, " *samples"]:
+    def auc(totals: Float64[np.ndarray, "samples M"]) -> Float64[np.ndarray, " samples"]:
         return _shares(totals) - whole / 2
 
     columns = np.stack(columns, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        whole = float(_shares(columns.sum(axis=0)))
+        whole = float(_shares(columns.sum(axis=0, keepdims=True))[0])
     return Summands(columns, {"ne": ne, "auc": auc, "log_loss": log_loss})
 
 
-def _shares(totals: Float64[np.ndarray, "*samples M"]) -> Float64[np.ndarray, " *samples"]:
+def _shares(totals: Float64[np.ndarray, "samples M"]) -> Float64[np.ndarray, " samples"]:
     """The mean share of negatives below a positive, plus that of positives above a negative: twice the AUC.
 
     The AUC of resampled users needs all pairs again. Its first-order change needs these two means alone: each is of
@@ -136,7 +136,7 @@ def _of_continuous(task: Task, events: Evaluated, weight: Float64[np.ndarray, " 
     def mean(column: int) -> Statistic:
         return lambda totals: totals[..., column] / totals[..., 0]
 
-    def r2(totals: Float64[np.ndarray, "*samples M"]) -> Float64[np.ndarray, " *samples"]:
+    def r2(totals: Float64[np.ndarray, "samples M"]) -> Float64[np.ndarray, " samples"]:
         return 1 - totals[..., 1] / (totals[..., 4] - totals[..., 3] ** 2 / totals[..., 0])
 
     metrics: dict[str, Statistic] = {

@@ -6,7 +6,7 @@ import matplotlib
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from siren_rope_jax.ops.calendar import SECONDS_PER_DAY
 from siren_rope_jax.report.attention_mass import EDGES, AttentionMass
@@ -35,6 +35,7 @@ def draw_calibration(name: str, task: str, found: Calibration, *, logarithmic: b
         if logarithmic:
             axes.set(xscale="log", yscale="log")
             for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
                 axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
                 axis.set_minor_formatter(FuncFormatter(lambda *_: ""))
         axes.set(xlabel="mean prediction", ylabel="mean outcome")
@@ -150,7 +151,8 @@ def draw_costs(name: str, task: str, title: str, costs: Mapping[str, Interval]) 
         axes.axvline(0, color="0.6", linewidth=1)
         axes.errorbar(values[:, 0], places, xerr=spread, fmt="o", markersize=4, linewidth=1.2, color="tab:red")
         axes.set_yticks(places, [_name(part) for part in costs])
-        axes.set(xlabel=f"rise of {title} when switched off", ylim=(-0.6, len(values) - 0.4))
+        axes.locator_params(axis="x", nbins=5)
+        axes.set(xlabel=f"rise of {plain(title, most=_LONGEST)} when switched off", ylim=(-0.6, len(values) - 0.4))
 
     ends = "; ".join(f"{part} {cost.value:+.4f}" for part, cost in costs.items())
     return draw(name, f"Rise of {title} of {task} without a part: {ends}", plot, height=1.1 + 0.24 * len(costs))

@@ -24,6 +24,7 @@ _WEEK = 7
 _MONDAY = 4  # days after 1970-01-01, a Thursday
 _AT_ONCE = 2_000_000  # numbers of rotated vectors, to bound the memory
 _MOMENTS_AT_ONCE = 512
+_ROUNDING = 1e-5  # radians
 
 
 def rotated_basis(
@@ -159,15 +160,16 @@ def fast_share(rotary: RotarySource, spec: InputSpec, *, cycles_per_day: float =
 
     Returns:
       Share of the variance of all pairs together over a week in the middle of the training span, less the line that
-      fits each pair best; 0 if no angle changes.
+      fits each pair best; 0 if no more than rounding is left.
 
     Raises:
       ValueError: if the rotation depends on metadata too, or turns more than pairs.
     """
     angles = scipy.signal.detrend(time_angles(rotary, spec, middle_week(spec)).astype(np.float64), axis=0)
+    if angles.std() < _ROUNDING:
+        return 0.0
     power = (np.abs(np.fft.rfft(angles, axis=0)) ** 2).sum(axis=1)[1:]
-    total = power.sum()
-    return float(power[int(cycles_per_day * _WEEK) :].sum() / total) if total > 0 else 0.0
+    return float(power[int(cycles_per_day * _WEEK) :].sum() / power.sum())
 
 
 def middle_week(spec: InputSpec) -> Int[np.ndarray, " T"]:
