@@ -1,6 +1,7 @@
 """A part that is switched off is off: predictions are those of the model with its weights set to 0."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -173,8 +174,9 @@ MIXING = {
 def test_the_weights_of_an_attention_mix_its_values_into_what_it_returns(model):
     """Without the vectors that TiSASRec adds to values, which are no event's, and what stands for no history."""
     attention = GenerativeRecommender(model, SPEC, (0.0, 0.0), key=jax.random.key(0)).blocks[0].attention
+    bias: Any = attention.bias
     if model.bias.kind == "tisasrec":
-        attention.bias.value.set_value(jnp.zeros_like(attention.bias.value[...]))
+        bias.value.set_value(jnp.zeros_like(bias.value[...]))
     rng, events = np.random.default_rng(0), random_events(np.repeat([[1, 2, 0]], [5, 4, 3], axis=1))
     x, value = (jnp.asarray(rng.normal(size=(1, 12, 8)), jnp.float32) for _ in range(2))
 

@@ -14,6 +14,7 @@ from page_reader import check_page
 from rich.console import Console
 from test_loop import CONFIG
 
+from siren_rope_jax.cli import main
 from siren_rope_jax.data.event_log import read_event_log
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.nn.rotary import RotaryConfig
@@ -124,7 +125,7 @@ def plain(tmp_path_factory):
 
 
 def test_sections_that_do_not_apply_are_absent(plain, tmp_path):
-    write_report(plain, tmp_path / "report.html")
+    main(["report", str(plain), "--out", str(tmp_path / "report.html")])
     page = (tmp_path / "report.html").read_text()
     assert sections_of(page) == tuple(name for name in SECTIONS if name not in ("rotation", "training"))
     text = check_page(page).text

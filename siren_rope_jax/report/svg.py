@@ -13,16 +13,18 @@ from matplotlib.figure import Figure
 
 from siren_rope_jax.report.markup import escaped
 
-WIDTH = 5.2  # inches: text of 9 points stays readable when the plot is as wide as a phone
+WIDTH = 4.8  # inches: as wide as a phone, text of 10 points is 10 pixels high
 _STYLE = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a $ in a name is a $
-    "font.size": 9,
+    "font.size": 10,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.alpha": 0.3,
-    "legend.fontsize": 8,
+    "legend.fontsize": 9,
     "legend.frameon": False,
     "lines.linewidth": 1.2,
     "path.simplify_threshold": 0.3,
@@ -45,6 +47,7 @@ def draw(name: str, described: str, plot: Callable[[Axes], None], *, height: flo
     style: dict[Any, Any] = _STYLE | {"svg.hashsalt": name}
     with matplotlib.rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the reader's font may have it
+        warnings.filterwarnings("ignore", "constrained_layout not applied")  # a name leaves the axes no room
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         plot(figure.subplots())
         file = io.StringIO()

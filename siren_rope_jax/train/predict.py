@@ -144,7 +144,7 @@ def read_predictions(run: Path, log: EventLog, tasks: Sequence[Task]) -> Float32
     order = np.argsort(log.row)
     index = order[np.minimum(np.searchsorted(log.row, found["row"].to_numpy(), sorter=order), len(order) - 1)]
     same = (log.row[index] == found["row"].to_numpy()) & (log.period[index] == found["period"].to_numpy())
-    if not same.all() or len(np.unique(index)) != wanted.sum():
+    if not same.all() or len(found) != wanted.sum() or len(np.unique(index)) != len(found):
         raise InputError(f"{path} must hold the events of validation and test once each, but does not: {again}")
     predictions[index] = found.drop("row", "period").to_numpy()
     return predictions
