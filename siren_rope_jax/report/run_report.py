@@ -105,17 +105,16 @@ def _check_run(run: Path) -> None:
 
 
 def _read_rival(run: Path, against: Path, log: EventLog) -> Rival:
-    ours, theirs = (read_described(one) for one in (run, against) if read_run(one))
     spec, _, encoder = read_run(against)
+    ours, theirs = read_described(run), read_described(against)
     same_data = all(ours["data"][name] == theirs["data"][name] for name in ("events", "digest"))
     if not same_data or spec.split != log.spec.split or encoder.task_names != log.task_names:
         raise InputError(
             f"{against} must be a run of the same events, tasks and split as {run}, to be compared, but is of others"
         )
     name = against.resolve().name
-    return Rival(
-        str(against) if name == run.resolve().name else name, read_predictions(against, log, make_tasks(encoder.tasks))
-    )
+    predictions = read_predictions(against, log, make_tasks(encoder.tasks))
+    return Rival(str(against) if name == run.resolve().name else name, predictions)
 
 
 def _head(run: Path, config: TrainConfig, log: EventLog) -> Section:
