@@ -18,9 +18,8 @@ from siren_rope_jax.cli import main
 from siren_rope_jax.data.event_log import read_event_log
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.nn.rotary import RotaryConfig
+from siren_rope_jax.report import run_report
 from siren_rope_jax.report.run_report import write_report
-from siren_rope_jax.train.baselines import baselines_file, fit_baselines
-from siren_rope_jax.train.durable import write_json
 from siren_rope_jax.train.loop import train
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compiled_once")]
@@ -58,11 +57,10 @@ BOTH = {"like": json.dumps(HOSTILE), "_dwell": '{ column = "<dwell>", kind = "co
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run of a log with a binary and a continuous task, and the baselines beside the log."""
+    """A run of a log with a binary and a continuous task."""
     folder = tmp_path_factory.mktemp("reports")
     log = write_log(folder / "log", tasks=BOTH)
     train(log, SHORT, folder / "<u>$run&", console=Console(quiet=True))
-    write_json(baselines_file(log.spec.description), fit_baselines(log, SHORT.inputs))
     return folder / "<u>$run&"
 
 
@@ -85,7 +83,10 @@ def files_of(folder):
 def page(run, rival, tmp_path_factory):
     before = files_of(run.parent)
     out = tmp_path_factory.mktemp("out") / "report.html"
-    write_report(run, out, against=rival)
+    baselines = {"gradient_boosting": json.loads((run / "metrics.json").read_text())}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_report, "read_baselines", lambda *_: (baselines, None))
+        write_report(run, out, against=rival)
     assert files_of(run.parent) == before
     assert [path.name for path in out.parent.iterdir()] == ["report.html"]
     return out.read_text()

@@ -138,8 +138,8 @@ def read_predictions(run: Path, log: EventLog, tasks: Sequence[Task]) -> Float32
         raise InputError(f"{run} must hold the predictions of a finished training, but has no {path.name}: {again}")
     try:
         found = pl.read_parquet(path, columns=["row", "period", *(task.column for task in tasks)])
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise InputError(f"{path} must be as `siren-rope evaluate` writes it, but is not ({error}): {again}") from None
+    except (OSError, pl.exceptions.PolarsError):
+        raise InputError(f"{path} must hold a prediction of each task, but is damaged or lacks one: {again}") from None
     predictions = np.full((len(log.time_ms), len(tasks)), np.nan, np.float32)
     order = np.argsort(log.row)
     index = order[np.minimum(np.searchsorted(log.row, found["row"].to_numpy(), sorter=order), len(order) - 1)]
