@@ -13,7 +13,7 @@ PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 # Tests check every annotation, which jaxtyping compiles into each module: without kept bytecode, every process does so.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo bench test quick quick-types quick-tests test-tpu test-gpu drill lint check fix coverage clean
+.PHONY: demo bench test quick quick-types quick-tests test-tpu test-gpu test-page drill lint check fix coverage clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -39,7 +39,7 @@ quick-types: $(VENV)/installed
 	$(BIN)/basedpyright --pythonpath $(BIN)/python siren_rope_jax
 
 quick-tests: $(VENV)/installed
-	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow and not tpu and not gpu and not drill'
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow and not tpu and not gpu and not page and not drill'
 
 # Uses an environment of its own: with the TPU library installed, jax looks for a TPU first.
 test-tpu:
@@ -50,6 +50,10 @@ test-tpu:
 test-gpu: $(VENV)/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cuda]'
 	$(BIN)/python -m pytest -m gpu
+
+# Opens a report's page in headless Chromium, which must be installed: `apt-get install chromium`, or Google Chrome.
+test-page: $(VENV)/installed
+	$(BIN)/python -m pytest -m page
 
 # Kills, starves and corrupts real trainings, of one process and of four; about 20 minutes on two cores.
 drill: $(VENV)/installed

@@ -1,27 +1,24 @@
-"""The commands of `siren-rope`: each a dataclass of its flags that calls one function."""
+"""The commands of `siren-rope`: each a dataclass of its flags that calls one function; those of runs are here."""
 
 import dataclasses
-import itertools
 import signal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import jax
 import tyro
 from rich.console import Console
 
-from siren_rope_jax.data.describe import describe
 from siren_rope_jax.data.encode import InputConfig
 from siren_rope_jax.data.event_log import EventLog, read_event_log
 from siren_rope_jax.data.named_files import existing_file
-from siren_rope_jax.data.published import PUBLISHED_LOGS
 from siren_rope_jax.data.schema import EventLogSpec
-from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
 from siren_rope_jax.errors import InputError, Interrupted, LeakError
+from siren_rope_jax.log_commands import Describe, Prepare, Simulate
+from siren_rope_jax.report.run_report import write_report
 from siren_rope_jax.report.tables import (
     audit_table,
     checkpoints_table,
-    columns_table,
     comparison_table,
     metrics_table,
     seeds_table,
@@ -219,61 +216,24 @@ class Audit:
 
 
 @dataclasses.dataclass(frozen=True)
-class Simulate:
-    """Write the simulated news feed, its true probabilities and its description."""
+class Report:
+    """Write a page to look at about what a run has learned: one HTML file that needs nothing else.
 
-    out: Path
-    """Folder for events.parquet, truth.parquet and log.toml."""
-    config: Annotated[SimulatorConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=SimulatorConfig)
+    It shows metrics with intervals, calibration, the rotation over day and week, the training, how much worse the model
+    predicts without each of its parts, and how far back it attends.
+    """
 
-    def __call__(self, console: Console) -> None:
-        """Runs the command."""
-        console.print(f"described in {write_simulated_log(simulate(self.config), self.out)}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Describe:
-    """Look at the files of a log, and write a first description of it to correct, so that `train` can read it."""
-
-    files: tyro.conf.Positional[tuple[str, ...]]
-    """Tables of events with the same columns, folders, patterns or URLs of them: text tables, JSON Lines, Parquet."""
-    out: Path = Path("log.toml")
-    """New TOML file for the description."""
+    run: tyro.conf.Positional[Path]
+    """Folder that `train` wrote; nothing in it is changed."""
+    against: Path | None = None
+    """Another run of the same log, whose metrics stand beside this one's."""
+    out: Path = Path("report.html")
+    """File for the page: new, or an earlier report."""
 
     def __call__(self, console: Console) -> None:
         """Runs the command."""
-        if not self.files:
-            raise InputError("files must be at least one table, but are none")
-        if self.out.exists():
-            raise InputError(f"{self.out} must be a new file, but exists; give another --out")
-        found = describe(self.files)
-        console.print(columns_table(found))
-        self.out.write_text(found.to_toml(), encoding="utf-8")
-        console.print(f"described in {self.out}: correct it, then run siren-rope train {self.out} --out runs/first")
-        if found.lacking:
-            console.print(f"no column could be guessed for {', '.join(found.lacking)}: name it in {self.out}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Prepare:
-    """Describe a published event log, Deskdrop, KuaiRand-Pure or MovieLens, so that `train` can read it."""
-
-    source: tyro.conf.Positional[Literal[*PUBLISHED_LOGS]]  # type: ignore[valid-type]
-    """Name of the log."""
-    data: tyro.conf.Positional[Path]
-    """Deskdrop: the archive with users_interactions.csv. KuaiRand-Pure: the published folder `data`. MovieLens: the
-    unpacked folder."""
-    out: Path
-    """Folder for log.toml and the tables derived from the data."""
-
-    def __call__(self, console: Console) -> None:
-        """Runs the command."""
-        description = PUBLISHED_LOGS[self.source](self.data, self.out)
-        lines = description.read_text(encoding="utf-8").splitlines()
-        caveats = itertools.takewhile(lambda line: line.startswith("#"), lines)
-        if caveat := " ".join(line.removeprefix("# ") for line in caveats):
-            console.print(caveat)
-        console.print(f"described in {description}")
+        write_report(self.run, self.out, against=self.against, say=console.print)
+        console.print(f"the report is in {self.out}: open it in a browser")
 
 
 def _report_changed_description(console: Console, spec: EventLogSpec) -> None:
@@ -309,6 +269,7 @@ COMMANDS = {
     "baselines": Baselines,
     "audit": Audit,
     "checkpoints": ListCheckpoints,
+    "report": Report,
     "describe": Describe,
     "simulate": Simulate,
     "prepare": Prepare,

@@ -55,7 +55,7 @@ def test_nested_settings_can_be_overridden_by_name(run):
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "evaluate", "score", "baselines", "audit", "checkpoints", "simulate", "prepare"]
+    "command", ["train", "evaluate", "score", "baselines", "audit", "checkpoints", "report", "simulate", "prepare"]
 )
 def test_help_explains_every_option(command, capsys):
     with pytest.raises(SystemExit) as caught:

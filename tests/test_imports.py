@@ -58,6 +58,7 @@ FLOORS = [
     {"nn", "data"},
     {"train", "interop"},
     {"report"},
+    {"log_commands"},
     {"commands"},
     {"cli"},
     {"__main__"},

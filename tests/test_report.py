@@ -4,21 +4,31 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import polars as pl
 import pytest
 from flax import nnx
+from one_sentence import raises_one_sentence
 from rich.table import Table
-from small_logs import small_log
+from small_logs import small_log, small_rotary
 
 from experiments.demo import ORDINAL, VARIANTS, compare, get_config, read_probabilities
 from experiments.real_logs import difference
 from siren_rope_jax.data.outcome_scale import OutcomeScale
 from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.nn.rotary import RotaryConfig, SirenSettings, SourceInputs, make_rotary
+from siren_rope_jax.ops.siren import siren_apply
 from siren_rope_jax.report import rotation
 from siren_rope_jax.report.pictures import draw_mean_cosine, draw_week
-from siren_rope_jax.report.rotation import mean_cosine, time_angles
+from siren_rope_jax.report.rotation import (
+    mean_cosine,
+    middle_week,
+    periodogram,
+    rotated_basis,
+    time_angles,
+    turns_pairs,
+)
 from siren_rope_jax.report.tables import make_console, metrics_table
 from siren_rope_jax.train.predict import write_predictions
 from siren_rope_jax.train.tasks import make_tasks
@@ -76,6 +86,65 @@ def test_a_rotation_that_never_turns_has_no_fast_variance_and_a_wild_one_more_th
 
     assert share(zero_last=True) == 0
     assert share(omega0=1.0) < 0.02 < 0.05 < share(omega0=60.0)
+
+
+def source(kind, **settings) -> Any:
+    inputs = SourceInputs(SPEC, 16, 8, key_heads=2)
+    return make_rotary(small_rotary(kind, **settings), inputs, nnx.Rngs(params=jax.random.key(3)))
+
+
+@pytest.mark.parametrize("settings", [{}, {"per_head": True, "partial": 0.5}], ids=["plain", "per head and partial"])
+def test_the_angles_of_a_siren_are_those_of_its_network_at_position_zero(settings):
+    rotary, seconds = source("siren", **settings), middle_week(SPEC)
+    if settings:
+        rotary.scale[...] *= np.array([[1], [-0.5]])
+    day, second = (jnp.asarray(x, jnp.int32) for x in np.divmod(seconds, 86_400))
+    features = rotary.time_features(day + SPEC.start_day, second)
+    learned = siren_apply(rotary.networks[0].get_value(), features, omega0=10.0)
+    expected = np.asarray(learned[:, None] * rotary.scale[...].reshape(-1, learned.shape[1]), np.float64)
+    found = time_angles(rotary, SPEC, seconds)
+    assert found.shape == (len(seconds), 8)  # of 16 features, or 2 heads of 8
+    np.testing.assert_allclose(np.diff(found, axis=0), np.diff(expected.reshape(len(seconds), -1), axis=0), atol=1e-5)
+
+
+def test_the_angles_of_to_rope_grow_with_the_days():
+    rotary, seconds = source("time_order", time_scale=0.5), middle_week(SPEC)
+    days = (seconds - seconds[0])[:, None] / 86_400
+    found = time_angles(rotary, SPEC, seconds)
+    np.testing.assert_allclose(found - found[0], 0.5 * days * 10_000.0 ** -(np.arange(8) / 8), atol=1e-4)
+    assert rotation.fast_share(rotary, SPEC) == 0  # a line, and rounding
+
+
+@pytest.mark.parametrize("kind", ["siren", "time_order", "lie", "rote"])
+def test_the_mean_cosine_is_that_of_rotated_vectors_pair_by_pair(kind):
+    rotary, spec = source(kind), dataclasses.replace(SPEC, span_days=2.0)
+    if kind == "lie":
+        rotary.generators[...] += 0.1 * np.random.default_rng(0).normal(size=rotary.generators.shape)
+    basis = rotated_basis(rotary, spec, 3_600 * np.arange(48))
+    np.testing.assert_allclose(np.linalg.norm(basis, axis=-1), 1, rtol=1e-5)
+    lags = np.array([0, 1, 24, 47])
+    naive = [np.mean([(basis[t] * basis[t + lag]).sum(axis=-1).mean() for t in range(48 - lag)]) for lag in lags]
+    np.testing.assert_allclose(mean_cosine(rotary, spec, lags), naive, atol=1e-6)
+    assert turns_pairs(basis) == (kind != "lie")
+
+
+def test_a_rotation_without_angles_of_time_alone_is_refused():
+    lie = source("lie")
+    lie.generators[...] += 0.1 * np.random.default_rng(0).normal(size=lie.generators.shape)
+    with raises_one_sentence("the rotation must turn pairs"):
+        time_angles(lie, SPEC, np.arange(5))
+    inputs = SourceInputs(SPEC, 16, 8, metadata_features=1)
+    reads = make_rotary(small_rotary("siren", metadata=("quality",)), inputs, nnx.Rngs(params=0))
+    with raises_one_sentence("must depend on time alone"):
+        mean_cosine(reads, SPEC, np.array([1]))
+
+
+def test_the_periodogram_of_daily_waves_is_highest_at_a_day():
+    hours = np.arange(24 * 28)
+    frequencies, shares = periodogram(np.cos(2 * np.pi * hours / 24) + 0.3 * np.cos(2 * np.pi * hours / 168) - hours)
+    assert frequencies[np.argmax(shares)] == pytest.approx(1)
+    assert shares.sum() == pytest.approx(1)
+    assert shares[np.abs(frequencies - 1 / 7) < 0.05].sum() == pytest.approx(0.09 / 1.09, abs=0.03)
 
 
 def test_lags_beyond_the_span_are_refused():

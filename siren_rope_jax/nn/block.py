@@ -91,32 +91,61 @@ class RotaryAttention(nnx.Module):
         rotation: Rotation | None,
     ) -> Float[Array, "B S D"]:
         """Attends from each event to the earlier ones of its segment; returns the projected mixture of `value`."""
+        value = self.value(value).reshape(*x.shape[:2], -1, self.head_dim)
+        no_history = self.no_history[...].reshape(-1, self.head_dim)
+        arguments = self._arguments(x, events, times, rotation)
+        attended = strictly_causal_attention(value=value, no_history=no_history, **arguments)
+        return self.output(attended.reshape(x.shape))
+
+    def weights(
+        self,
+        x: Float[Array, "B S D"],
+        events: Events,
+        times: Integer[Array, "B S"] | None,
+        rotation: Rotation | None,
+    ) -> Float[Array, "B N S S"]:
+        """Returns the weights with which `__call__` mixes values: of each event, on the last axis those that it sees.
+
+        They sum to 1, or to 0 where an event sees none: what attention makes of values that mark one slot each.
+        """
+        arguments = self._arguments(x, events, times, rotation)
+        batch, slots, key_heads, _ = arguments["key"].shape
+        marks = jnp.broadcast_to(jnp.eye(slots, dtype=x.dtype)[:, None], (batch, slots, key_heads, slots))
+        no_history = jnp.zeros((arguments["query"].shape[2], slots), x.dtype)
+        if arguments["relative"] is not None:
+            table = arguments["relative"].value
+            arguments["relative"] = arguments["relative"]._replace(value=jnp.zeros((*table.shape[:2], slots)))
+        arguments["implementation"] = "plain"
+        attended = strictly_causal_attention(value=marks, no_history=no_history, **arguments)
+        return jnp.swapaxes(attended, 1, 2)
+
+    def _arguments(
+        self,
+        x: Float[Array, "B S D"],
+        events: Events,
+        times: Integer[Array, "B S"] | None,
+        rotation: Rotation | None,
+    ) -> dict[str, Any]:
+        """Returns all arguments of the attention but the values, and what stands for them without history."""
         split = (*x.shape[:2], -1, self.head_dim)
-        query, key, value = (
-            self.query(x).reshape(split),
-            self.key(x).reshape(split),
-            self.value(value).reshape(split),
-        )
+        query, key = self.query(x).reshape(split), self.key(x).reshape(split)
         if rotation is not None:
             query, key = rotation(query, key)
         if self.config.temperature != "fixed":
             query = query * self._sharpness(events, times).astype(query.dtype)
         bias, relative = self.bias(events, x, times)
-        attended = strictly_causal_attention(
-            query,
-            key,
-            value,
-            segment_ids=events.segment,
-            no_history=self.no_history[...].reshape(-1, self.head_dim),
-            scale=self.config.attention_scale or 1 / math.sqrt(self.head_dim),  # also where a rotation widens heads
-            times=times,
-            hide_within=self.config.hide_within,
-            bias=bias,
-            relative=relative,
-            implementation=self.config.attention,
-            times_ascend=self.config.action_fusion != "interleaved",
-        )
-        return self.output(attended.reshape(x.shape))
+        return {
+            "query": query,
+            "key": key,
+            "segment_ids": events.segment,
+            "scale": self.config.attention_scale or 1 / math.sqrt(self.head_dim),  # also where a rotation widens heads
+            "times": times,
+            "hide_within": self.config.hide_within,
+            "bias": bias,
+            "relative": relative,
+            "implementation": self.config.attention,
+            "times_ascend": self.config.action_fusion != "interleaved",
+        }
 
     def _sharpness(self, events: Events, times: Integer[Array, "B S"] | None) -> Float[Array, "B S _ 1"]:
         """Returns the factors of the queries by the number of events that they see."""

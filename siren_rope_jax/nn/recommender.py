@@ -90,6 +90,11 @@ class GenerativeRecommender(nnx.Module):
 
         self.time_inputs, self.added_encodings = encodings(added=False), encodings(added=True)
 
+    def attentions(self) -> dict[str, RotaryAttention]:
+        """Returns the attentions by name, in the order in which they act."""
+        found = {f"layer {number}": block.attention for number, block in enumerate(self.blocks, start=1)}
+        return found if self.action_attention is None else found | {"past actions": self.action_attention}
+
     def __call__(self, events: Events, *, dropout_key: Key[Array, ""] | None = None) -> Float32[Array, "B S K"]:
         """Scores every event.
 

@@ -10,14 +10,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from siren_rope_jax.nn.features import InputSpec
-from siren_rope_jax.nn.rotary import SirenRotary
+from siren_rope_jax.nn.rotary.base import RotarySource
 from siren_rope_jax.ops.calendar import SECONDS_PER_DAY
 from siren_rope_jax.report.rotation import mean_cosine, middle_week, time_angles
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
-def draw_mean_cosine(path: Path, rotary: SirenRotary, spec: InputSpec, *, days: int = 15) -> None:
+def draw_mean_cosine(path: Path, rotary: RotarySource, spec: InputSpec, *, days: int = 15) -> None:
     """Draws the mean cosine of the learned angle difference against the lag between two events.
 
     Args:
@@ -40,7 +40,7 @@ def draw_mean_cosine(path: Path, rotary: SirenRotary, spec: InputSpec, *, days: 
     plt.close(figure)
 
 
-def draw_week(path: Path, rotary: SirenRotary, spec: InputSpec) -> None:
+def draw_week(path: Path, rotary: RotarySource, spec: InputSpec) -> None:
     """Draws the learned angle of each rotary pair over a week in the middle of the training span.
 
     Args:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Float64, Shaped
 
 _CLIP = 1e-7
 _ECE_BINS = 15
@@ -182,6 +182,32 @@ def paired_bootstrap(
       ValueError: if shapes differ, there is no event, a summand is not finite, `samples` is not positive, or
         the statistic does not return one value for each set of totals.
     """
+    actual, resampled = resampled_totals(user, columns, samples=samples, seed=seed)
+    values = np.asarray(statistic(resampled))
+    if values.shape != (samples,):
+        shape = (samples, columns.shape[1])
+        raise ValueError(f"statistic must map totals {shape} to {(samples,)}, but returns {values.shape}")
+    low, high = np.quantile(values, (0.025, 0.975))
+    return float(statistic(actual)), float(low), float(high)
+
+
+def resampled_totals(
+    user: Shaped[np.ndarray, " E"], columns: Float[np.ndarray, "E M"], *, samples: int = 1000, seed: int = 0
+) -> tuple[Float64[np.ndarray, " M"], Float64[np.ndarray, "samples M"]]:
+    """Sums columns over all events, and over the events of resampled users: what `paired_bootstrap` is made of.
+
+    Args:
+      user: user of each event, as a code or an id.
+      columns: summands, one row per event.
+      samples: number of resamples.
+      seed: seed of the resampling.
+
+    Returns:
+      The actual totals, and those of each resample.
+
+    Raises:
+      ValueError: if shapes differ, there is no event, a summand is not finite, or `samples` is not positive.
+    """
     if columns.ndim != 2:
         raise ValueError(f"columns must have two axes, events and summands, but have shape {columns.shape}")
     check_events("user", user, columns.shape[:1])
@@ -203,12 +229,7 @@ def paired_bootstrap(
         drawn = generator.integers(users, size=(size, users)) + users * np.arange(size)[:, None]
         times_drawn = np.bincount(drawn.ravel(), minlength=size * users).reshape(size, users)
         totals.append(times_drawn @ per_user)
-    values = np.asarray(statistic(np.concatenate(totals)))
-    if values.shape != (samples,):
-        shape = (samples, columns.shape[1])
-        raise ValueError(f"statistic must map totals {shape} to {(samples,)}, but returns {values.shape}")
-    low, high = np.quantile(values, (0.025, 0.975))
-    return float(statistic(per_user.sum(axis=0))), float(low), float(high)
+    return per_user.sum(axis=0), np.concatenate(totals)
 
 
 def grouped_auc(

@@ -16,6 +16,7 @@ from siren_rope_jax.data.encode import Encoded
 from siren_rope_jax.data.event_log import EventLog
 from siren_rope_jax.data.periods import TEST, VALIDATION
 from siren_rope_jax.data.stable_hash import stable_hash
+from siren_rope_jax.errors import InputError
 from siren_rope_jax.train.sharding import Layout
 from siren_rope_jax.train.tasks import Evaluated, Task
 
@@ -88,9 +89,16 @@ def measure(
     task: Task, log: EventLog, predictions: Float32[np.ndarray, " E"], chosen: Bool[np.ndarray, " E"]
 ) -> dict[str, Any]:
     """Computes the metrics of one task over the chosen events, from predictions of all on the scale of the log."""
+    return task.measure(evaluated(task, log, predictions, chosen))
+
+
+def evaluated(
+    task: Task, log: EventLog, predictions: Float32[np.ndarray, " E"], chosen: Bool[np.ndarray, " E"]
+) -> Evaluated:
+    """Returns the chosen events with labels and predictions of one task, from predictions of all events."""
     weight, group = (None if column is None else column[chosen] for column in (log.weight, log.group))
     labels = log.labels[chosen, log.task_names.index(task.name)]
-    return task.measure(Evaluated(labels, predictions[chosen], log.user[chosen], weight, group))
+    return Evaluated(labels, predictions[chosen], log.user[chosen], weight, group)
 
 
 def write_predictions(
@@ -116,3 +124,27 @@ def write_predictions(
     temporary = path.with_name(path.name + ".tmp")
     pl.DataFrame(columns).write_parquet(temporary)
     temporary.replace(path)
+
+
+def read_predictions(run: Path, log: EventLog, tasks: Sequence[Task]) -> Float32[np.ndarray, "E K"]:
+    """Reads the predictions that `write_predictions` wrote into a run, in the order of its log; NaN for the rest.
+
+    Raises:
+      InputError: if the file is missing or damaged, or is not of the events of validation and test.
+    """
+    path, wanted = run / "predictions.parquet", np.isin(log.period, list(PERIODS.values()))
+    again = f"run `siren-rope evaluate {run}` first"
+    if not path.exists():
+        raise InputError(f"{run} must hold the predictions of a finished training, but has no {path.name}: {again}")
+    try:
+        found = pl.read_parquet(path, columns=["row", "period", *(task.column for task in tasks)])
+    except (OSError, pl.exceptions.PolarsError):
+        raise InputError(f"{path} must hold a prediction of each task, but is damaged or lacks one: {again}") from None
+    predictions = np.full((len(log.time_ms), len(tasks)), np.nan, np.float32)
+    order = np.argsort(log.row)
+    index = order[np.minimum(np.searchsorted(log.row, found["row"].to_numpy(), sorter=order), len(order) - 1)]
+    same = (log.row[index] == found["row"].to_numpy()) & (log.period[index] == found["period"].to_numpy())
+    if not same.all() or len(found) != wanted.sum() or len(np.unique(index)) != len(found):
+        raise InputError(f"{path} must hold the events of validation and test once each, but does not: {again}")
+    predictions[index] = found.drop("row", "period").to_numpy()
+    return predictions

@@ -121,10 +121,6 @@ def compile_model(
             average = moving_average(average, params, state.step, average_decay)
         return TrainState(params, optimizer_state, state.step + 1, state.key, average), metrics
 
-    def predict(params: nnx.State, batch: Batch) -> Float32[Array, "B S K"]:
-        with jax.sharding.use_abstract_mesh(mesh):
-            return linked(tasks, merge(params)(batch.events))
-
     def split(state: TrainState) -> tuple[TrainState, ...]:
         return tuple(jax.tree.map(lambda x, i=index: x[i], state) for index in range(layout.seeds or 0))
 
@@ -145,8 +141,21 @@ def compile_model(
         ),
         split=(lambda state: (state,)) if single else jax.jit(split, out_shardings=(of_one,) * (layout.seeds or 0)),
         stack=(lambda states: states[0]) if single else jax.jit(stack, out_shardings=of_state),
-        predict=jax.jit(predict, out_shardings=layout.whole),
+        predict=compile_predict(graph, tasks, layout),
         merge=merge,
         abstract_state=abstract_state,
         abstract_one=abstract_one,
     )
+
+
+def compile_predict(
+    graph: nnx.GraphDef[GenerativeRecommender], tasks: Sequence[Task], layout: Layout
+) -> Callable[[nnx.State, Batch], Float32[Array, "B S K"]]:
+    """Prepares the prediction of the tasks' targets by a model of the given structure, compiled on its first call."""
+    mesh = layout.mesh.abstract_mesh
+
+    def predict(params: nnx.State, batch: Batch) -> Float32[Array, "B S K"]:
+        with jax.sharding.use_abstract_mesh(mesh):
+            return linked(tasks, nnx.merge(graph, params)(batch.events))
+
+    return jax.jit(predict, out_shardings=layout.whole)

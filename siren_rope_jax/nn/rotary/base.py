@@ -2,11 +2,12 @@
 
 import abc
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Array, Float, Float32, Int
 
 from siren_rope_jax.batch import Events
 from siren_rope_jax.nn.features import InputSpec
@@ -101,15 +102,20 @@ class RotarySource(nnx.Module):
     """Whether rotated queries and keys are wider than before."""
 
     def __init__(self, config: SharedSettings, settings: Any, inputs: SourceInputs, rngs: nnx.Rngs):
-        """Keeps the settings for later calls.
+        """Keeps the settings and sizes for later calls.
 
         Args:
           config: settings that sources share.
           settings: settings of this kind.
           inputs: sizes of the model and of its inputs.
           rngs: stream "params".
+
+        Raises:
+          ValueError: if `partial` leaves less than one pair.
         """
         self.config, self.settings, self.spec = config, settings, inputs.spec
+        self.width, self.key_heads, self.metadata_features = inputs.width, inputs.key_heads, inputs.metadata_features
+        self.head_dim, self.rotated = inputs.head_dim, config.rotated(inputs.head_dim)
 
     @classmethod
     def unbounded(cls, config: SharedSettings, settings: Any) -> set[Axis]:
@@ -128,6 +134,17 @@ class RotarySource(nnx.Module):
 
     def logged(self) -> dict[str, Float32[Array, "..."]]:
         """Returns the values to log at each step, by name."""
+        return {}
+
+    def knock_outs(self, day: Int[Array, " E"], second: Int[Array, " E"]) -> dict[str, Callable[[], None]]:
+        """Returns what can be switched off in what has been trained: functions, by name, that do so in place.
+
+        Positions and times as a whole are not among them: any source can be given the same ones for all events.
+
+        Args:
+          day: local days of the training events, for the means that stand in for inputs that are switched off.
+          second: seconds of these days.
+        """
         return {}
 
     @abc.abstractmethod
@@ -161,7 +178,6 @@ class AngleSource(RotarySource):
         if config.proportional and (config.partial == 1 or config.scaling.rope_type != "default"):
             given = f"{config.partial} and {config.scaling.rope_type}"
             raise ValueError(f"partial must be below 1, and scaling default, if proportional is set, but are {given}")
-        self.rotated, self.head_dim = config.rotated(inputs.head_dim), inputs.head_dim
         self.learned_frequencies = nnx.Param(self._unscaled()) if config.learned_frequencies else None
         self.attention_factor = self._positions().attention_factor
         kernel = jnp.zeros((inputs.width, self.rotated // 2), jnp.float32)

@@ -58,13 +58,12 @@ class LieRotary(RotarySource):
           ValueError: if the blocks do not divide the rotated features, or the scaling does not fit its method.
         """
         super().__init__(config, settings, inputs, rngs)
-        rotated = config.rotated(inputs.head_dim)
-        if settings.block_size % 2 or rotated % settings.block_size:
+        if settings.block_size % 2 or self.rotated % settings.block_size:
             raise ValueError(
-                f"block_size must be even and divide the {rotated} rotated features of a head, "
+                f"block_size must be even and divide the {self.rotated} rotated features of a head, "
                 f"but is {settings.block_size}"
             )
-        scaled = config.scaling.frequencies("scaling", rotated, config.base, self.spec.window)
+        scaled = config.scaling.frequencies("scaling", self.rotated, config.base, self.spec.window)
         self.attention_factor = scaled.attention_factor
         planar = planar_generators(scaled.frequencies, settings.block_size)
         self.generators = nnx.Param(jnp.stack([planar, jnp.zeros_like(planar)]))

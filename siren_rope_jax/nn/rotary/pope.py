@@ -33,7 +33,6 @@ class PopeRotary(RotarySource):
     def __init__(self, config: SharedSettings, settings: None, inputs: SourceInputs, rngs: nnx.Rngs):
         """Starts the offsets at 0."""
         super().__init__(config, settings, inputs, rngs)
-        self.head_dim = inputs.head_dim
         self.offsets = nnx.Param(jnp.zeros((inputs.key_heads, inputs.head_dim), jnp.float32))
 
     @classmethod

@@ -2,11 +2,10 @@
 
 from typing import Any, NamedTuple
 
-from flax import nnx
 from jaxtyping import Array, Float, Float32
 
 from siren_rope_jax.batch import Events
-from siren_rope_jax.nn.rotary.base import Axis, Heads, RotarySource, Rotation, SharedSettings, SourceInputs
+from siren_rope_jax.nn.rotary.base import Axis, Heads, RotarySource, Rotation, SharedSettings
 from siren_rope_jax.ops.calendar import elapsed_days
 from siren_rope_jax.ops.rotary import rotate_pairs
 from siren_rope_jax.ops.rote import rote_factors
@@ -28,15 +27,6 @@ class RoteRotary(RotarySource):
 
     reads = frozenset({"partial"})
 
-    def __init__(self, config: SharedSettings, settings: None, inputs: SourceInputs, rngs: nnx.Rngs):
-        """Finds the number of pairs.
-
-        Raises:
-          ValueError: if `partial` leaves less than one pair.
-        """
-        super().__init__(config, settings, inputs, rngs)
-        self.pairs = config.rotated(inputs.head_dim) // 2
-
     @classmethod
     def unbounded(cls, config: SharedSettings, settings: Any) -> set[Axis]:
         """Returns times: years after the training span have factors that training never saw."""
@@ -46,5 +36,5 @@ class RoteRotary(RotarySource):
         self, events: Events, metadata: Float[Array, "B S F"], token: Float[Array, "B S D"]
     ) -> tuple[Rotation, Rotation]:
         """Returns the same factors for the blocks and the action attention."""
-        factors = ComplexFactors(*rote_factors(elapsed_days(events.elapsed_seconds), self.pairs))
+        factors = ComplexFactors(*rote_factors(elapsed_days(events.elapsed_seconds), self.rotated // 2))
         return factors, factors

@@ -51,14 +51,13 @@ class SelectiveRotary(RotarySource):
           ValueError: if `partial` leaves less than one pair.
         """
         super().__init__(config, settings, inputs, rngs)
-        self.rotated, self.heads = config.rotated(inputs.head_dim), inputs.key_heads
-        steps = self.heads * self.rotated // 2
+        steps = self.key_heads * self.rotated // 2
         init = nnx.initializers.lecun_normal()
         self.down = nnx.Param(init(rngs.params(), (inputs.width, settings.rank), jnp.float32))
         self.up = nnx.Param(jnp.zeros((settings.rank, steps), jnp.float32))
         self.kernel = nnx.Param(jnp.zeros((settings.taps, steps), jnp.float32).at[0].set(1))
-        self.base_step = nnx.Param(jnp.zeros((self.heads, 1), jnp.float32))  # its logarithm
-        gate = jnp.zeros((inputs.width + 1, self.heads), jnp.float32).at[-1].set(_OPEN)
+        self.base_step = nnx.Param(jnp.zeros((self.key_heads, 1), jnp.float32))  # its logarithm
+        gate = jnp.zeros((inputs.width + 1, self.key_heads), jnp.float32).at[-1].set(_OPEN)
         self.gate = nnx.Param(gate) if settings.gated else None
 
     @classmethod
@@ -83,11 +82,11 @@ class SelectiveRotary(RotarySource):
 
     def _steps(self, events: Events, token: Float[Array, "B S D"]) -> Float[Array, "B S M R"]:
         """Returns how far each event turns all that follows, in positions."""
-        by_head = token.reshape(*token.shape[:2], self.heads, -1)
+        by_head = token.reshape(*token.shape[:2], self.key_heads, -1)
         length = jnp.sqrt(jnp.square(by_head).sum(-1, keepdims=True) + _TINY)
         projected = (by_head / length).reshape(token.shape) @ self.down[...] @ self.up[...]
         mixed = causal_convolution(projected, self.kernel[...], events.segment, times=events.elapsed_seconds)
-        steps = jax.nn.silu(mixed).reshape(*token.shape[:2], self.heads, -1) + jnp.exp(self.base_step[...])
+        steps = jax.nn.silu(mixed).reshape(*token.shape[:2], self.key_heads, -1) + jnp.exp(self.base_step[...])
         if self.gate is None:
             return steps
         kernel = self.gate[...]

@@ -1,10 +1,12 @@
 """SIREN-RoPE: angles that a network learns from time and metadata."""
 
 import dataclasses
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Float32, Int
@@ -87,6 +89,9 @@ class SirenSettings:
         return getattr(self, f"{period}_harmonics")
 
 
+_TITLES = {"sine": "sine", "relu": "ReLU"}
+
+
 class SirenRotary(AngleSource):
     """SIREN-RoPE, or semantic rotation if metadata takes the place of time.
 
@@ -103,7 +108,7 @@ class SirenRotary(AngleSource):
                 'time_inputs must hold "span", or metadata a column, as the log has no calendar, but are '
                 f"{settings.time_inputs}"
             )
-        of_time = sum(1 if name == "span" else 2 * settings.harmonics(name) for name in settings.time_inputs)
+        of_time = sum(map(self._columns_of, settings.time_inputs))
         self.networks = nnx.List(
             nnx.Param(
                 siren_init(
@@ -148,6 +153,43 @@ class SirenRotary(AngleSource):
         if self.settings.learned_omega0:
             logged["omega0"] = self.settings.omega0 * self.omega0_factors[0][...]
         return logged
+
+    def knock_outs(self, day: Int[Array, " E"], second: Int[Array, " E"]) -> dict[str, Callable[[], None]]:
+        """Returns a function for each branch, if there are two, and for each time input, if it is not the only input.
+
+        A branch is switched off by a last layer of 0. Instead of a time input, the networks get its mean over the
+        training events.
+        """
+        branches, found = self.settings.branches, {}
+        if len(branches) > 1:
+            found = {f"{_TITLES[branch]} branch": functools.partial(self._silence, branch) for branch in branches}
+        inputs, start = self.settings.time_inputs, 0
+        means = self.time_features(day, second).mean(axis=0)
+        for name in inputs if len(inputs) > 1 or self.settings.metadata else ():
+            end = start + self._columns_of(name)
+            found[f"time input {name}"] = functools.partial(self._fix, start, means[start:end])
+            start = end
+        return found
+
+    def _silence(self, branch: str) -> None:
+        for param in self.networks:
+            network = param.get_value()
+            *hidden, last = network[branch]
+            param.set_value(network | {branch: [*hidden, jax.tree.map(jnp.zeros_like, last)]})
+
+    def _fix(self, start: int, values: Float32[Array, " C"]) -> None:
+        """Moves the effect of columns that have these values into the bias of the first layers."""
+        columns = slice(start, start + values.size)
+        for param in self.networks:
+            network = param.get_value()
+            for branch, (first, *others) in network.items():
+                kernel, bias = first["kernel"], first["bias"]
+                bias = bias + jnp.matmul(values, kernel[columns], precision=jax.lax.Precision.HIGHEST)
+                network = network | {branch: [{"kernel": kernel.at[columns].set(0), "bias": bias}, *others]}
+            param.set_value(network)
+
+    def _columns_of(self, name: Literal["day", "week", "year", "span"]) -> int:
+        return 1 if name == "span" else 2 * self.settings.harmonics(name)
 
     def angle_networks(self) -> list[Branches]:
         """Returns the weights of the angle network, or of both, with the learned factors of omega0 in them."""
