@@ -43,6 +43,7 @@ STEPS = 1_400  # of demo.py
 # Written out, so that a change of the defaults changes no variant.
 _PUBLISHED: dict[str, Any] = {
     "omega0": 10.0,
+    "learned_omega0": False,
     "initial_scale": math.pi,
     "branches": ("sine", "relu"),
     "zero_last": False,

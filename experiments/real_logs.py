@@ -71,7 +71,7 @@ def get_config(source: Source, rotation: Rotation, seed: int) -> TrainConfig:
             width=32,
             heads=2,
             dropout=0.2 if small else 0.1,
-            rotary=RotaryConfig(rotation, siren=siren),
+            rotary=RotaryConfig(rotation, siren=siren, **({"preset": "published"} if rotation == "siren" else {})),
         ),
         inputs=InputConfig(item_buckets=1, categorical_buckets=1, counter_smoothing=5.0) if small else InputConfig(),
         batches=BatchConfig(batch_size=16),

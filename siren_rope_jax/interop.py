@@ -113,7 +113,7 @@ def _empty_model(kind: str, arguments: dict[str, Any]) -> GenerativeRecommender:
                 clamp_time=False,
                 separate_action_network=True,
             )
-            rotary = RotaryConfig("siren", base=100_000.0, siren=network)
+            rotary = RotaryConfig("siren", preset="published", base=100_000.0, siren=network)
     config = ModelConfig(
         width=arguments["d_model"],
         heads=arguments["num_heads"],

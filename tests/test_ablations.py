@@ -16,7 +16,8 @@ from siren_rope_jax.nn.rotary import SirenRotary
 
 pytestmark = pytest.mark.slow
 
-SIREN, SPAN = {"kind": "siren"}, {"kind": "siren", "time_inputs": ("span",)}
+SIREN = {"kind": "siren", "preset": "published"}
+SPAN = SIREN | {"time_inputs": ("span",)}
 # Row of the table -> fields of the model, fields of the rotation. The log's column "tab" stands for the paper's
 # in-network or out-of-network.
 ROWS = {

@@ -100,7 +100,7 @@ def test_the_angles_of_a_siren_are_those_of_its_network_at_position_zero(setting
         rotary.scale[...] *= np.array([[1], [-0.5]])
     day, second = (jnp.asarray(x, jnp.int32) for x in np.divmod(seconds, 86_400))
     features = rotary.time_features(day + SPEC.start_day, second)
-    learned = siren_apply(rotary.networks[0].get_value(), features, omega0=10.0)
+    learned = siren_apply(rotary.angle_networks()[0], features, omega0=rotary.start.omega0)
     expected = np.asarray(learned[:, None] * rotary.scale[...].reshape(-1, learned.shape[1]), np.float64)
     found = time_angles(rotary, SPEC, seconds)
     assert found.shape == (len(seconds), 8)  # of 16 features, or 2 heads of 8

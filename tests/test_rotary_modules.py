@@ -114,9 +114,9 @@ def test_harmonics_are_inputs_of_the_angle_network_that_repeat_with_their_period
 
 
 def test_learned_factors_of_omega0_start_at_1_and_are_factors_of_the_frequency():
-    config, plain = small_rotary("siren", learned_omega0=True), small_rotary("siren")
+    config, plain = (small_rotary("siren", preset="published", learned_omega0=on) for on in (True, False))
     chex.assert_trees_all_close(angles(config), angles(plain), rtol=1e-6)
-    module, twice = make(config), make(small_rotary("siren", omega0=20.0))
+    module, twice = make(config), make(small_rotary("siren", preset="published", omega0=20.0))
     module.omega0_factors[0][...] = 2 * module.omega0_factors[0][...]
     twice.networks[0].set_value(make(plain).networks[0].get_value())
     chex.assert_trees_all_close(module.angles(EVENTS, NOTHING), twice.angles(EVENTS, NOTHING), rtol=1e-4, atol=1e-5)
@@ -229,10 +229,19 @@ def test_proportional_pairs_keep_the_fastest_frequencies_of_all():
     chex.assert_trees_all_close(learned.frequencies(), expected, rtol=1e-6)
 
 
-def test_siren_starts_with_the_published_gate_and_scale():
-    module = make(small_rotary("siren"))
+@pytest.mark.parametrize(
+    ("preset", "omega0", "learned", "scale"), [("recommended", 3.0, True, 1.0), ("published", 10.0, False, math.pi)]
+)
+def test_a_preset_names_the_start_of_the_angle_network_and_settings_overrule_it(preset, omega0, learned, scale):
+    module = make(small_rotary("siren", preset=preset))
     assert module.gate[...] == 1
-    chex.assert_trees_all_close(module.scale[...], np.full(PAIRS, math.pi), rtol=1e-7)
+    chex.assert_trees_all_close(module.scale[...], np.full(PAIRS, scale), rtol=1e-7)
+    assert module.start.omega0 == omega0
+    assert len(module.omega0_factors) == learned
+    own = make(small_rotary("siren", preset=preset, omega0=5.0, learned_omega0=False, initial_scale=0.5))
+    assert own.start == (5.0, False, 0.5)
+    without_sine = make(small_rotary("siren", preset=preset, branches=("relu",)))
+    assert not without_sine.omega0_factors
 
 
 @pytest.mark.slow
@@ -595,6 +604,7 @@ def test_a_kind_reads_the_settings_of_its_name_and_those_that_its_class_says(kin
     set_ = {"partial": 0.5, "learned_frequencies": True, "xpos_base": 8.0, "content_bound": 1.0, "base": 99.0}
     set_ |= {"scaling": ScalingConfig("linear", factor=2.0), "lie": LieSettings(4)}
     set_ |= {"siren": SirenSettings(width=8), "time_order": TimeOrderSettings("by_dim"), "proportional": True}
+    set_ |= {"preset": "published"}
     set_ |= {"time_scales": TimeScalesSettings(60.5), "axes": AxesSettings(("day",)), "selective": SelectiveSettings(4)}
     assert set_.keys() == fields.keys() - {"kind"}
     assert ROTARIES[kind].reads <= {field.name for field in dataclasses.fields(SharedSettings)}

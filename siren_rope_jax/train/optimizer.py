@@ -111,8 +111,8 @@ def moving_average(average: PyTree, params: PyTree, step: Int32[Array, ""], deca
 
 
 def _decays(path: tuple, x: jax.Array) -> bool:
-    # Scale and gate of a rotation per head are matrices, but no weights.
-    return x.ndim >= 2 and not {"scale", "gate"} & set(_names(path))
+    # What a rotation has for each head is a matrix, but no weights.
+    return x.ndim >= 2 and not {"scale", "gate", "offsets", "base_step"} & set(_names(path))
 
 
 def _names(path: tuple) -> list[str]:

@@ -27,6 +27,8 @@ Axis = Literal["positions", "times"]
 class SharedSettings:
     """Settings that several sources read; each source lists its own in `RotarySource.reads`."""
 
+    preset: Literal["recommended", "published"] = "recommended"
+    """Named start of SIREN-RoPE's angle network: the best one known, or that of the paper."""
     base: float = 10_000.0
     """Base of the ordinal frequencies and of the encoding "sinusoidal"."""
     partial: float = 1.0

@@ -58,7 +58,7 @@ class SelectiveRotary(RotarySource):
         self.kernel = nnx.Param(jnp.zeros((settings.taps, steps), jnp.float32).at[0].set(1))
         self.base_step = nnx.Param(jnp.zeros((self.key_heads, 1), jnp.float32))  # its logarithm
         gate = jnp.zeros((inputs.width + 1, self.key_heads), jnp.float32).at[-1].set(_OPEN)
-        self.gate = nnx.Param(gate) if settings.gated else None
+        self.gate_kernel = nnx.Param(gate) if settings.gated else None
 
     @classmethod
     def unbounded(cls, config: SharedSettings, settings: Any) -> set[Axis]:
@@ -87,7 +87,7 @@ class SelectiveRotary(RotarySource):
         projected = (by_head / length).reshape(token.shape) @ self.down[...] @ self.up[...]
         mixed = causal_convolution(projected, self.kernel[...], events.segment, times=events.elapsed_seconds)
         steps = jax.nn.silu(mixed).reshape(*token.shape[:2], self.key_heads, -1) + jnp.exp(self.base_step[...])
-        if self.gate is None:
+        if self.gate_kernel is None:
             return steps
-        kernel = self.gate[...]
+        kernel = self.gate_kernel[...]
         return steps * jax.nn.sigmoid(token @ kernel[:-1] + kernel[-1])[..., None]

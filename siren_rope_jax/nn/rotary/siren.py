@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +19,23 @@ from siren_rope_jax.ops.siren import Branches, Layer, siren_init
 from siren_rope_jax.settings import check_settings
 
 
+class Start(NamedTuple):
+    """Start of the angle network that a preset names."""
+
+    omega0: float
+    learned_omega0: bool
+    initial_scale: float
+
+
+PRESETS = {
+    "recommended": Start(omega0=3.0, learned_omega0=True, initial_scale=1.0),  # of experiments/angle_network.py
+    "published": Start(omega0=10.0, learned_omega0=False, initial_scale=math.pi),  # of the paper and its code
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class SirenSettings:
-    """Settings of SIREN-RoPE."""
+    """Settings of SIREN-RoPE; `RotaryConfig.preset` fills in what is not given."""
 
     time_inputs: tuple[Literal["day", "week", "year", "span"], ...] = ("day", "week", "span")
     """Time features of the angle network: time of day, of week and of year, place in the training span."""
@@ -37,16 +51,16 @@ class SirenSettings:
     """Units of each hidden layer of the angle network."""
     hidden_layers: int = 2
     """Hidden layers of each branch."""
-    omega0: float = 10.0
-    """Frequency factor of the sine layers."""
-    learned_omega0: bool = False
-    """Whether each sine layer learns a factor of omega0, starting at 1."""
+    omega0: float | None = None
+    """Frequency factor of the sine layers; by the preset, 3 or 10, if not given."""
+    learned_omega0: bool | None = None
+    """Whether each sine layer learns a factor of omega0, starting at 1; by the preset, yes or no, if not given."""
     branches: tuple[Literal["sine", "relu"], ...] = ("sine", "relu")
     """Branches of the angle network."""
     zero_last: bool = False
     """Whether the last layers start at 0, so that training starts at ordinal RoPE exactly."""
-    initial_scale: float = math.pi
-    """Initial value of the learned factor of each pair's angle."""
+    initial_scale: float | None = None
+    """Initial value of the learned factor of each pair's angle; by the preset, 1 or pi, if not given."""
     per_head: bool = False
     """Whether each key head has its own scale and gate."""
     clamp_time: bool = True
@@ -84,6 +98,11 @@ class SirenSettings:
         if self.span_factor != 1 and "span" not in self.time_inputs:
             raise ValueError(f'time_inputs must hold "span" if span_factor is not 1, but are {self.time_inputs}')
 
+    def start(self, preset: str) -> Start:
+        """Returns the start of the angle network: of the preset, where the settings do not give it."""
+        start = PRESETS[preset]._replace(**{k: x for k in Start._fields if (x := getattr(self, k)) is not None})
+        return start if "sine" in self.branches else start._replace(learned_omega0=False)  # there is none to learn
+
     def harmonics(self, period: Literal["day", "week", "year"]) -> int:
         """Returns the number of frequencies of a period."""
         return getattr(self, f"{period}_harmonics")
@@ -99,6 +118,7 @@ class SirenRotary(AngleSource):
     """
 
     settings: SirenSettings
+    reads = AngleSource.reads | {"preset"}
 
     def __init__(self, config: SharedSettings, settings: SirenSettings, inputs: SourceInputs, rngs: nnx.Rngs):
         """Draws the angle network, or two, from the stream "params"; the gate starts at 1."""
@@ -108,6 +128,7 @@ class SirenRotary(AngleSource):
                 'time_inputs must hold "span", or metadata a column, as the log has no calendar, but are '
                 f"{settings.time_inputs}"
             )
+        self.start = settings.start(config.preset)
         of_time = sum(map(self._columns_of, settings.time_inputs))
         self.networks = nnx.List(
             nnx.Param(
@@ -117,7 +138,7 @@ class SirenRotary(AngleSource):
                     self.rotated // 2,
                     width=settings.width,
                     hidden_layers=settings.hidden_layers,
-                    omega0=settings.omega0,
+                    omega0=self.start.omega0,
                     branches=settings.branches,
                     zero_last=settings.zero_last,
                 ).branches
@@ -125,9 +146,9 @@ class SirenRotary(AngleSource):
             for _ in range(2 if settings.separate_action_network else 1)
         )
         factors = jnp.ones(settings.hidden_layers, jnp.float32)
-        self.omega0_factors = nnx.List(nnx.Param(factors) for _ in self.networks if settings.learned_omega0)
+        self.omega0_factors = nnx.List(nnx.Param(factors) for _ in self.networks if self.start.learned_omega0)
         heads = (inputs.key_heads,) if settings.per_head else ()
-        self.scale = nnx.Param(jnp.full((*heads, self.rotated // 2), settings.initial_scale, jnp.float32))
+        self.scale = nnx.Param(jnp.full((*heads, self.rotated // 2), self.start.initial_scale, jnp.float32))
         self.gate = nnx.Param(jnp.ones((*heads, 1) if heads else (), jnp.float32))
 
     @classmethod
@@ -150,8 +171,8 @@ class SirenRotary(AngleSource):
     def logged(self) -> dict[str, Float32[Array, "..."]]:
         """Returns gate and scale, and the frequency of each sine layer if it is learned."""
         logged = {"gate": self.gate[...], "scale": self.scale[...]}
-        if self.settings.learned_omega0:
-            logged["omega0"] = self.settings.omega0 * self.omega0_factors[0][...]
+        if self.start.learned_omega0:
+            logged["omega0"] = self.start.omega0 * self.omega0_factors[0][...]
         return logged
 
     def knock_outs(self, day: Int[Array, " E"], second: Int[Array, " E"]) -> dict[str, Callable[[], None]]:
@@ -194,7 +215,7 @@ class SirenRotary(AngleSource):
     def angle_networks(self) -> list[Branches]:
         """Returns the weights of the angle network, or of both, with the learned factors of omega0 in them."""
         networks = [network.get_value() for network in self.networks]
-        if not self.settings.learned_omega0:
+        if not self.start.learned_omega0:
             return networks
         return [
             network | {"sine": _scaled(network["sine"], factors[...])}
@@ -227,7 +248,7 @@ class SirenRotary(AngleSource):
                 network,
                 scale=self.scale[...],
                 gate=self.gate[...],
-                omega0=self.settings.omega0,
+                omega0=self.start.omega0,
             )
             for network in self.angle_networks()
         ]
