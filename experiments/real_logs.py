@@ -62,7 +62,10 @@ class RealLogs:
 def get_config(source: Source, rotation: Rotation, seed: int) -> TrainConfig:
     """Returns the run of one rotation and seed."""
     small = source == "deskdrop"  # so small that ids, which most test items lack, only invite overfitting
-    siren = SirenSettings(omega0=1.0) if small and rotation == "siren" else SirenSettings()
+    siren = SirenSettings(omega0=1.0) if small else SirenSettings()
+    rotary = RotaryConfig(rotation)
+    if rotation == "siren":
+        rotary = RotaryConfig(rotation, preset="published", siren=siren)
     return TrainConfig(
         seed=seed,
         epochs=16 if small else 4,
@@ -71,7 +74,7 @@ def get_config(source: Source, rotation: Rotation, seed: int) -> TrainConfig:
             width=32,
             heads=2,
             dropout=0.2 if small else 0.1,
-            rotary=RotaryConfig(rotation, siren=siren, **({"preset": "published"} if rotation == "siren" else {})),
+            rotary=rotary,
         ),
         inputs=InputConfig(item_buckets=1, categorical_buckets=1, counter_smoothing=5.0) if small else InputConfig(),
         batches=BatchConfig(batch_size=16),
