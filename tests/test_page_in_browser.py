@@ -32,7 +32,7 @@ def browse(*arguments):
             f"the page must be opened in a browser, but none of {', '.join(BROWSERS)} is installed", pytrace=False
         )
     command = [found, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.fixture(scope="module", params=["ordinary names", *NAMES])
