@@ -3,8 +3,8 @@
 Command: `make demo`, then `python experiments/demo_seeds.py [--out runs/demo] [--seeds 5]`; finished runs are reused.
 Cost: 20 minutes on 2 CPU cores.
 Expected, captured by seeds 0 to 4 with the preset "published", the default then (2026-11-26): SIREN-RoPE .829, .826,
-.814, .829, .831, a spread of .017; time in the embedding .856, .864, .864, .859, .850; SIREN-RoPE less time in the embedding
--.033 (-.047 to -.018).
+.814, .829, .831, a spread of .017; time in the embedding .856, .864, .864, .859, .850; SIREN-RoPE less time in the
+embedding -.033 (-.047 to -.018).
 """
 
 import dataclasses
