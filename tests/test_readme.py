@@ -118,7 +118,7 @@ def test_every_command_that_a_page_shows_exists_and_takes_the_flags_shown(page):
 def test_the_settings_that_the_page_on_training_shows_are_taken():
     shown = re.search(r"one argument away.*?\n\n(.*?)\n\n", TEXT[TRAIN], re.DOTALL).group(1)
     lines = [line.split("#")[0] for line in shown.replace("\\\n", "").splitlines()]
-    assert len(lines) == 9
+    assert len(lines) == 12
     for line in lines:
         settings = [argument.replace("--model.", "--") for argument in line.split()]
         assert tyro.cli(ModelConfig, args=settings) != ModelConfig()
