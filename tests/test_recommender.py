@@ -317,17 +317,23 @@ def test_blocks_without_rotation_read_no_position():
         assert (np.abs(run(events) - run(moved)).max() > 1e-4) == felt
 
 
-def test_queries_grow_with_the_logarithm_of_the_events_that_they_see():
+@pytest.mark.parametrize(("temperature", "learned"), [("log_length", 1.0), ("learned_log_length", 3.0)])
+def test_attention_sharpens_with_the_logarithm_of_the_events_that_are_seen(temperature, learned):
     events = one_user()
-    counts = jnp.arange(SLOTS, dtype=jnp.float32)
-    for name, learned in (("log_length", 1.0), ("learned_log_length", 3.0)):
-        model = make(small_config(small_rotary("none"), temperature=name))
-        attention = model.blocks[0].attention
-        if name == "learned_log_length":
-            attention.temperature[...] = jnp.full(2, learned)
-        factors = attention._sharpness(events, events.elapsed_seconds)
-        expected = learned * np.log(np.maximum(counts, 1)) / np.log(SPEC.window)
-        chex.assert_trees_all_close(factors[0, ..., 0], np.stack([expected] * factors.shape[2], -1), rtol=1e-5)
+    x = jax.random.normal(jax.random.key(2), (*events.segment.shape, 8))
+    plain, sharp = (
+        make(small_config(small_rotary("none"), temperature=name)).blocks[0].attention
+        for name in ("fixed", temperature)
+    )
+    if sharp.temperature is not None:
+        sharp.temperature[...] = jnp.full(2, learned)
+    weights, found = (
+        np.asarray(attention.weights(x, events, events.elapsed_seconds, None)) for attention in (plain, sharp)
+    )
+    power = learned * np.log(np.maximum(np.arange(SLOTS), 1)) / np.log(SPEC.window)
+    expected = np.where(weights > 0, weights, 1) ** power[:, None] * (weights > 0)
+    total = expected.sum(-1, keepdims=True)
+    chex.assert_trees_all_close(found, expected / np.where(total > 0, total, 1), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("fusion", ["mixed_value", "interleaved"])
