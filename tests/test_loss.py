@@ -138,9 +138,10 @@ def test_angle_network_id_tables_and_context_skip_learn_at_rates_of_their_own_an
     rates = {}
     for path, step in jax.tree_util.tree_leaves_with_path(steps):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        part = next((part for part in ("networks", "tables", "context") if part in name.split("/")), "all else")
+        parts = ("networks", "omega0_factors", "tables", "context")
+        part = next((part for part in parts if part in name.split("/")), "all else")
         rates.setdefault(part, []).append(np.ravel(step) / -1e-3)
-    expected = {"networks": 0.5, "tables": 0.25, "context": 3.0, "all else": 1.0}
+    expected = {"networks": 0.5, "omega0_factors": 0.5, "tables": 0.25, "context": 3.0, "all else": 1.0}
     assert rates.keys() == expected.keys()
     for part, rate in expected.items():
         np.testing.assert_allclose(np.concatenate(rates[part]), rate, rtol=1e-5)
