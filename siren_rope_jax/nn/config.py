@@ -3,12 +3,10 @@
 import dataclasses
 from typing import Literal
 
-from siren_rope_jax.nn.bias import BiasConfig
+from siren_rope_jax.nn.bias import BIASES, BiasConfig
 from siren_rope_jax.nn.rotary import RotaryConfig
 from siren_rope_jax.ops.attention import Implementation
 from siren_rope_jax.settings import check_settings, drifts
-
-_SUMS = ("selective", "forgetting")  # kinds that sum over all events between two
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,12 +114,15 @@ class ModelConfig:
                 "hide_within must be given with hide_ties and without action_fusion interleaved, but is "
                 f"{self.hide_within} with {self.hide_ties} and {self.action_fusion}"
             )
-        sums = [name for name, kind in (("rotary", self.rotary.kind), ("bias", self.bias.kind)) if kind in _SUMS]
-        if self.hide_within and sums:
-            raise ValueError(
-                f"hide_within must be 0 with {sums[0]}.kind {getattr(self, sums[0]).kind}, which sums over hidden "
-                f"events too, but is {self.hide_within}"
-            )
+        for name, kind, sums in (
+            ("rotary", self.rotary.kind, self.rotary.source.sums),
+            ("bias", self.bias.kind, BIASES[self.bias.kind].sums),
+        ):
+            if self.hide_within and sums:
+                raise ValueError(
+                    f"hide_within must be 0 with {name}.kind {kind}, which sums over hidden events too, but is "
+                    f"{self.hide_within}"
+                )
         if self.nope_every is not None and (self.nope_every > self.layers or self.rotary.kind == "none"):
             raise ValueError(
                 f"nope_every must be at most the {self.layers} layers, and given with a rotation, but is "

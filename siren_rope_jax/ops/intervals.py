@@ -4,11 +4,11 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, Int32, UInt
+from jaxtyping import Array, Int, Int32, UInt
 
 from siren_rope_jax.ops.arguments import count
 from siren_rope_jax.ops.meshes import on_auto_axes
-from siren_rope_jax.ops.slots import OfSlots, along_slots, apart, between, changes, check_together, sides_of
+from siren_rope_jax.ops.slots import OfSlots, along_segments, apart, between, changes, check_together, sides_of
 
 
 def interval_buckets(
@@ -78,13 +78,7 @@ def _smallest_gaps(times: Int[Array, "B S"], segment_ids: Int[Array, "B S"]) -> 
     times, segment_ids = (jnp.take_along_axis(x, latest, axis=1) for x in (times, segment_ids))
     starts = changes(segment_ids)
     gaps = jnp.where(starts, 0, jnp.pad(apart(times[:, 1:], times[:, :-1]), ((0, 0), (1, 0))))
-
-    def later(
-        a: tuple[Bool[Array, "*shape"], UInt[Array, "*shape"]], b: tuple[Bool[Array, "*shape"], UInt[Array, "*shape"]]
-    ) -> tuple[Bool[Array, "*shape"], UInt[Array, "*shape"]]:
-        return a[0] | b[0], jnp.where(b[0], b[1], jnp.minimum(a[1], b[1]))
-
-    return along_slots(later, (starts, gaps - 1))[1]
+    return along_segments(jnp.minimum, starts, gaps - 1)
 
 
 def _gaps_before(

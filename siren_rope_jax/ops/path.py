@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Integer, UInt32
 
 from siren_rope_jax.ops.arguments import check_arrays, of_rank, widened
 from siren_rope_jax.ops.meshes import on_auto_axes
-from siren_rope_jax.ops.slots import OfSlots, along_slots, apart, at_slots, changes, check_axes, signed_integers
+from siren_rope_jax.ops.slots import OfSlots, along_segments, apart, at_slots, changes, check_axes, signed_integers
 
 
 def forgetting_bias(
@@ -201,11 +201,7 @@ def _sums(
 @jax.jit  # also for callers without jit: the scan is some hundred small operations
 def _so_far(x: Float32[Array, "B S *F"], starts: Bool[Array, "B S *_"]) -> Float32[Array, "B S *F"]:
     """Sums along the slots, anew at each start: one total less another would spread a NaN and lose digits."""
-
-    def later(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
-        return a[0] | b[0], jnp.where(b[0], b[1], a[1] + b[1])
-
-    return along_slots(later, (starts, x))[1]
+    return along_segments(jnp.add, starts, x)
 
 
 def _checked(

@@ -107,21 +107,27 @@ def changes(x: Integer[Array, "B S"]) -> Bool[Array, "B S"]:
     return jnp.pad(x[:, 1:] != x[:, :-1], ((0, 0), (1, 0)), constant_values=True)
 
 
-def along_slots(later: Callable[[Any, Any], Any], events: Any) -> Any:
-    """Combines each slot of a pytree of [B, S, ...] with all slots before it.
+def along_segments(
+    combine: Callable[[Any, Any], Any], starts: Bool[Array, "B S *_"], x: Num[Array, "B S *F"]
+) -> Num[Array, "B S *F"]:
+    """Combines what each slot holds with all before it, anew at each start.
 
     Args:
-      later: associative: combines what came before with what comes after.
-      events: what each slot holds.
+      combine: associative, such as `jnp.add`.
+      starts: where the slots before count no more.
+      x: what each slot holds.
     """
-    leaves = jax.tree.leaves(events)
-    if isinstance(leaves[0].shape[1], int):
-        return jax.lax.associative_scan(later, events, axis=1)
+
+    def later(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
+        return a[0] | b[0], jnp.where(b[0], b[1], combine(a[1], b[1]))
+
+    if isinstance(x.shape[1], int):
+        return jax.lax.associative_scan(later, (starts, x), axis=1)[1]
     # A symbolic length, of jax.export, has no tree of pairs: one event after the other.
-    along = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), events)
+    along = jnp.swapaxes(starts, 0, 1), jnp.swapaxes(x, 0, 1)
     first = jax.tree.map(lambda x: x[0], along)
-    _, combined = jax.lax.scan(lambda a, b: ((so_far := later(a, b)), so_far), first, along)
-    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), combined)
+    _, combined = jax.lax.scan(lambda a, b: ((so_far := later(a, b)), so_far[1]), first, along)
+    return jnp.swapaxes(combined, 0, 1)
 
 
 def apart(a: Integer[Array, "*#shape"], b: Integer[Array, "*#shape"]) -> UInt[Array, "*shape"]:

@@ -1,4 +1,4 @@
-"""What parts of a trained model are worth: how much worse it predicts without one, and without training again."""
+"""Worth of the parts of a trained model: how much worse it predicts without one, and without training again."""
 
 import dataclasses
 import functools

@@ -102,6 +102,8 @@ class RotarySource(nnx.Module):
     """Names of the shared settings that the kind reads; setting another one is an error."""
     widens: ClassVar[bool] = False
     """Whether rotated queries and keys are wider than before."""
+    sums: ClassVar[bool] = False
+    """Whether the rotation of an event sums over all events before it, seen or not."""
 
     def __init__(self, config: SharedSettings, settings: Any, inputs: SourceInputs, rngs: nnx.Rngs):
         """Keeps the settings and sizes for later calls.

@@ -43,6 +43,7 @@ class SelectiveRotary(RotarySource):
 
     settings: SelectiveSettings
     reads = frozenset({"base", "partial"})
+    sums = True
 
     def __init__(self, config: SharedSettings, settings: SelectiveSettings, inputs: SourceInputs, rngs: nnx.Rngs):
         """Draws the projection's first factor from the stream "params"; the second starts at 0.

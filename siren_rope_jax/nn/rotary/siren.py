@@ -188,14 +188,15 @@ class SirenRotary(AngleSource):
         A branch is switched off by a last layer of 0. Instead of a time input, the networks get its mean over the
         training events.
         """
-        branches, found = self.settings.branches, {}
-        if len(branches) > 1:
-            found = {f"{_TITLES[branch]} branch": functools.partial(self._silence, branch) for branch in branches}
+        branches = self.settings.branches
+        found: dict[str, Callable[[], None]] = {}
+        for branch in branches if len(branches) > 1 else ():
+            found[f"{_TITLES[branch]} branch"] = functools.partial(self._silence, branch)
         inputs, start = self.settings.time_inputs, 0
         means = self.time_features(day, second).mean(axis=0)
         for name in inputs if len(inputs) > 1 or self.settings.metadata else ():
             if name == "elapsed":
-                found["elapsed time"] = functools.partial(self._ignore_elapsed)
+                found["elapsed time"] = self._ignore_elapsed
                 continue
             end = start + self._columns_of(name)
             found[f"time input {name}"] = functools.partial(self._fix, start, means[start:end])
