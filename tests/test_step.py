@@ -88,10 +88,16 @@ def test_the_step_counts_and_its_metrics_are_finite(training):
         assert metrics["gradient_norm"] > 0
 
 
-def test_steps_and_predictions_of_one_shape_compile_once(model, training):
-    model.predict(training[0].params, batch_of(0))
-    model.predict(model.initial_state().params, batch_of(1))
-    assert model.train_step._cache_size() == model.predict._cache_size() == 1
+def test_steps_and_predictions_of_one_shape_compile_once(model, training, caplog):
+    params, state, batch = training[0].params, model.initial_state(), batch_of(1)
+    wider = jax.tree.map(lambda leaf: np.concatenate([leaf, leaf]), batch)
+    model.predict(params, batch_of(0))
+    with jax.log_compiles():
+        model.predict(params, batch)
+        model.train_step(state, batch)
+        assert not caplog.messages
+        model.predict(params, wider)
+        assert "Compiling jit(predict)" in caplog.text
 
 
 def test_gate_and_scales_are_reported_as_they_are_after_the_step(training):
