@@ -62,10 +62,6 @@ SIREN: dict[str, dict[str, Any]] = {
     "ReLU alone, harmonics": {"branches": ("relu",)} | _HARMONICS,
     "omega0 1, zero last layer, harmonics": {"omega0": 1.0, "zero_last": True} | _HARMONICS,
     "learned omega0 from 3, scale 1": _GENTLE | {"omega0": 3.0, "learned_omega0": True},
-    "learned omega0 from 3, scale 1, elapsed": {
-        **_GENTLE,
-        **{"omega0": 3.0, "learned_omega0": True, "time_inputs": ("day", "week", "elapsed")},
-    },
     "omega0 1, scale 1, per head": _GENTLE | {"per_head": True},
     "omega0 1, scale 1, no span": _GENTLE | {"time_inputs": ("day", "week")},
 }

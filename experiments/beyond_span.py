@@ -37,7 +37,6 @@ SIREN: dict[str, dict[str, Any]] = {
     "published": _PUBLISHED,
     "recommended": _RECOMMENDED,
     "recommended, no clamp": _RECOMMENDED | {"clamp_time": False},
-    "recommended, elapsed": _RECOMMENDED | {"time_inputs": ("day", "week", "elapsed")},
     "recommended, no span": _RECOMMENDED | {"time_inputs": ("day", "week")},
 }
 OTHERS: dict[str, dict[str, Any]] = {

@@ -100,7 +100,6 @@ VARIANTS = {
     "forgetting with time": small_config(NO_ROTATION, bias=small_bias("forgetting", of_time=True)),
     "logged late": small_config(small_rotary("time_scales"), hide_within=60),
     "some blocks without rotation": small_config(nope_every=1),
-    "siren with elapsed time": small_config(small_rotary("siren", time_inputs=("day", "elapsed"))),
     "semantic": small_config(small_rotary("siren", time_inputs=(), metadata=("tab",))),
     "time in embedding": small_config(small_rotary("ordinal"), encodings=("calendar",)),
     "time2vec": small_config(NO_ROTATION, encodings=("time2vec",)),

@@ -269,16 +269,6 @@ def test_siren_angles_repeat_weekly_once_the_training_span_has_passed():
     chex.assert_trees_all_equal(after, much_later, strict=True)
 
 
-def test_elapsed_time_turns_each_pair_at_a_rate_beside_the_network():
-    plain = small_rotary("siren", time_inputs=("day",))
-    with_elapsed = small_rotary("siren", time_inputs=("day", "elapsed"))
-    turned = angles(with_elapsed)[0] - angles(plain)[0]
-    spans = np.float64(EVENTS.elapsed_seconds) / 86_400 / SPEC.span_days
-    chex.assert_trees_all_close(turned, spans[..., None] * np.pi * 2.0 ** np.arange(PAIRS), rtol=1e-4, atol=1e-4)
-    long_after = later(500)
-    chex.assert_trees_all_close(logits(with_elapsed, long_after), logits(with_elapsed), rtol=1e-3, atol=1e-3)
-
-
 def test_siren_angles_follow_the_long_range_offset_beyond_the_span_if_the_clamp_is_off():
     config = small_rotary("siren", clamp_time=False)
     after, week_later = (angles(config, later(days))[0] for days in (70, 77))
@@ -570,7 +560,7 @@ def test_settings_that_do_not_fit_the_heads_are_refused_in_one_sentence(config, 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"time_inputs": ()}, "time_inputs and metadata must name an input of the angle network, but are empty"),
+        ({"time_inputs": ()}, "time_inputs and metadata must name an input of the angle network, but are both empty"),
         ({"metadata": ("tab", "tab")}, "metadata must each be given once, but are ('tab', 'tab')"),
         ({"time_inputs": ("day", "day")}, "time_inputs must each be given once, but are ('day', 'day')"),
         (

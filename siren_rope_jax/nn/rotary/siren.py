@@ -8,14 +8,13 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Float32, Int
 
 from siren_rope_jax.batch import Events
 from siren_rope_jax.nn.rotary.base import Angles, AngleSource, Axis, SharedSettings, SourceInputs
-from siren_rope_jax.ops.angles import ordinal_angles, siren_rope_angles
-from siren_rope_jax.ops.calendar import CALENDAR_COLUMNS, PERIODS, calendar_harmonics, elapsed_days
+from siren_rope_jax.ops.angles import siren_rope_angles
+from siren_rope_jax.ops.calendar import CALENDAR_COLUMNS, PERIODS, calendar_harmonics
 from siren_rope_jax.ops.siren import Branches, Layer, siren_init
 from siren_rope_jax.settings import check_settings
 
@@ -38,10 +37,8 @@ PRESETS = {
 class SirenSettings:
     """Settings of SIREN-RoPE; `RotaryConfig.preset` fills in what is not given."""
 
-    time_inputs: tuple[Literal["day", "week", "year", "span", "elapsed"], ...] = ("day", "week", "span")
-    """Time features of the angle network: time of day, of week and of year, place in the training span. With elapsed,
-    time turns each pair at a learned rate beside the network (ours): only the time between two events matters, after
-    the training span too."""
+    time_inputs: tuple[Literal["day", "week", "year", "span"], ...] = ("day", "week", "span")
+    """Time features of the angle network: time of day, of week and of year, place in the training span."""
     metadata: tuple[str, ...] = ()
     """Id or dense columns that the angle network reads beside the time features, or instead of them."""
     day_harmonics: int = 1
@@ -89,9 +86,8 @@ class SirenSettings:
             raise ValueError(f"time_inputs must each be given once, but are {self.time_inputs}")
         if len(set(self.metadata)) != len(self.metadata):
             raise ValueError(f"metadata must each be given once, but are {self.metadata}")
-        if not (set(self.time_inputs) - {"elapsed"} or self.metadata):
-            given = self.time_inputs or "empty"
-            raise ValueError(f"time_inputs and metadata must name an input of the angle network, but are {given}")
+        if not (self.time_inputs or self.metadata):
+            raise ValueError("time_inputs and metadata must name an input of the angle network, but are both empty")
         for period in PERIODS:
             if getattr(self, f"{period}_harmonics") != 1 and period not in self.time_inputs:
                 raise ValueError(
@@ -151,9 +147,6 @@ class SirenRotary(AngleSource):
         )
         factors = jnp.ones(settings.hidden_layers, jnp.float32)
         self.omega0_factors = nnx.List(nnx.Param(factors) for _ in self.networks if self.start.learned_omega0)
-        # From half a turn over the training span on, and twice as fast for each further pair.
-        rates = jnp.asarray(np.pi * 2.0 ** np.arange(self.rotated // 2), jnp.float32)
-        self.elapsed_rates = nnx.Param(rates) if "elapsed" in settings.time_inputs else None
         heads = (inputs.key_heads,) if settings.per_head else ()
         self.scale = nnx.Param(jnp.full((*heads, self.rotated // 2), self.start.initial_scale, jnp.float32))
         self.gate = nnx.Param(jnp.ones((*heads, 1) if heads else (), jnp.float32))
@@ -195,9 +188,6 @@ class SirenRotary(AngleSource):
         inputs, start = self.settings.time_inputs, 0
         means = self.time_features(day, second).mean(axis=0)
         for name in inputs if len(inputs) > 1 or self.settings.metadata else ():
-            if name == "elapsed":
-                found["elapsed time"] = self._ignore_elapsed
-                continue
             end = start + self._columns_of(name)
             found[f"time input {name}"] = functools.partial(self._fix, start, means[start:end])
             start = end
@@ -208,10 +198,6 @@ class SirenRotary(AngleSource):
             network = param.get_value()
             *hidden, last = network[branch]
             param.set_value(network | {branch: [*hidden, jax.tree.map(jnp.zeros_like, last)]})
-
-    def _ignore_elapsed(self) -> None:
-        assert self.elapsed_rates is not None
-        self.elapsed_rates.set_value(jnp.zeros_like(self.elapsed_rates[...]))
 
     def _fix(self, start: int, values: Float32[Array, " C"]) -> None:
         """Moves the effect of columns that have these values into the bias of the first layers."""
@@ -224,9 +210,7 @@ class SirenRotary(AngleSource):
                 network = network | {branch: [{"kernel": kernel.at[columns].set(0), "bias": bias}, *others]}
             param.set_value(network)
 
-    def _columns_of(self, name: Literal["day", "week", "year", "span", "elapsed"]) -> int:
-        if name == "elapsed":  # no input of the network
-            return 0
+    def _columns_of(self, name: Literal["day", "week", "year", "span"]) -> int:
         return 1 if name == "span" else 2 * self.settings.harmonics(name)
 
     def angle_networks(self) -> list[Branches]:
@@ -248,7 +232,7 @@ class SirenRotary(AngleSource):
                     day, second, span_factor=settings.span_factor, clamp=settings.clamp_time
                 )
                 features.append(every[..., CALENDAR_COLUMNS[name]])
-            elif name != "elapsed":
+            else:
                 turns = calendar_harmonics(day, second, period=name, harmonics=settings.harmonics(name))
                 features.append(turns if self.spec.calendar else jnp.zeros_like(turns))
         return jnp.concatenate(features, axis=-1) if features else jnp.zeros((*day.shape, 0), jnp.float32)
@@ -270,10 +254,6 @@ class SirenRotary(AngleSource):
             for network in self.angle_networks()
         ]
         angles = [of_events.reshape(*events.position.shape, *of_events.shape[1:]) for of_events in angles]
-        if self.elapsed_rates is not None:
-            spans = elapsed_days(events.elapsed_seconds) * (1 / self.spec.span_days)
-            turned = ordinal_angles(spans, self.elapsed_rates[...])
-            angles = [of_events + (turned if of_events.ndim == 3 else turned[:, :, None]) for of_events in angles]
         return angles[0], angles[-1]
 
 
