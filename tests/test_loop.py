@@ -337,7 +337,7 @@ def test_tensorboard_holds_what_users_watch(finished):
     written = b"".join(path.read_bytes() for path in (run / "tensorboard").iterdir())
     for name in ("loss", "learning_rate", "gradient_norm", "events_per_second", "fill", "loss_like"):
         assert f"train/{name}".encode() in written
-    for name in (b"rotary/gate", b"rotary/scale_0", b"validation/like/ne", b"validation/mean_ne"):
+    for name in (b"rotary/gate", b"rotary/scale_0", b"rotary/fast_share", b"validation/like/ne", b"validation/mean_ne"):
         assert name in written
 
 

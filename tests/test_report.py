@@ -107,6 +107,14 @@ def test_the_angles_of_a_siren_are_those_of_its_network_at_position_zero(setting
     np.testing.assert_allclose(np.diff(found, axis=0), np.diff(expected.reshape(len(seconds), -1), axis=0), atol=1e-5)
 
 
+@pytest.mark.parametrize("settings", [{}, {"per_head": True, "partial": 0.5}], ids=["plain", "per head and partial"])
+def test_the_fast_share_logged_at_validation_is_that_of_the_page(settings):
+    rotary = source("siren", omega0=30.0, **settings)
+    found = jax.jit(lambda: rotary.diagnosed())()
+    assert 0.01 < found["fast_share"] == pytest.approx(rotation.fast_share(rotary, SPEC), rel=1e-2)
+    assert not source("ordinal").diagnosed()
+
+
 def test_the_angles_of_to_rope_grow_with_the_days():
     rotary, seconds = source("time_order", time_scale=0.5), middle_week(SPEC)
     days = (seconds - seconds[0])[:, None] / 86_400

@@ -19,13 +19,16 @@ def log_steps(run, first, last, loss):
 def test_every_number_is_read_back_by_name_and_ascending_step(tmp_path):
     log_steps(tmp_path, 1, 3, 0.5)
     log = RunLog(tmp_path, first_step=4)
-    log.add_validation({"a/b": {"ne": 0.8, "auc": None}}, Judged("mean_ne", 0.8, maximise=False), 3)
+    log.add_validation(
+        {"a/b": {"ne": 0.8, "auc": None}}, Judged("mean_ne", 0.8, maximise=False), 3, {"rotary/fast_share": 0.25}
+    )
     log.close()
     found = read_history(tmp_path)
     assert found["train/loss"].steps.tolist() == [1, 2, 3]
     np.testing.assert_allclose(found["rotary/scale_1"].values, 3.1, rtol=1e-6)
     assert found["validation/a/b/ne"].values.tolist() == [pytest.approx(0.8)]
     assert "validation/a/b/auc" not in found
+    assert found["rotary/fast_share"].values.tolist() == [0.25]
 
 
 def test_steps_that_were_done_again_after_an_interruption_count_once(tmp_path):

@@ -33,13 +33,15 @@ def events_of(run):
 def test_a_flushed_step_is_readable_while_training_goes_on(tmp_path):
     log = RunLog(tmp_path, first_step=1)
     log.add_step(METRICS, ("like", "dwell"), 1, learning_rate=0.1)
-    log.add_validation({"like": {"ne": 0.8, "auc": None}}, Judged("mean_ne", 0.8, maximise=False), 1)
+    log.add_validation(
+        {"like": {"ne": 0.8, "auc": None}}, Judged("mean_ne", 0.8, maximise=False), 1, {"rotary/fast_share": 0.25}
+    )
     log.flush()
     ((scalars, starts),) = events_of(tmp_path)
     assert starts == [1]
     expected = {"train/loss": 0.5, "train/gradient_norm": 1.0, "train/loss_like": 0.2, "train/loss_dwell": 0.3}
     expected |= {"train/learning_rate": 0.1, "rotary/gate_0": 0.9, "rotary/scale_0": 3.0, "rotary/scale_1": 3.1}
-    expected |= {"validation/like/ne": 0.8, "validation/mean_ne": 0.8}
+    expected |= {"validation/like/ne": 0.8, "validation/mean_ne": 0.8, "rotary/fast_share": 0.25}
     assert scalars == {(name, 1): pytest.approx(value) for name, value in expected.items()}
     log.close()
 

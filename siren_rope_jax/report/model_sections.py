@@ -117,8 +117,8 @@ def _rotary_groups(history: Mapping[str, Series]) -> dict[str, dict[str, Series]
     """Groups what the rotation logs: name -> its numbers, counted from 1."""
     groups: dict[str, dict[int, Series]] = {}
     for tag, series in history.items():
-        if found := re.fullmatch(r"rotary/(.+)_(\d+)", tag):
-            groups.setdefault(found[1], {})[int(found[2])] = series
+        if found := re.fullmatch(r"rotary/(.+?)(?:_(\d+))?", tag):
+            groups.setdefault(found[1], {})[int(found[2] or 0)] = series
     return {name: {str(k + 1): group[k] for k in sorted(group)} for name, group in groups.items()}
 
 

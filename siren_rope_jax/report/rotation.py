@@ -16,15 +16,12 @@ from jaxtyping import Array, Float, Float32, Float64, Int
 from siren_rope_jax.batch import Events
 from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.nn.rotary.base import RotarySource
+from siren_rope_jax.nn.rotary.smoothness import fast_share_of_week, middle_week
 from siren_rope_jax.ops.calendar import SECONDS_PER_DAY
 
 SECONDS_PER_HOUR = 3_600
-_STEP = 300  # seconds
-_WEEK = 7
-_MONDAY = 4  # days after 1970-01-01, a Thursday
 _AT_ONCE = 2_000_000  # numbers of rotated vectors, to bound the memory
 _MOMENTS_AT_ONCE = 512
-_ROUNDING = 1e-5  # radians
 
 
 def rotated_basis(
@@ -165,18 +162,5 @@ def fast_share(rotary: RotarySource, spec: InputSpec, *, cycles_per_day: float =
     Raises:
       ValueError: if the rotation depends on metadata too, or turns more than pairs.
     """
-    angles = scipy.signal.detrend(time_angles(rotary, spec, middle_week(spec)).astype(np.float64), axis=0)
-    if angles.std() < _ROUNDING:
-        return 0.0
-    power = (np.abs(np.fft.rfft(angles, axis=0)) ** 2).sum(axis=1)[1:]
-    return float(power[int(cycles_per_day * _WEEK) :].sum() / power.sum())
-
-
-def middle_week(spec: InputSpec) -> Int[np.ndarray, " T"]:
-    """Returns every fifth minute of a week, Monday on, in the middle of the training span, as seconds since its start.
-
-    Hours alone would draw what turns faster than twelve times a day as something slow.
-    """
-    middle = spec.start_day + int(spec.span_days / 2)
-    monday = middle - (middle - _MONDAY) % _WEEK - spec.start_day
-    return monday * SECONDS_PER_DAY + np.arange(0, _WEEK * SECONDS_PER_DAY, _STEP)
+    angles = jnp.asarray(time_angles(rotary, spec, middle_week(spec)))
+    return float(fast_share_of_week(angles, cycles_per_day=cycles_per_day))

@@ -235,7 +235,7 @@ class Training:
             raise member.not_finite(f"step {step}: predictions on validation are NaN or infinite")
         metrics = metrics_of(self.session.tasks, self.log, predictions, self._validated)
         judged = self.criterion.judge(metrics)
-        member.log.add_validation(metrics, judged, step)
+        member.log.add_validation(metrics, judged, step, self.session.model.diagnose(state.evaluated))
         seed = "" if len(self.members) == 1 else f"seed {member.config.seed}, "
         self.console.print(f"{seed}step {step:>6}: validation {headlines(metrics)}")
         return metrics, judged

@@ -50,11 +50,14 @@ class RunLog:
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self.flush()
 
-    def add_validation(self, metrics: Mapping[str, Mapping[str, Any]], judged: Judged | None, step: int) -> None:
-        """Writes the metrics of a validation that are defined, and its result by the criterion."""
+    def add_validation(
+        self, metrics: Mapping[str, Mapping[str, Any]], judged: Judged | None, step: int, diagnosed: Mapping[str, Any]
+    ) -> None:
+        """Writes the metrics of a validation that are defined, its result by the criterion, and what is diagnosed."""
         shown = {f"{task}/{name}": value for task, values in metrics.items() for name, value in values.items()}
         shown |= {} if judged is None else {judged.metric: judged.value}
-        self._add({f"validation/{name}": value for name, value in shown.items() if value is not None}, step)
+        shown = {f"validation/{name}": value for name, value in shown.items() if value is not None}
+        self._add(shown | dict(diagnosed), step)
 
     def flush(self) -> None:
         """Flushes the file, so that everything added can be read from it."""

@@ -44,6 +44,7 @@ class CompiledModel(NamedTuple):
     split: Callable[[TrainState], tuple[TrainState, ...]]  # one state per seed
     stack: Callable[[Sequence[TrainState]], TrainState]  # inverse of `split`
     predict: Callable[[nnx.State, Batch], Float32[Array, "B S K"]]  # targets, by one of the models
+    diagnose: Callable[[nnx.State], dict[str, jax.Array]]  # of one of the models, what is logged at validation
     merge: Callable[[nnx.State], GenerativeRecommender]
     abstract_state: TrainState  # shapes and shardings of the state
     abstract_one: TrainState  # shapes and shardings of one seed's state
@@ -121,6 +122,9 @@ def compile_model(
             average = moving_average(average, params, state.step, average_decay)
         return TrainState(params, optimizer_state, state.step + 1, state.key, average), metrics
 
+    def diagnose(params: nnx.State) -> dict[str, jax.Array]:
+        return {f"rotary/{name}": value for name, value in merge(params).rotary.diagnosed().items()}
+
     def split(state: TrainState) -> tuple[TrainState, ...]:
         return tuple(jax.tree.map(lambda x, i=index: x[i], state) for index in range(layout.seeds or 0))
 
@@ -142,6 +146,7 @@ def compile_model(
         split=(lambda state: (state,)) if single else jax.jit(split, out_shardings=(of_one,) * (layout.seeds or 0)),
         stack=(lambda states: states[0]) if single else jax.jit(stack, out_shardings=of_state),
         predict=compile_predict(graph, tasks, layout),
+        diagnose=jax.jit(diagnose, out_shardings=layout.whole),
         merge=merge,
         abstract_state=abstract_state,
         abstract_one=abstract_one,

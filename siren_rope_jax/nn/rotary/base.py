@@ -140,6 +140,10 @@ class RotarySource(nnx.Module):
         """Returns the values to log at each step, by name."""
         return {}
 
+    def diagnosed(self) -> dict[str, Float32[Array, "..."]]:
+        """Returns the values to log at each validation, by name, which cost more than those of each step may."""
+        return {}
+
     def knock_outs(self, day: Int[Array, " E"], second: Int[Array, " E"]) -> dict[str, Callable[[], None]]:
         """Returns what can be switched off in what has been trained: functions, by name, that do so in place.
 

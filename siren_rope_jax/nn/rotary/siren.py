@@ -8,14 +8,16 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Float32, Int
 
 from siren_rope_jax.batch import Events
 from siren_rope_jax.nn.rotary.base import Angles, AngleSource, Axis, SharedSettings, SourceInputs
+from siren_rope_jax.nn.rotary.smoothness import fast_share_of_week, middle_week
 from siren_rope_jax.ops.angles import siren_rope_angles
-from siren_rope_jax.ops.calendar import CALENDAR_COLUMNS, PERIODS, calendar_harmonics
-from siren_rope_jax.ops.siren import Branches, Layer, siren_init
+from siren_rope_jax.ops.calendar import CALENDAR_COLUMNS, PERIODS, SECONDS_PER_DAY, calendar_harmonics
+from siren_rope_jax.ops.siren import Branches, Layer, siren_apply, siren_init
 from siren_rope_jax.settings import check_settings
 
 
@@ -174,6 +176,15 @@ class SirenRotary(AngleSource):
         if self.start.learned_omega0:
             logged["omega0"] = self.start.omega0 * self.omega0_factors[0][...]
         return logged
+
+    def diagnosed(self) -> dict[str, Float32[Array, "..."]]:
+        """Returns the share of the angles' variance that is too fast for a calendar, if time alone drives them."""
+        if self.metadata_features:
+            return {}
+        day, second = np.divmod(middle_week(self.spec), SECONDS_PER_DAY)
+        features = self.time_features(jnp.asarray(day + self.spec.start_day), jnp.asarray(second))
+        learned = siren_apply(self.angle_networks()[0], features, omega0=self.start.omega0)[:, None]
+        return {"fast_share": fast_share_of_week((learned * self.scale[...]).reshape(len(day), -1))}
 
     def knock_outs(self, day: Int[Array, " E"], second: Int[Array, " E"]) -> dict[str, Callable[[], None]]:
         """Returns a function for each branch, if there are two, and for each time input, if it is not the only input.
