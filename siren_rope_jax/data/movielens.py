@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from siren_rope_jax.data.sources import SPLIT, written_description
+from siren_rope_jax.data.sources import SPLIT, quoted, written_description
 from siren_rope_jax.errors import InputError
 
 _GENRES = [
@@ -121,11 +121,11 @@ def prepare_movielens(data: Path, folder: Path) -> Path:
         raise InputError(f"{data}: expected a folder with one of {', '.join(_FORMS)}, or that file, found {found}")
     form, folder = _FORMS[ratings[0].name], Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    toml = _TOML.format(ratings=_quoted(ratings[0]), format=form.format) + SPLIT
+    toml = _TOML.format(ratings=quoted(ratings[0]), format=form.format) + SPLIT
     for side in form.sides:
         file = ratings[0].parent / side.file
         if file.is_file():
-            toml += f"\n[[side_table]]\nfile = {_quoted(_readable(file, folder))}\n{side.keys}"
+            toml += f"\n[[side_table]]\nfile = {quoted(_readable(file, folder))}\n{side.keys}"
         elif side.needed:
             raise InputError(f"{file}: this file does not exist, expected it beside {ratings[0].name}")
     return written_description(folder, toml)
@@ -136,7 +136,3 @@ def _readable(file: Path, folder: Path) -> Path:
     if file.suffix in (".dat", ".csv"):
         return file
     return Path(shutil.copyfile(file, folder.resolve() / f"{file.name}.txt"))
-
-
-def _quoted(file: Path) -> str:
-    return json.dumps(str(file), ensure_ascii=False)  # a JSON string is a TOML string

@@ -116,9 +116,7 @@ def prepare_deskdrop(archive: Path, folder: Path) -> Path:
         raise InputError(f'{archive}: expected rows with the eventType "VIEW", found none')
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / "views.parquet.unfinished"
-    views.write_parquet(unfinished)
-    unfinished.replace(folder / "views.parquet")
+    write_table(views, folder / "views.parquet")
     return written_description(folder, _DESKDROP_TOML + SPLIT)
 
 
@@ -152,9 +150,9 @@ def prepare_kuairand_pure(data_folder: Path, folder: Path) -> Path:
         if not (file.is_file() or Path(f"{file}.gz").is_file()):
             raise InputError(f"{file}: this file does not exist, plain or as .gz")
     toml = _KUAIRAND_TOML.format(
-        files=", ".join(map(_quoted, logs)),
-        user_features=_quoted(features[0]),
-        video_features=_quoted(features[1]),
+        files=", ".join(map(quoted, logs)),
+        user_features=quoted(features[0]),
+        video_features=quoted(features[1]),
         onehot=", ".join(f'"onehot_feat{index}"' for index in range(18)),
     )
     folder = Path(folder)
@@ -252,8 +250,11 @@ def _plain(file: Path) -> Path:
     return file.with_suffix("") if file.suffix == ".gz" else file
 
 
-def _quoted(file: Path) -> str:
-    return json.dumps(str(file), ensure_ascii=False)  # a JSON string is a TOML string
+def write_table(table: pl.DataFrame, file: Path) -> None:
+    """Writes a Parquet file, whole or not at all."""
+    unfinished = file.with_name(f"{file.name}.unfinished")
+    table.write_parquet(unfinished)
+    unfinished.replace(file)
 
 
 def written_description(folder: Path, toml: str) -> Path:
@@ -261,3 +262,8 @@ def written_description(folder: Path, toml: str) -> Path:
     description = folder / "log.toml"
     description.write_text(toml, encoding="utf-8")
     return description
+
+
+def quoted(file: Path) -> str:
+    """Returns a path as TOML writes it."""
+    return json.dumps(str(file), ensure_ascii=False)  # a JSON string is a TOML string
