@@ -1,6 +1,7 @@
 """Checks of settings: numbers against intervals, settings that nothing reads, and changes when a run resumes."""
 
 import dataclasses
+import numbers
 import typing
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -9,19 +10,32 @@ SEEDS = "[0, 4294967295]"  # seeds that both PRNG keys and grain accept
 
 
 def check_settings(settings: Any, **intervals: str) -> None:
-    """Checks that fields lie in their intervals.
+    """Checks that fields lie in their intervals, are whole numbers or among the words where the type says so.
 
     Args:
-      settings: a dataclass whose named fields are numbers, tuples of numbers, or None, which is skipped.
+      settings: a dataclass whose named fields are numbers, tuples of numbers, or None, which is skipped. Fields whose
+        type is `Literal[...]`, or a tuple of it, are checked without being named.
       intervals: field name -> interval, such as "[0, 1)" or "(0, inf)"; NaN lies in none.
 
     Raises:
-      ValueError: at the first number outside its interval, naming the field, the interval and the number.
+      ValueError: at the first value that is not, naming the field, what it may be and what it is.
     """
+    hints = typing.get_type_hints(type(settings))
+    for name, hint in hints.items():
+        several = typing.get_origin(hint) is tuple
+        of_each = typing.get_args(hint)[0] if several else hint
+        if typing.get_origin(of_each) is Literal:
+            words, given = typing.get_args(of_each), getattr(settings, name)
+            for word in given if several else (given,):
+                if word not in words:
+                    raise ValueError(f"{name} must be one of {', '.join(map(str, words))}, but is {word!r}")
     for name, interval in intervals.items():
         low, high = map(float, interval[1:-1].split(","))
         value = getattr(settings, name)
+        whole = hints[name] in (int, int | None, tuple[int, ...])
         for number in value if isinstance(value, tuple) else () if value is None else (value,):
+            if whole and (type(number) is bool or not issubclass(type(number), numbers.Integral)):
+                raise ValueError(f"{name} must be a whole number, but is {number!r}")
             above = low <= number if interval[0] == "[" else low < number
             below = number <= high if interval[-1] == "]" else number < high
             if not (above and below):

@@ -16,6 +16,7 @@ from small_logs import FORMS, SPEC, VARIANTS, heard, random_events, small_bias, 
 from siren_rope_jax.batch import Events
 from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.nn.recommender import GenerativeRecommender
+from siren_rope_jax.nn.rotary import AxesSettings, RotaryConfig
 
 pytestmark = pytest.mark.slow
 
@@ -482,9 +483,11 @@ def test_the_attention_and_residual_scales_of_the_configuration_are_used():
         ({"hide_within": -1}, r"hide_within must lie in \[0, 2147483647\], but is -1"),
         (
             {"hide_within": 60, "rotary": small_rotary("selective")},
-            "hide_within must be 0 with rotary.kind selective, which sums over hidden events too, but is 60",
+            "hide_within must be 0 with rotary.kind selective, which depends on hidden events too, but is 60",
         ),
         ({"hide_within": 60, "bias": small_bias("forgetting")}, "hide_within must be 0 with bias.kind forgetting"),
+        ({"hide_within": 60, "bias": small_bias("tisasrec")}, "hide_within must be 0 with bias.kind tisasrec"),
+        ({"nope_every": 1, "action_fusion": "interleaved"}, "nope_every must be at least 2 with action_fusion"),
         ({"nope_every": 2}, "nope_every must be at most the 1 layers"),
         ({"nope_every": 1, "rotary": small_rotary("none")}, "nope_every must be at most the 1 layers, and given with"),
         (
@@ -496,6 +499,11 @@ def test_the_attention_and_residual_scales_of_the_configuration_are_used():
             "separate_action_network off",
         ),
         ({"rotary": small_rotary("none", base=3.0)}, "rotary.base must be left at 10000.0 with rotary.kind none"),
+        ({"rotary": small_rotary("rote", base=3.0)}, "rotary.base must be left at 10000.0 with rotary.kind rote"),
+        (
+            {"rotary": RotaryConfig("axes", base=3.0, axes=AxesSettings(("day", "week")))},
+            "rotary.base must be left at 10000.0 with rotary.kind axes, which reads no position, and without",
+        ),
         ({"encodings": ("learned", "learned")}, r"encodings must each be given once, but are \('learned', 'learned'\)"),
     ],
 )

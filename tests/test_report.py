@@ -123,8 +123,21 @@ def test_the_angles_of_to_rope_grow_with_the_days():
     assert rotation.fast_share(rotary, SPEC) == 0  # a line, and rounding
 
 
+@pytest.mark.parametrize("seconds", [middle_week(SPEC), np.array([0, 7, 40_000])], ids=["week", "far apart"])
+def test_pairs_that_turn_faster_than_the_moments_follow_each_other_keep_their_speed(seconds):
+    rotary = source("time_scales", shortest_seconds=60.0)
+    periods = np.array(rotary.periods, np.float64)
+    assert periods.min() < 300
+    turns = 2 * np.pi * (seconds - seconds[0])[:, None] / periods
+    found = time_angles(rotary, SPEC, seconds)
+    np.testing.assert_allclose(found - found[0], turns, atol=1e-5, rtol=1e-7)
+    assert rotation.fast_share(rotary, SPEC) == 0
+
+
+@pytest.mark.parametrize("at_once", [5, 4_096])
 @pytest.mark.parametrize("kind", ["siren", "time_order", "lie", "rote"])
-def test_the_mean_cosine_is_that_of_rotated_vectors_pair_by_pair(kind):
+def test_the_mean_cosine_is_that_of_rotated_vectors_pair_by_pair(kind, at_once, monkeypatch):
+    monkeypatch.setattr(rotation, "_HOURS_AT_ONCE", at_once)
     rotary, spec = source(kind), dataclasses.replace(SPEC, span_days=2.0)
     if kind == "lie":
         rotary.generators[...] += 0.1 * np.random.default_rng(0).normal(size=rotary.generators.shape)

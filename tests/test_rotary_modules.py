@@ -1,6 +1,7 @@
 """Each angle source of the model: what its angles depend on, and where it starts."""
 
 import dataclasses
+import itertools
 import math
 from typing import Any
 
@@ -28,7 +29,7 @@ from siren_rope_jax.nn.rotary import (
     make_rotary,
 )
 from siren_rope_jax.nn.rotary.base import PlanarRotation, SharedSettings
-from siren_rope_jax.ops import apply_rotary, scaled_frequencies
+from siren_rope_jax.ops import apply_rotary, rote_factors, scaled_frequencies
 
 HEAD_DIM, PAIRS = 6, 3
 EVENTS = random_events(np.array([[1, 1, 1, 1, 2, 2, 2, 0]], np.int32))
@@ -425,7 +426,7 @@ def test_scale_and_gate_of_each_head_are_its_own():
     ],
 )
 def test_the_angle_network_sees_the_time_inputs_that_are_asked_for(inputs, days, seconds, felt):
-    config = small_rotary("siren", time_inputs=inputs, clamp_time=False)
+    config = small_rotary("siren", time_inputs=inputs, clamp_time="span" not in inputs)
     moved, at_home = (angles(config, events)[0] for events in (later(days, seconds), EVENTS))
     assert (np.abs(moved - at_home).max() > 1e-3) == felt
 
@@ -561,6 +562,8 @@ def test_settings_that_do_not_fit_the_heads_are_refused_in_one_sentence(config, 
     ("settings", "sentence"),
     [
         ({"time_inputs": ()}, "time_inputs and metadata must name an input of the angle network, but are both empty"),
+        ({"time_inputs": ("day",), "clamp_time": False}, 'time_inputs must hold "span" if clamp_time is off, but are'),
+        ({"branches": ("relu",), "omega0": 5.0}, "branches must hold \"sine\" if omega0 is given, but are ('relu',)"),
         ({"metadata": ("tab", "tab")}, "metadata must each be given once, but are ('tab', 'tab')"),
         ({"time_inputs": ("day", "day")}, "time_inputs must each be given once, but are ('day', 'day')"),
         (
@@ -609,7 +612,7 @@ def test_a_kind_reads_the_settings_of_its_name_and_those_that_its_class_says(kin
     assert set_.keys() == fields.keys() - {"kind"}
     assert ROTARIES[kind].reads <= {field.name for field in dataclasses.fields(SharedSettings)}
     for name, value in set_.items():
-        if name == kind or name in ROTARIES[kind].reads:
+        if name in {kind, "base", *ROTARIES[kind].reads}:
             assert RotaryConfig(kind, **{name: value}).own == (value if name == kind else RotaryConfig(kind).own)
         else:
             with raises_one_sentence(f"rotary.{name}", f"rotary.kind {kind}"):
@@ -630,3 +633,33 @@ def test_a_kind_reads_the_settings_of_its_name_and_those_that_its_class_says(kin
 def test_a_scaling_that_does_nothing_is_refused_in_one_sentence(settings, sentence):
     with raises_one_sentence(sentence):
         ScalingConfig(**settings)
+
+
+def knocked_out(kind, part):
+    """Of a source that has learned something: its rotation of ones, when a part is switched off, and the source."""
+    rotary: Any = make(small_rotary(kind))
+    if kind == "selective":
+        rotary.up.set_value(0.3 * jax.random.normal(jax.random.key(5), rotary.up.shape))
+    rotary.knock_outs(jnp.asarray([SPEC.start_day, SPEC.start_day + 9]), jnp.asarray([0, 43_200]))[part]()
+    token = jax.random.normal(jax.random.key(6), (*EVENTS.position.shape, rotary.width))
+    ones = jnp.ones((*EVENTS.position.shape, rotary.key_heads, rotary.head_dim))
+    return rotary, rotary(EVENTS, jnp.zeros((*EVENTS.position.shape, 0)), token)[0](ones, ones)
+
+
+def test_selective_rope_without_its_steps_rotates_nothing():
+    for of in knocked_out("selective", "all steps of the rotation")[1]:
+        chex.assert_trees_all_equal(of, jnp.ones_like(of))
+
+
+def test_either_part_of_selective_ropes_steps_is_switched_off_alone():
+    turned = [knocked_out("selective", part)[1][0] for part in ("steps by content", "step of every event")]
+    assert all(np.abs(one - other).max() > 0.1 for one, other in itertools.combinations([*turned, jnp.ones(())], 2))
+
+
+def test_rote_without_times_lengthens_vectors_as_over_training_and_turns_nothing():
+    rotary, (query, key) = knocked_out("rote", "all times in the rotation")
+    pairs = rotary.rotated // 2
+    squares = [np.square(factor) for factor in rote_factors(jnp.asarray([0.0, 9.5]), pairs)]
+    expected = np.tile(np.sqrt(np.sum(squares, axis=0).mean(axis=0)), 2)
+    chex.assert_trees_all_close(query, np.broadcast_to(expected, query.shape), rtol=1e-5)
+    chex.assert_trees_all_equal(query, key)

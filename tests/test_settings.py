@@ -9,7 +9,7 @@ import tyro
 from one_sentence import raises_one_sentence
 
 from siren_rope_jax.data.encode import InputConfig
-from siren_rope_jax.nn.bias import BIASES, BiasConfig, T5Settings, TisasrecSettings
+from siren_rope_jax.nn.bias import BIASES, BiasConfig, PeriodicSettings, T5Settings, TisasrecSettings
 from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.nn.encodings import ENCODINGS
 from siren_rope_jax.nn.rotary import ROTARIES, LieSettings, RotaryConfig, SirenSettings, TimeOrderSettings
@@ -49,6 +49,12 @@ def test_ends_belong_to_an_interval_as_its_brackets_say():
         (ModelConfig, "action_widths", (-3,)),
         (ModelConfig, "feed_forward", float("inf")),
         (ModelConfig, "attention_scale", NAN),
+        (ModelConfig, "hide_within", 5.5),
+        (ModelConfig, "heads", True),
+        (ModelConfig, "head_widths", (8, 2.5)),
+        (ModelConfig, "temperature", "log"),
+        (ModelConfig, "encodings", ("calendar", "fourier")),
+        (PeriodicSettings, "periods", ("month",)),
         (RotaryConfig, "base", 0.5),
         (SirenSettings, "omega0", 0.0),
         (SirenSettings, "branches", ()),

@@ -83,7 +83,7 @@ def test_times_beyond_the_span_are_named_with_its_length(config):
     [
         small_config(small_rotary("ordinal")),
         small_config(small_rotary("siren")),
-        small_config(small_rotary("siren", clamp_time=False, time_inputs=("day", "week"))),
+        small_config(small_rotary("siren", time_inputs=("day", "week"))),
         small_config(small_rotary("siren", clamp_time=False, span_factor=4.0)),
         small_config(small_rotary("time_order", time_scaling=LINEAR)),
         small_config(small_rotary("ordinal"), encodings=("calendar",)),

@@ -45,8 +45,8 @@ class AttentionBias(nnx.Module):
 
     unbounded: ClassVar[frozenset[str]] = frozenset()
     """Inputs ("positions", "times") whose effect has no bound: beyond the trained range the model extrapolates."""
-    sums: ClassVar[bool] = False
-    """Whether the bias of two events sums over all events between them, seen or not."""
+    reads_hidden: ClassVar[bool] = False
+    """Whether what two events get depends on other events before the later one, seen or not."""
 
     def __init__(self, settings: Any, inputs: BiasInputs, rngs: nnx.Rngs):
         """Keeps settings and sizes for later calls.
@@ -228,7 +228,7 @@ class ForgettingBias(AttentionBias):
     """FoX: logits fade by a gate that each event sets for all that came before it. Source: arXiv 2503.02130."""
 
     settings: ForgettingSettings
-    sums = True
+    reads_hidden = True
 
     def __init__(self, settings: ForgettingSettings, inputs: BiasInputs, rngs: nnx.Rngs):
         """Starts the gates alike for all events, so that half is left after the training window, or span."""
@@ -265,6 +265,7 @@ class IntervalEmbedding(AttentionBias):
     """
 
     settings: TisasrecSettings
+    reads_hidden = True  # the smallest gap
 
     def __init__(self, settings: TisasrecSettings, inputs: BiasInputs, rngs: nnx.Rngs):
         """Draws the two tables from the stream "params"."""

@@ -104,29 +104,35 @@ class ModelConfig:
             raise ValueError(f"heads must be a multiple of key_heads, but are {self.heads} for {self.key_heads}")
         if round(self.feed_forward * self.width) < 1:
             raise ValueError(f"feed_forward must leave at least one unit, but is {self.feed_forward}")
-        if self.rotary.kind == "none" and "sinusoidal" not in self.encodings and self.rotary.base != RotaryConfig.base:
+        reads_base = self.rotary.source.reads_base(self.rotary.own) or "sinusoidal" in self.encodings
+        if not reads_base and self.rotary.base != RotaryConfig.base:
             raise ValueError(
-                f"rotary.base must be left at {RotaryConfig.base} with rotary.kind none and without the encoding "
-                f"sinusoidal, but is {self.rotary.base}"
+                f"rotary.base must be left at {RotaryConfig.base} with rotary.kind {self.rotary.kind}, which reads no "
+                f"position, and without the encoding sinusoidal, but is {self.rotary.base}"
             )
         if self.hide_within and (not self.hide_ties or self.action_fusion == "interleaved"):
             raise ValueError(
                 "hide_within must be given with hide_ties and without action_fusion interleaved, but is "
                 f"{self.hide_within} with {self.hide_ties} and {self.action_fusion}"
             )
-        for name, kind, sums in (
-            ("rotary", self.rotary.kind, self.rotary.source.sums),
-            ("bias", self.bias.kind, BIASES[self.bias.kind].sums),
+        for name, kind, reads_hidden in (
+            ("rotary", self.rotary.kind, self.rotary.source.reads_hidden),
+            ("bias", self.bias.kind, BIASES[self.bias.kind].reads_hidden),
         ):
-            if self.hide_within and sums:
+            if self.hide_within and reads_hidden:
                 raise ValueError(
-                    f"hide_within must be 0 with {name}.kind {kind}, which sums over hidden events too, but is "
+                    f"hide_within must be 0 with {name}.kind {kind}, which depends on hidden events too, but is "
                     f"{self.hide_within}"
                 )
         if self.nope_every is not None and (self.nope_every > self.layers or self.rotary.kind == "none"):
             raise ValueError(
                 f"nope_every must be at most the {self.layers} layers, and given with a rotation, but is "
                 f"{self.nope_every} with rotary.kind {self.rotary.kind}"
+            )
+        if self.nope_every == 1 and self.action_fusion == "interleaved":
+            raise ValueError(
+                "nope_every must be at least 2 with action_fusion interleaved, or no attention is left that rotates, "
+                "but is 1"
             )
         if self.rotary.source.widens and self.bias.kind == "tisasrec":
             raise ValueError(

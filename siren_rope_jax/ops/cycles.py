@@ -37,7 +37,7 @@ def cycle_angles(seconds: Int[Array, "*batch"], periods: Sequence[int]) -> Float
     """Computes the angle of each rotary pair in its own cycle of time, 2 pi (t mod P_j) / P_j.
 
     Only time between two events matters to their scores. The remainder is taken in integers: as floats, a period of a
-    minute would be off by .01 radians after a day and by a radian after three months.
+    minute would be off by .001 radians after a day and by .1 after three months.
 
     Args:
       seconds: whole seconds since any moment, such as Unix time.

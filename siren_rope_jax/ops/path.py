@@ -36,7 +36,7 @@ def forgetting_bias(
     check_arrays(log_forget=log_forget)
     check_axes("log_forget", log_forget, "[B, S, N]")
     to_query, to_key = _sums(log_forget, segment_ids, times)
-    return OfSlots(_forgotten, (to_query, to_key), *segment_ids.shape[1:] * 2)
+    return OfSlots(_forgotten, (to_query, to_key), to_query.shape[1], to_key.shape[1])
 
 
 def _forgotten(
@@ -143,6 +143,7 @@ def seconds_since(times: Int[Array, "B S"], segment_ids: Int[Array, "B S"]) -> U
       ValueError: if segments and times are no signed integers [B, S].
     """
     check_arrays(times=times)
+    check_axes("times", times, "[B, S]")
     segment_ids, _ = _checked(segment_ids, times, times.shape)
 
     def since(times: Array, segment_ids: Array) -> UInt32[Array, "B S"]:

@@ -28,11 +28,13 @@ def polar_features(x: Float[Array, "*batch N H"], angles: Float[Array, "*angles 
       [real parts, imaginary parts], twice as wide as `x`, in its dtype.
 
     Raises:
-      ValueError: if the angles do not fit `x` or are less than float32.
+      ValueError: if `x` is not of floats, or the angles do not fit it or are less than float32.
 
     Source: PoPE (arXiv 2509.10534).
     """
     check_arrays(x=x, angles=angles)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"x must be floating-point numbers, but is {x.dtype}")
     if x.shape[-1:] != angles.shape[-1:]:
         raise ValueError(f"angles must be one for each of the features of x, {x.shape}, but have shape {angles.shape}")
     magnitudes = jax.nn.softplus(x.astype(jnp.float32))

@@ -108,10 +108,10 @@ def _parts(
     model: GenerativeRecommender, day: Int[Array, " E"], second: Int[Array, " E"]
 ) -> dict[str, Callable[[], None]]:
     """Returns functions, by the names of the parts, that switch them off in the model."""
-    source = model.rotary
-    model.rotary = fixable = SameForAll(source)
-    parts = {name: functools.partial(fixable.fix, part) for name, part in _NAMES.items()}
-    parts |= source.knock_outs(day, second)
+    parts = model.rotary.knock_outs(day, second)
+    if model.rotary.cancels:
+        model.rotary = fixable = SameForAll(model.rotary)
+        parts = {name: functools.partial(fixable.fix, part) for name, part in _NAMES.items()} | parts
     if model.config.bias.kind != "none":
         parts["attention bias"] = functools.partial(_without_bias, model)
     return parts

@@ -7,6 +7,7 @@ import numpy as np
 
 from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.nn.rotary.base import RotarySource
+from siren_rope_jax.nn.rotary.smoothness import fast_share_of_week
 from siren_rope_jax.ops.calendar import SECONDS_PER_DAY
 from siren_rope_jax.report.attention_mass import AttentionMass
 from siren_rope_jax.report.intervals import Interval
@@ -21,7 +22,6 @@ from siren_rope_jax.report.plots import (
     draw_periodogram,
 )
 from siren_rope_jax.report.rotation import (
-    fast_share,
     mean_cosine,
     middle_week,
     periodogram,
@@ -47,8 +47,8 @@ def rotation_section(rotary: RotarySource, spec: InputSpec) -> Section | None:
         return None
     drawn, body = [], []
     if turns_pairs(basis):
-        drawn = _angles(time_angles(rotary, spec, seconds), seconds, basis.shape[1], calendar=spec.calendar)
-        share = fast_share(rotary, spec)
+        angles = time_angles(rotary, spec, seconds)
+        drawn, share = _angles(angles, seconds, basis.shape[1], calendar=spec.calendar), fast_share_of_week(angles)
         body.append(
             Html(
                 f"<p>Share of the variance of the angles above 4 cycles a day: <b>{share:.1%}</b>; what follows the "
@@ -65,9 +65,10 @@ def rotation_section(rotary: RotarySource, spec: InputSpec) -> Section | None:
         if shares.any():
             caption = "Periodogram of the mean cosine: how much of it repeats at which frequency."
             drawn.append(figure(draw_periodogram("periodogram", frequencies, shares), caption))
+    shorter = "" if spec.span_days >= 7 else f", which is {spec.span_days:.3g} days long: the others lie outside"
     lead = (
         "How a query or key is turned by the time of its event alone, at position 0: two moments that are turned alike "
-        "are the same to the attention. Angles are of a week in the middle of the training span."
+        f"are the same to the attention. Angles are of a week about the middle of the training span{shorter}."
     )
     return Section("rotation", "What the rotation has learned of time", lead, joined([figures(drawn), *body]))
 

@@ -80,6 +80,9 @@ def check_page_file(out: Path, runs: Sequence[Path]) -> None:
     for run in runs:
         if out.resolve().is_relative_to(run.resolve()):
             raise InputError(f"{out} must be a new file or an earlier report, but is in {run}: give another --out")
+    folder = next(folder for folder in out.absolute().parents if folder.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise InputError(f"{out} must be a file in a folder that can be written, but {folder} is not one")
     if out.is_dir() or (out.exists() and _MADE_BY.encode() not in _beginning(out)):
         raise InputError(f"{out} must be a new file or an earlier report, but is something else: give another --out")
 
@@ -92,7 +95,7 @@ def _beginning(file: Path) -> bytes:
 def write_page(out: Path, text: str) -> None:
     """Writes a page, so that a reader sees the old one or the new one, never half of it."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(out.name + ".tmp")
+    temporary = out.with_name(f"{out.name}.{os.getpid()}.tmp")
     temporary.write_text(text, encoding="utf-8")
     sync(temporary)
     os.replace(temporary, out)

@@ -78,7 +78,8 @@ def draw_angles(
 
     swing = np.ptp(angles, axis=0)
     described = f"{swing.min():.2g} to {swing.max():.2g} radians between least and most"
-    return draw(name, f"{angles.shape[1]} angles over {end:.0f} days: {described}", plot)
+    length = "a day" if end < 1.5 else f"{end:.0f} days"
+    return draw(name, f"{angles.shape[1]} angles over {length}: {described}", plot)
 
 
 def draw_mean_cosine(name: str, cosines: Float[np.ndarray, " L"]) -> str:

@@ -4,11 +4,13 @@ Every source is asked for its rotation of chosen moments, all at position 0, so 
 """
 
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.fft
 import scipy.signal
 from flax import nnx
 from jaxtyping import Array, Float, Float32, Float64, Int
@@ -22,6 +24,7 @@ from siren_rope_jax.ops.calendar import SECONDS_PER_DAY
 SECONDS_PER_HOUR = 3_600
 _AT_ONCE = 2_000_000  # numbers of rotated vectors, to bound the memory
 _MOMENTS_AT_ONCE = 512
+_HOURS_AT_ONCE = 4_096
 
 
 def rotated_basis(
@@ -40,16 +43,24 @@ def rotated_basis(
     Raises:
       ValueError: if the rotation depends on metadata too.
     """
+    images = np.concatenate(list(_bases(rotary, spec, seconds)))
+    return images[:, :1] if (images == images[:, :1]).all() else images
+
+
+def _bases(
+    rotary: RotarySource, spec: InputSpec, seconds: Int[np.ndarray, " T"]
+) -> Iterator[Float32[np.ndarray, "t M P P"]]:
+    """Yields the rotated basis of some moments at a time, with the sets of angles of all heads."""
     if rotary.metadata_features:
         raise ValueError("the rotation must depend on time alone, but depends on metadata too")
     graph, state = nnx.split(rotary)
     chunk = min(_MOMENTS_AT_ONCE, max(1, _AT_ONCE // (rotary.key_heads * rotary.rotated**2)))
-    padded = np.pad(seconds, (0, -len(seconds) % chunk), mode="edge")  # so that all chunks have one shape
-    parts = [np.asarray(_images(graph, state, _moments(spec, part))) for part in padded.reshape(-1, chunk)]
-    images = np.concatenate(parts)[: len(seconds)]
-    images = images[:, :1] if (images == images[:, :1]).all() else images
-    lengths = np.linalg.norm(images, axis=-1, keepdims=True)
-    return images / np.where(lengths > 0, lengths, 1)
+    for start in range(0, len(seconds), chunk):
+        part = seconds[start : start + chunk]
+        padded = np.pad(part, (0, chunk - len(part)), mode="edge")  # so that all chunks have one shape
+        images = np.asarray(_images(graph, state, _moments(spec, padded)))[: len(part)]
+        lengths = np.linalg.norm(images, axis=-1, keepdims=True)
+        yield images / np.where(lengths > 0, lengths, 1)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -79,14 +90,15 @@ def turns_pairs(basis: Float32[np.ndarray, "T M P P"]) -> bool:
     return bool((basis[..., pairs == 0] == 0).all())
 
 
-def time_angles(rotary: RotarySource, spec: InputSpec, seconds: Int[np.ndarray, " T"]) -> Float32[np.ndarray, "T R"]:
+def time_angles(rotary: RotarySource, spec: InputSpec, seconds: Int[np.ndarray, " T"]) -> Float64[np.ndarray, "T R"]:
     """Computes the learned angles of chosen moments, without the ordinal part.
 
     Args:
       rotary: trained without metadata; it must turn pairs.
       spec: calendar span of the training data.
-      seconds: local seconds since the start of the training span, ascending; angles are continued from each to the next
-        by the shorter way round, so that steps of minutes show what hours would not.
+      seconds: local seconds since the start of the training span, ascending. Angles are continued from each to the next
+        over as many moments between them as keep the fastest pair below a quarter turn, so that none is taken for a
+        slower one; a pair that turns half a turn a second or more cannot be followed.
 
     Returns:
       Angles in radians; with angles per head, those of all heads, one head after the other.
@@ -94,13 +106,36 @@ def time_angles(rotary: RotarySource, spec: InputSpec, seconds: Int[np.ndarray, 
     Raises:
       ValueError: if the rotation depends on metadata too, or turns more than pairs.
     """
-    basis = rotated_basis(rotary, spec, seconds)
-    if not turns_pairs(basis):
-        raise ValueError("the rotation must turn pairs to have angles, but turns larger blocks")
-    pairs = basis.shape[-1] // 2
-    first = np.arange(pairs)
-    cos, sin = basis[:, :, first, first], basis[:, :, first, first + pairs]
-    return np.unwrap(np.arctan2(sin, cos).reshape(len(seconds), -1), axis=0)
+    first, second = (np.concatenate(list(_wrapped(rotary, spec, seconds + later))) for later in (0, 1))
+    rate = np.abs(_shortest(second - first)).max()
+    gaps = np.diff(seconds, append=seconds[-1] + 1)
+    parts = int(np.clip(np.ceil(rate * gaps.max() / (np.pi / 2)), 1, gaps.max()))
+    between = (seconds[:, None] + gaps[:, None] * np.arange(parts) // parts).ravel()
+    kept, last, angle, at = [], first[0], first[0], 0
+    for part in _wrapped(rotary, spec, between):
+        angles = angle + _shortest(np.diff(part, axis=0, prepend=last[None])).cumsum(axis=0)
+        kept.append(angles[-at % parts :: parts])
+        last, angle, at = part[-1], angles[-1], at + len(part)
+    found = np.concatenate(kept)
+    heads = found.reshape(len(seconds), rotary.key_heads, -1)
+    return heads[:, 0] if (heads == heads[:, :1]).all() else found
+
+
+def _wrapped(
+    rotary: RotarySource, spec: InputSpec, seconds: Int[np.ndarray, " T"]
+) -> Iterator[Float64[np.ndarray, "t R"]]:
+    """Yields the angles of some moments at a time, between minus and plus half a turn."""
+    for basis in _bases(rotary, spec, seconds):
+        if not turns_pairs(basis):
+            raise ValueError("the rotation must turn pairs to have angles, but turns larger blocks")
+        pairs = basis.shape[-1] // 2
+        first = np.arange(pairs)
+        cos, sin = (basis[:, :, first, first + shift].astype(np.float64) for shift in (0, pairs))
+        yield np.arctan2(sin, cos).reshape(len(basis), -1)
+
+
+def _shortest(turns: Float64[np.ndarray, "T R"]) -> Float64[np.ndarray, "T R"]:
+    return (turns + np.pi) % (2 * np.pi) - np.pi
 
 
 def mean_cosine(rotary: RotarySource, spec: InputSpec, lag_hours: Int[np.ndarray, " L"]) -> Float[np.ndarray, " L"]:
@@ -123,18 +158,24 @@ def mean_cosine(rotary: RotarySource, spec: InputSpec, lag_hours: Int[np.ndarray
     hours = int(spec.span_days * 24)
     if lag_hours.min() < 0 or lag_hours.max() >= hours:
         raise ValueError(f"lags must be at least 0 and below {hours} hours, but run to {lag_hours.max()}")
-    basis = rotated_basis(rotary, spec, np.arange(hours) * SECONDS_PER_HOUR)
-    return autocorrelation(basis.reshape(hours, -1))[lag_hours] / (basis.shape[1] * basis.shape[2])
+    longest, products = int(lag_hours.max()), 0.0
+    for start in range(0, hours, _HOURS_AT_ONCE):  # to bound the memory
+        now = min(_HOURS_AT_ONCE, hours - start)
+        moments = np.arange(start, min(start + now + longest, hours)) * SECONDS_PER_HOUR
+        basis = rotated_basis(rotary, spec, moments)
+        rows = basis.shape[1] * basis.shape[2]
+        products += lagged_products(basis.reshape(len(basis), -1), now, longest) / rows
+    return (products / (hours - np.arange(longest + 1)))[lag_hours]
 
 
-def autocorrelation(series: Float[np.ndarray, "T D"]) -> Float64[np.ndarray, " T"]:
-    """Averages the inner product of vectors a lag apart, for every lag, over all pairs that lie that far apart."""
-    moments = len(series)
+def lagged_products(series: Float[np.ndarray, "T D"], now: int, longest: int) -> Float64[np.ndarray, " L"]:
+    """Sums the inner products of the first `now` vectors with those 0 to `longest` later, where there are such."""
     series = series[:, (series != 0).any(axis=0)].astype(np.float64)
-    power = np.zeros(moments + 1)
+    size = int(scipy.fft.next_fast_len(max(len(series), longest + 1) + now, real=True))  # type: ignore[arg-type]
+    cross = np.zeros(size // 2 + 1, np.complex128)
     for column in series.T:  # one at a time, to bound the memory
-        power += np.abs(np.fft.rfft(column, 2 * moments)) ** 2
-    return np.fft.irfft(power, 2 * moments)[:moments] / np.arange(moments, 0, -1)
+        cross += np.conj(np.fft.rfft(column[:now], size)) * np.fft.rfft(column, size)
+    return np.fft.irfft(cross, size)[: longest + 1]
 
 
 def periodogram(values: Float[np.ndarray, " L"]) -> tuple[Float64[np.ndarray, " F"], Float64[np.ndarray, " F"]]:
@@ -162,5 +203,4 @@ def fast_share(rotary: RotarySource, spec: InputSpec, *, cycles_per_day: float =
     Raises:
       ValueError: if the rotation depends on metadata too, or turns more than pairs.
     """
-    angles = jnp.asarray(time_angles(rotary, spec, middle_week(spec)))
-    return float(fast_share_of_week(angles, cycles_per_day=cycles_per_day))
+    return float(fast_share_of_week(time_angles(rotary, spec, middle_week(spec)), cycles_per_day=cycles_per_day))

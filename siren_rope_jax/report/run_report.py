@@ -146,6 +146,8 @@ def _changed(config: Any) -> Iterator[str]:
             name = f"{path}{field.name.replace('_', '-')}"
             if dataclasses.is_dataclass(one):
                 yield from differing(one, usual, f"{name}.")
+            elif one != usual and isinstance(usual, bool):
+                yield name if one else f"{path}no-{field.name.replace('_', '-')}"
             elif one != usual and name != "--seed":
                 yield f"{name} {' '.join(map(str, one)) if isinstance(one, tuple) else one}"
 

@@ -72,7 +72,8 @@ class RotaryConfig(SharedSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_kind(self, "rotary", {kind: source.reads for kind, source in ROTARIES.items()})
+        # The encoding "sinusoidal" reads the base with any rotation: the model knows whether it is there.
+        check_kind(self, "rotary", {kind: source.reads | {"base"} for kind, source in ROTARIES.items()})
 
     @property
     def source(self) -> type[RotarySource]:

@@ -56,6 +56,11 @@ class AxesRotary(AngleSource):
         self.sections = settings.sections or tuple(pairs // axes + (axis < pairs % axes) for axis in range(axes))
 
     @classmethod
+    def reads_base(cls, settings: AxesSettings) -> bool:
+        """Returns whether positions are an axis."""
+        return "position" in settings.names
+
+    @classmethod
     def unbounded(cls, config: SharedSettings, settings: AxesSettings) -> set[Axis]:
         """Returns positions, if they are an axis; the place in the span is clamped."""
         return {"positions"} if "position" in settings.names else set()

@@ -102,8 +102,11 @@ class RotarySource(nnx.Module):
     """Names of the shared settings that the kind reads; setting another one is an error."""
     widens: ClassVar[bool] = False
     """Whether rotated queries and keys are wider than before."""
-    sums: ClassVar[bool] = False
-    """Whether the rotation of an event sums over all events before it, seen or not."""
+    reads_hidden: ClassVar[bool] = False
+    """Whether the rotation of an event depends on all events before it, seen or not."""
+    cancels: ClassVar[bool] = True
+    """Whether positions, or times, cancel if all events are given the same one; if not, the source offers other
+    `knock_outs`."""
 
     def __init__(self, config: SharedSettings, settings: Any, inputs: SourceInputs, rngs: nnx.Rngs):
         """Keeps the settings and sizes for later calls.
@@ -120,6 +123,11 @@ class RotarySource(nnx.Module):
         self.config, self.settings, self.spec = config, settings, inputs.spec
         self.width, self.key_heads, self.metadata_features = inputs.width, inputs.key_heads, inputs.metadata_features
         self.head_dim, self.rotated = inputs.head_dim, config.rotated(inputs.head_dim)
+
+    @classmethod
+    def reads_base(cls, settings: Any) -> bool:
+        """Returns whether the kind reads the base of the ordinal frequencies."""
+        return "base" in cls.reads
 
     @classmethod
     def unbounded(cls, config: SharedSettings, settings: Any) -> set[Axis]:
@@ -147,7 +155,7 @@ class RotarySource(nnx.Module):
     def knock_outs(self, day: Int[Array, " E"], second: Int[Array, " E"]) -> dict[str, Callable[[], None]]:
         """Returns what can be switched off in what has been trained: functions, by name, that do so in place.
 
-        Positions and times as a whole are not among them: any source can be given the same ones for all events.
+        Positions and times as a whole are not among them if they cancel: all events can be given the same ones.
 
         Args:
           day: local days of the training events, for the means that stand in for inputs that are switched off.

@@ -9,7 +9,7 @@ from siren_rope_jax.nn.rotary.base import RotarySource
 class NoRotation(RotarySource):
     """No rotation: queries and keys stay as they are."""
 
-    reads = frozenset({"base"})  # the encoding "sinusoidal" reads it with any rotation
+    reads = frozenset()
 
     def __call__(self, events: Events, metadata: Float[Array, "B S F"], token: Float[Array, "B S D"]) -> None:
         """Returns no rotations."""

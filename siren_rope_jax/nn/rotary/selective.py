@@ -1,12 +1,13 @@
 """Selective RoPE: an event's content decides how far it turns all that follows."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from siren_rope_jax.batch import Events
 from siren_rope_jax.nn.rotary.base import Axis, PlanarRotation, RotarySource, SharedSettings, SourceInputs
@@ -43,7 +44,8 @@ class SelectiveRotary(RotarySource):
 
     settings: SelectiveSettings
     reads = frozenset({"base", "partial"})
-    sums = True
+    reads_hidden = True
+    cancels = False
 
     def __init__(self, config: SharedSettings, settings: SelectiveSettings, inputs: SourceInputs, rngs: nnx.Rngs):
         """Draws the projection's first factor from the stream "params"; the second starts at 0.
@@ -69,6 +71,21 @@ class SelectiveRotary(RotarySource):
     def logged(self) -> dict[str, Float[Array, "..."]]:
         """Returns the step that every event adds."""
         return {"base_step": jnp.exp(self.base_step[...])}
+
+    def knock_outs(self, day: Int[Array, " E"], second: Int[Array, " E"]) -> dict[str, Callable[[], None]]:
+        """Returns functions that take away what the content adds to a step, the step of every event, and both."""
+
+        def content() -> None:
+            self.up.set_value(jnp.zeros_like(self.up[...]))
+
+        def every() -> None:
+            self.base_step.set_value(jnp.full_like(self.base_step[...], -jnp.inf))
+
+        def both() -> None:
+            content()
+            every()
+
+        return {"steps by content": content, "step of every event": every, "all steps of the rotation": both}
 
     def __call__(
         self, events: Events, metadata: Float[Array, "B S F"], token: Float[Array, "B S D"]

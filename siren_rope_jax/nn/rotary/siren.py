@@ -97,6 +97,10 @@ class SirenSettings:
                 )
         if self.learned_omega0 and "sine" not in self.branches:
             raise ValueError(f'branches must hold "sine" if omega0 is learned, but are {self.branches}')
+        if self.omega0 is not None and "sine" not in self.branches:
+            raise ValueError(f'branches must hold "sine" if omega0 is given, but are {self.branches}')
+        if not self.clamp_time and "span" not in self.time_inputs:
+            raise ValueError(f'time_inputs must hold "span" if clamp_time is off, but are {self.time_inputs}')
         if self.span_factor != 1 and "span" not in self.time_inputs:
             raise ValueError(f'time_inputs must hold "span" if span_factor is not 1, but are {self.time_inputs}')
 

@@ -1,8 +1,11 @@
 """How much of the learned angles is noise to a calendar: their variance at high frequencies."""
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int
+from jaxtyping import Float, Int
 
 from siren_rope_jax.nn.features import InputSpec
 from siren_rope_jax.ops.calendar import SECONDS_PER_DAY
@@ -23,20 +26,22 @@ def middle_week(spec: InputSpec) -> Int[np.ndarray, " T"]:
     return monday * SECONDS_PER_DAY + np.arange(0, _WEEK * SECONDS_PER_DAY, _STEP)
 
 
-def fast_share_of_week(angles: Float[Array, "T R"], *, cycles_per_day: float = 4.0) -> Float32[Array, ""]:
+def fast_share_of_week(angles: Float[jax.Array | np.ndarray, "T R"], *, cycles_per_day: float = 4.0) -> Any:
     """Computes the share of the variance of a week's angles at high frequencies.
 
     Args:
-      angles: continuous angles in radians at equally spaced moments of one week.
+      angles: continuous angles in radians at equally spaced moments of one week. NumPy's are computed with in float64,
+        which angles that grow over many turns need.
       cycles_per_day: frequencies above this one count as high; the fourth harmonic of the day is not above 4.
 
     Returns:
-      Share of the variance of all pairs together, less the line that fits each pair best; 0 if no more than rounding is
-      left.
+      A number: share of the variance of all pairs together, less the line that fits each pair best; 0 if no more than
+      rounding is left.
     """
-    moments = jnp.linspace(-1.0, 1.0, len(angles))[:, None]
+    xp: Any = jnp if isinstance(angles, jax.Array) else np
+    moments = xp.linspace(-1.0, 1.0, len(angles))[:, None]
     centred = angles - angles.mean(axis=0)
     left = centred - moments * ((moments * centred).sum(axis=0) / (moments**2).sum())
-    power = (jnp.abs(jnp.fft.rfft(left, axis=0)) ** 2).sum(axis=1)[1:]
-    share = power[int(cycles_per_day * _WEEK) :].sum() / jnp.maximum(power.sum(), jnp.finfo(power.dtype).tiny)
-    return jnp.where(left.std() < _ROUNDING, 0.0, share)
+    power = (xp.abs(xp.fft.rfft(left, axis=0)) ** 2).sum(axis=1)[1:]
+    share = power[int(cycles_per_day * _WEEK) :].sum() / xp.maximum(power.sum(), xp.finfo(power.dtype).tiny)
+    return xp.where(left.std() < _ROUNDING, 0.0, share)[()]
