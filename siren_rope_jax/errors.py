@@ -39,3 +39,7 @@ class Interrupted(SirenRopeError):
         super().__init__(message)
         self.signal = number
         self.exit_code = 128 + number
+
+    def __reduce__(self) -> tuple[type["Interrupted"], tuple[str, int]]:
+        """Lets a worker process send the exception."""
+        return type(self), (str(self), self.signal)

@@ -1,0 +1,1 @@
+"""Evidence: grids of trainings, their result cards, and the statistics of paired differences."""

@@ -1,0 +1,121 @@
+"""The logs that grids train on, and the settings that all variants share on each.
+
+Published logs lie in one folder, each in a folder of its own as published; flights are read from an installed package.
+The settings were chosen with ordinal RoPE on validation.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from siren_rope_jax.data import (
+    BatchConfig,
+    InputConfig,
+    SimulatorConfig,
+    prepare_deskdrop,
+    prepare_flights,
+    prepare_kuairand_pure,
+    prepare_noshow,
+    prepare_reviews,
+    simulate,
+    write_simulated_log,
+)
+from siren_rope_jax.data.event_log import EventLog, read_event_log
+from siren_rope_jax.data.flights import installed_flights
+from siren_rope_jax.data.periods import TEST
+from siren_rope_jax.nn.config import ModelConfig
+from siren_rope_jax.train.config import TrainConfig
+from siren_rope_jax.train.optimizer import OptimizerConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class LogSource:
+    """One log.
+
+    Args:
+      prepare: function of the folder of published logs and of the folder for log.toml, which it writes.
+      config: settings of its trainings.
+      truth: whether truth.parquet beside log.toml has the best possible prediction of every event.
+    """
+
+    prepare: Callable[[Path, Path], Path]
+    config: TrainConfig
+    truth: bool = False
+
+
+def _feed(config: SimulatorConfig) -> Callable[[Path, Path], Path]:
+    return lambda data, folder: write_simulated_log(simulate(config), folder)
+
+
+def _config(*, epochs: float, batch_size: int = 16, dropout: float = 0.1) -> TrainConfig:
+    return TrainConfig(
+        epochs=epochs,
+        evaluations=6,
+        model=ModelConfig(width=32, heads=2, dropout=dropout),
+        batches=BatchConfig(batch_size=batch_size),
+        optimizer=OptimizerConfig(learning_rate=3e-3),
+    )
+
+
+def _of_feed(steps: int) -> TrainConfig:
+    # As in demo.py, where they were chosen on another feed.
+    return TrainConfig(
+        steps=steps,
+        evaluations=2,
+        model=ModelConfig(width=32, heads=2, dropout=0.0, context_dropout=0.0, id_dropout=0.0),
+        inputs=InputConfig(item_buckets=1),
+        batches=BatchConfig(batch_size=16),
+        optimizer=OptimizerConfig(learning_rate=6e-3, table_rate=1.0),
+    )
+
+
+# Most test items of Deskdrop are new: ids only invite overfitting.
+_DESKDROP = dataclasses.replace(
+    _config(epochs=16, dropout=0.2),
+    inputs=InputConfig(item_buckets=1, categorical_buckets=1, counter_smoothing=5.0),
+)
+LOGS = {
+    "tiny feed": LogSource(_feed(SimulatorConfig(users=200, seed=7)), _of_feed(4), truth=True),
+    "feed": LogSource(_feed(SimulatorConfig(seed=1)), _of_feed(1_400), truth=True),
+    "deskdrop": LogSource(
+        lambda data, folder: prepare_deskdrop(data / "deskdrop" / "users_interactions.csv", folder), _DESKDROP
+    ),
+    "kuairand": LogSource(
+        lambda data, folder: prepare_kuairand_pure(data / "kuairand_pure_slice" / "data", folder), _config(epochs=4)
+    ),
+    "flights": LogSource(
+        lambda data, folder: prepare_flights(installed_flights(), folder), _config(epochs=3, batch_size=32)
+    ),
+    "noshow": LogSource(
+        lambda data, folder: prepare_noshow(data / "noshow" / "KaggleV2-May-2016.csv", folder), _config(epochs=3)
+    ),
+    "reviews": LogSource(
+        lambda data, folder: prepare_reviews(data / "reviews" / "reviews.csv.gz", folder),
+        _config(epochs=20, batch_size=4, dropout=0.2),
+    ),
+}
+
+
+def read_log(name: str, data: Path, folder: Path) -> tuple[EventLog, np.ndarray]:
+    """Prepares a log, unless it is, and reads it.
+
+    Args:
+      name: one of `LOGS`.
+      data: folder of published logs.
+      folder: folder for log.toml.
+
+    Returns:
+      The log, and what its tasks are scored against on the test events, [E, K]: the labels, NaN where unobserved, or
+      the best possible predictions, which have far less noise.
+    """
+    source, description = LOGS[name], folder / "log.toml"
+    if not description.exists():
+        source.prepare(data, folder)
+    log = read_event_log(description)
+    if not source.truth:
+        return log, log.labels[log.period == TEST]
+    truth = pl.read_parquet(folder / "truth.parquet")[log.row[log.period == TEST]]
+    return log, truth.select(f"p_bayes_{task}" for task in log.task_names).to_numpy()

@@ -1,0 +1,1 @@
+"""The grids of `python -m experiments.run`: one table each."""

@@ -1,0 +1,152 @@
+"""Trains the cells of a grid that have no result card yet, and leaves a card of each.
+
+Command: `python -m experiments.run main [--data DIR] [--jobs 2] [--only feed "ordinal RoPE"]`; it can be stopped at any
+time, and goes on where it was. `python -m experiments.report main` makes the tables from the cards.
+
+A cell that fails is reported at the end, and costs no other.
+"""
+
+import dataclasses
+import functools
+import multiprocessing
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+
+from experiments.evidence.card import CARDS, make_card, write_log_card
+from experiments.evidence.grid import Cell, read_grid
+from experiments.evidence.logs import read_log
+from siren_rope_jax.errors import InputError, Interrupted
+from siren_rope_jax.report.tables import make_console
+from siren_rope_jax.train.durable import write_json
+from siren_rope_jax.train.loop import train
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Train the cells of a grid that have no result card yet."""
+
+    grid: tyro.conf.Positional[str]
+    """Name of a module of experiments.grids."""
+    data: Path = Path("data")
+    """Folder of the published logs: deskdrop/, kuairand_pure_slice/data/, noshow/, reviews/."""
+    only: tuple[str, ...] = ()
+    """Logs and variants to train; all of those of which none is named."""
+    seeds: int | None = None
+    """Seeds to train, 0 on; those of the grid if not given."""
+    jobs: int = 1
+    """Cells to train at a time, each on its share of the processors."""
+    out: Path = Path("runs/grids")
+    """Folder of the prepared logs and the runs."""
+    cards: Path = CARDS
+    """Folder of the cards."""
+
+
+def wanted_cells(run: Run) -> list[Cell]:
+    """Returns the cells of a grid that are asked for and have no card.
+
+    Raises:
+      InputError: if a name is none of the grid's.
+    """
+    grid = read_grid(run.grid)
+    names = set(grid.logs) | set(grid.variants)
+    if unknown := set(run.only) - names:
+        raise InputError(f"only must hold names of {', '.join(sorted(names))}, but holds {', '.join(sorted(unknown))}")
+    logs = set(run.only) & set(grid.logs) or set(grid.logs)
+    variants = set(run.only) & set(grid.variants) or set(grid.variants)
+    return [
+        cell
+        for cell in dataclasses.replace(grid, seeds=run.seeds or grid.seeds).cells()
+        if cell.log in logs and cell.variant in variants and not _card(run, cell).exists()
+    ]
+
+
+def _card(run: Run, cell: Cell) -> Path:
+    return run.cards / run.grid / f"{cell.name}.json"
+
+
+_read_log = functools.lru_cache(1)(read_log)
+
+
+def train_cell(run: Run, cell: Cell) -> float:
+    """Trains one cell, writes its card, and returns the seconds that it took."""
+    started = time.monotonic()
+    log, truth = _read_log(cell.log, run.data, run.out / "logs" / cell.log.replace(" ", "-"))
+    folder = run.out / run.grid / cell.name.replace(", ", "-").replace(" ", "-")
+    console = make_console() if run.jobs == 1 else Console(quiet=True)
+    train(log, read_grid(run.grid).config(cell), folder, console=console)
+    command = ["python", "-m", "experiments.run", run.grid, "--only", cell.log, cell.variant]
+    seconds = time.monotonic() - started
+    card = make_card(folder, log, truth, command=shlex.join(command), seconds=seconds)
+    of_log = run.cards / "logs" / f"{cell.log}.json"
+    if not of_log.exists():
+        write_log_card(of_log, log, truth, {"digest": card["data"], "events": len(log.time_ms)})
+    _card(run, cell).parent.mkdir(parents=True, exist_ok=True)
+    write_json(_card(run, cell), card)
+    return seconds
+
+
+def outcomes(run: Run, cells: list[Cell]) -> Iterator[tuple[Cell, float | Exception]]:
+    """Trains cells and yields each with its seconds, or with what went wrong."""
+    if run.jobs == 1:
+        for cell in cells:
+            try:
+                yield cell, train_cell(run, cell)
+            except Interrupted:
+                raise
+            except Exception as error:  # costs this cell alone
+                yield cell, error
+        return
+    context = multiprocessing.get_context("spawn")
+    turns = context.Value("i", 0)
+    with ProcessPoolExecutor(run.jobs, context, initializer=_take_processors, initargs=(turns, run.jobs)) as pool:
+        futures = {pool.submit(train_cell, run, cell): cell for cell in cells}
+        try:
+            for future in as_completed(futures):
+                error = future.exception()
+                if isinstance(error, Interrupted):
+                    raise error
+                yield futures[future], error if isinstance(error, Exception) else future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _take_processors(turns: Any, jobs: int) -> None:
+    """Leaves a worker its share of the processors: JAX starts as many threads as it may use."""
+    with turns.get_lock():
+        turn, turns.value = turns.value, turns.value + 1
+    processors = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, processors[turn % jobs :: jobs] or processors)
+
+
+def main(run: Run) -> int:
+    """Trains the cells, says how long the others will take, and returns the number of those that failed."""
+    console, cells, failed, total = make_console(), wanted_cells(run), [], 0.0
+    console.print(f"{run.grid}: {len(cells)} cells to train; {read_grid(run.grid).question}")
+    for done, (cell, outcome) in enumerate(outcomes(run, cells), start=1):
+        if isinstance(outcome, Exception):
+            failed.append(cell)
+            console.print(f"{cell.name} failed: {type(outcome).__name__}: {outcome}")
+            continue
+        total += outcome
+        left = total / (done - len(failed)) * (len(cells) - done) / run.jobs / 60
+        console.print(f"{done} of {len(cells)}: {cell.name}, {outcome:.0f} s; {left:.0f} minutes left")
+    return len(failed)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(min(main(tyro.cli(Run)), 1))
+    except InputError as error:
+        sys.exit(f"experiments.run: {error}")
+    except Interrupted as interrupted:
+        print(f"experiments.run: {interrupted}", file=sys.stderr)
+        sys.exit(128 + interrupted.signal)

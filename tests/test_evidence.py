@@ -1,0 +1,168 @@
+"""Grids, cards and statistics of experiments/: what a table says can be rebuilt from the cards, and is fair."""
+
+import json
+
+import numpy as np
+import pytest
+import scipy.stats
+from one_sentence import raises_one_sentence
+from small_logs import small_log
+
+from experiments import report, run
+from experiments.evidence.card import grouped, losses_of, packed, read_probabilities, unpacked
+from experiments.evidence.grid import Cell, grid_names, read_grid
+from experiments.evidence.logs import LOGS, read_log
+from experiments.evidence.statistics import holm, normalized_entropy, paired_difference
+from siren_rope_jax.data.periods import TEST
+from siren_rope_jax.errors import InputError
+from siren_rope_jax.train.metrics import expected_ne
+
+EVENTS = np.random.default_rng(0).integers(20, 60, (2, 50)).astype(np.float64)
+POSITIVES = np.floor(EVENTS * [[0.3], [0.1]])
+
+
+def losses(generator, *, seeds=4, effect=0.0, spread=0.0):
+    """Of a variant: an effect on every event, one for each seed, and noise of each group."""
+    per_event = 0.5 + effect + spread * generator.normal(size=(seeds, 1, 1))
+    return EVENTS * per_event + generator.normal(size=(1, *EVENTS.shape))
+
+
+def test_a_difference_is_that_of_the_normalized_entropies_in_the_mean_over_seeds_and_tasks():
+    generator = np.random.default_rng(1)
+    variant, base = (losses(generator, spread=0.01) for _ in range(2))
+    found = paired_difference(variant, base, EVENTS, POSITIVES)
+    naive = []
+    for k in range(2):
+        rate = POSITIVES[k].sum() / EVENTS[k].sum()
+        naive.append((variant - base)[:, k].sum(axis=1) / EVENTS[k].sum() / scipy.stats.entropy([rate, 1 - rate]))
+        ne = [normalized_entropy(x[:, k], EVENTS[k], POSITIVES[k]) for x in (variant, base)]
+        np.testing.assert_allclose(ne[0] - ne[1], naive[-1])
+    assert found.value == pytest.approx(np.mean(naive))
+    assert found.low < found.value < found.high
+    assert found == paired_difference(variant, base, EVENTS, POSITIVES)  # the draws have a seed
+    back = paired_difference(base, variant, EVENTS, POSITIVES)
+    np.testing.assert_allclose([back.value, back.low, back.high], [-found.value, -found.high, -found.low])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spread", [0.0, 0.02], ids=["users alone", "users and seeds"])
+def test_where_nothing_differs_one_in_twenty_intervals_at_most_leaves_out_zero(spread):
+    generator, missed = np.random.default_rng(2), 0
+    for number in range(150):
+        variant, base = (losses(generator, spread=spread) for _ in range(2))
+        found = paired_difference(variant, base, EVENTS, POSITIVES, seed=number)
+        missed += not found.low <= 0 <= found.high
+        assert (found.p < 0.05) == (not found.low <= 0 <= found.high)
+    assert missed <= 13  # of a binomial of 150 and .05, 99 % lie here
+
+
+@pytest.mark.slow
+def test_four_in_five_differences_of_the_detectable_size_are_shown():
+    generator, shown = np.random.default_rng(3), 0
+    sizes = [
+        paired_difference(losses(generator, spread=0.02), losses(generator, spread=0.02), EVENTS, POSITIVES).detectable
+        for _ in range(20)
+    ]
+    rates = POSITIVES.sum(axis=1) / EVENTS.sum(axis=1)
+    of_loss = np.sqrt(np.mean(np.square(sizes))) / np.mean(
+        [1 / scipy.stats.entropy([rate, 1 - rate]) for rate in rates]
+    )
+    for number in range(60):
+        variant, base = losses(generator, effect=of_loss, spread=0.02), losses(generator, spread=0.02)
+        shown += paired_difference(variant, base, EVENTS, POSITIVES, seed=number).low > 0
+    assert 37 <= shown <= 57
+
+
+def test_holm_rejects_as_the_definition_says():
+    generator = np.random.default_rng(4)
+    for _ in range(200):
+        p = generator.choice([0.001, 0.01, 0.02, 0.04, 0.3], generator.integers(0, 7))
+        naive, left = np.zeros(len(p), bool), list(range(len(p)))
+        while left and p[left].min() <= 0.05 / len(left):
+            naive[left.pop(int(np.argmin(p[left])))] = True
+        np.testing.assert_array_equal(holm(p), naive)
+
+
+def test_one_seed_or_other_seeds_are_refused():
+    generator = np.random.default_rng(5)
+    for variant, base in ((1, 1), (3, 2)):
+        with raises_one_sentence("must have one shape, with two seeds or more, but have"):
+            paired_difference(losses(generator, seeds=variant), losses(generator, seeds=base), EVENTS, POSITIVES)
+
+
+def test_sums_over_groups_of_users_are_those_of_all_events_and_a_user_is_never_split():
+    log = small_log([8] * 40)
+    chosen = log.period == TEST
+    columns = np.stack([np.ones(chosen.sum()), np.where(np.arange(chosen.sum()) % 3, 2.0, np.nan)], axis=1)
+    sums = grouped(log, columns)
+    np.testing.assert_allclose(sums.sum(axis=1), np.nansum(columns, axis=0))
+    np.testing.assert_allclose(unpacked(packed(sums), 2), sums)
+    assert (sums[0] > 0).sum() <= len(np.unique(log.user[chosen]))
+
+
+def test_every_grid_has_settings_for_every_cell_and_only_the_variant_differs():
+    for name in grid_names():
+        grid = read_grid(name)
+        for log in grid.logs:
+            same = {repr(grid.config(Cell(log, variant, 1)).batches) for variant in grid.variants}
+            assert len(same) == 1
+            models = [repr(grid.config(Cell(log, variant, 0)).model) for variant in grid.variants]
+            assert len(set(models)) == len(models), name
+    with pytest.raises(InputError, match="grid must be one of"):
+        read_grid("nothing")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("grid")
+    asked = run.Run("smoke", out=folder / "runs", cards=folder / "cards")
+    assert run.main(asked) == 0
+    return asked
+
+
+@pytest.mark.slow
+def test_a_grid_leaves_cards_whose_sums_give_the_metrics_of_the_runs(trained):
+    log, truth = read_log("tiny feed", trained.data, trained.out / "logs" / "tiny-feed")
+    of_log = json.loads((trained.cards / "logs" / "tiny feed.json").read_text())
+    sizes = [unpacked(of_log[key], 3) for key in ("events", "positives")]
+    assert sizes[0].sum() == 3 * (log.period == TEST).sum()
+    for cell in read_grid("smoke").cells():
+        card = json.loads((trained.cards / "smoke" / f"{cell.name}.json").read_text())
+        assert card["data"] == of_log["data"]["digest"]
+        probabilities = read_probabilities(trained.out / "smoke" / cell.name.replace(", ", "-").replace(" ", "-"), log)
+        sums = unpacked(card["losses"], 3)
+        for k in range(3):
+            found = normalized_entropy(sums[None, k], sizes[0][k], sizes[1][k])
+            np.testing.assert_allclose(found, expected_ne(truth[:, k], probabilities[:, k]), rtol=1e-5)
+    assert np.isnan(losses_of(np.array([[np.nan]]), np.array([[0.5]])))
+
+
+@pytest.mark.slow
+def test_tables_come_from_the_cards_alone_and_finished_cells_are_not_trained_again(trained, capsys, monkeypatch):
+    monkeypatch.setattr(run, "train_cell", None)
+    assert run.main(trained) == 0
+    capsys.readouterr()
+    report.main(report.Report("smoke", cards=trained.cards))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("#")] == ["# smoke: Does the machinery run?", "## tiny feed"]
+    row = next(line for line in lines if line.startswith("| SIREN-RoPE, recommended | 2 |"))
+    assert " to " in row
+
+
+@pytest.mark.slow
+def test_a_cell_that_fails_costs_no_other(trained, tmp_path, monkeypatch, capsys):
+    cells = read_grid("smoke").cells()
+
+    def train_cell(asked, cell):
+        if cell == cells[1]:
+            raise ValueError("broken")
+        return 1.0
+
+    monkeypatch.setattr(run, "train_cell", train_cell)
+    asked = run.Run("smoke", out=trained.out, cards=tmp_path)
+    assert [isinstance(outcome, Exception) for _, outcome in run.outcomes(asked, cells)] == [False, True, False, False]
+    assert run.main(asked) == 1
+    assert f"{cells[1].name} failed: ValueError: broken" in capsys.readouterr().out
+    with pytest.raises(InputError, match="only must hold names of"):
+        run.wanted_cells(run.Run("smoke", only=("nothing",)))
+    assert set(LOGS) >= {"feed", "flights"}
