@@ -94,7 +94,7 @@ LOGS = {
     ),
     "reviews": LogSource(
         lambda data, folder: prepare_reviews(data / "reviews" / "reviews.csv.gz", folder),
-        _config(epochs=20, batch_size=4, dropout=0.2),
+        _config(epochs=8, batch_size=4, dropout=0.2),
     ),
 }
 
