@@ -9,6 +9,7 @@ import tyro
 from one_sentence import raises_one_sentence
 
 from siren_rope_jax.data.encode import InputConfig
+from siren_rope_jax.data.simulator import SimulatorConfig
 from siren_rope_jax.nn.bias import BIASES, BiasConfig, PeriodicSettings, T5Settings, TisasrecSettings
 from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.nn.encodings import ENCODINGS
@@ -72,6 +73,7 @@ def test_ends_belong_to_an_interval_as_its_brackets_say():
         (OptimizerConfig, "learning_rate", NAN),
         (OptimizerConfig, "warmup", 1.0),
         (OptimizerConfig, "b2", 1.0),
+        (SimulatorConfig, "kernel", "monthly"),
         (TrainConfig, "seed", -1),
         (TrainConfig, "seed", 2**32),
         (TrainConfig, "epochs", 0.0),

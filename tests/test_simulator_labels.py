@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from siren_rope_jax.data.simulator import SimulatedFeed, SimulatorConfig, simulate
+from siren_rope_jax.data.simulator_kernels import KERNELS, KernelName
 from siren_rope_jax.data.simulator_labels import TASKS, bayes_probabilities, kernel_features
 
 DAY = 86_400
@@ -106,17 +107,19 @@ SPECIFICATION = {
 }
 
 
-def reference(history: list[dict]) -> tuple[list[list[float]], list[list[float]]]:
+def reference(history: list[dict], kernel: str) -> tuple[list[list[float]], list[list[float]]]:
     """z and Bayes probabilities of one user's events on one topic, by the formula and a fine grid."""
     grid = np.linspace(-3.2, 3.2, 3_201)
     log_density = -0.5 * (grid / 0.4) ** 2
     kernels, probabilities = [], []
     for i, event in enumerate(history):
         curves = []
-        kernels.append([reference_kernel(event, history[:i], task) for task in TASKS])
+        kernels.append([reference_kernel(event, history[:i], task, kernel) for task in TASKS])
         for task, z in zip(TASKS, kernels[-1], strict=True):
             base, off, _, _, _, beta, qual, load, _, fmt = SPECIFICATION[task]
             known = math.log(base / (1 - base)) + off + fmt[event["format"]] + qual * event["quality"] + beta * z
+            if kernel == "hour":
+                known += 0.8 * math.cos(2 * math.pi * (event["time"] % DAY / 3_600 - 20) / 24)
             curves.append(1 / (1 + np.exp(-(known + load * grid))))
         density = np.exp(log_density - log_density.max())
         probabilities.append([(density * curve).sum() / density.sum() for curve in curves])
@@ -125,29 +128,52 @@ def reference(history: list[dict]) -> tuple[list[list[float]], list[list[float]]
     return kernels, probabilities
 
 
-def reference_kernel(event: dict, past: list[dict], task: str) -> float:
-    _, _, tau, kappa, other_kind, _, _, _, sigma, _ = SPECIFICATION[task]
+def reference_kernel(event: dict, past: list[dict], task: str, kernel: str) -> float:
+    sigma = SPECIFICATION[task][8]
     total, normaliser = 0.0, 0.25
     for earlier in past:
-        days = (event["time"] - earlier["time"]) / DAY
-        weight = math.exp(-days / tau + kappa * (math.cos(2 * math.pi * days) - 1))
-        weight *= 1.0 if is_weekend(event) == is_weekend(earlier) else other_kind
+        weight = reference_weight(event, earlier, task, kernel)
         total += weight * sum(s * (earlier[t] - SPECIFICATION[t][0]) for s, t in zip(sigma, TASKS, strict=True))
         normaliser += weight
     return total / normaliser
+
+
+def reference_weight(event: dict, earlier: dict, task: str, kernel: str) -> float:
+    _, _, tau, kappa, other_kind, _, _, _, _, _ = SPECIFICATION[task]
+    days = (event["time"] - earlier["time"]) / DAY
+
+    def wave(days: float, sharpness: float = kappa) -> float:
+        return math.exp(sharpness * (math.cos(2 * math.pi * days) - 1))
+
+    match kernel:
+        case "feed":
+            return math.exp(-days / tau) * wave(days) * (1 if is_weekend(event) == is_weekend(earlier) else other_kind)
+        case "daily" | "weekly":
+            return wave(days if kernel == "daily" else days / 7)
+        case "exponential":
+            return math.exp(-days / tau)
+        case "power":
+            return 1 / (1 + days / (1 if task == "long_dwell" else 0.25))
+        case "content":
+            forgotten = {0: 1, 1: 16, 2: 4, 3: 2, 4: 16, 5: 1, 6: 2, 7: 4}[event["topic"]]
+            return wave(days - event["topic"] / 8, 2.5) * math.exp(-days / forgotten)
+    return 0.0
 
 
 def is_weekend(event: dict) -> bool:
     return (event["time"] - MONDAY) // DAY % 7 >= 5
 
 
-def test_kernel_and_oracle_equal_the_specification_computed_naively(small: SimulatedFeed) -> None:
-    events = small.events.filter(pl.col("user_id") < 25)
-    kernels, bayes = kernel_features(events), bayes_probabilities(events)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_kernel_and_oracle_equal_the_specification_computed_naively(kernel: KernelName) -> None:
+    feed = simulate(SimulatorConfig(users=15, seed=8, kernel=kernel))
+    events = feed.events
+    kernels, bayes = kernel_features(events, kernel), bayes_probabilities(events, kernel)
+    np.testing.assert_allclose(bayes, feed.truth.select(f"p_bayes_{task}" for task in TASKS), rtol=1e-12)
     grouped = events.with_row_index("row").group_by("user_id", "topic", maintain_order=True)
     for _, group in grouped:
         rows = group["row"].to_numpy()
-        naive_kernels, naive_bayes = reference(group.to_dicts())
+        naive_kernels, naive_bayes = reference(group.to_dicts(), kernel)
         np.testing.assert_allclose(kernels[rows], naive_kernels, rtol=0, atol=1e-9)
         np.testing.assert_allclose(bayes[rows], naive_bayes, rtol=0, atol=1e-5)
 

@@ -26,6 +26,7 @@ from siren_rope_jax.data import (
 from siren_rope_jax.data.event_log import EventLog, read_event_log
 from siren_rope_jax.data.flights import installed_flights
 from siren_rope_jax.data.periods import TEST
+from siren_rope_jax.data.simulator_kernels import KERNELS
 from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.optimizer import OptimizerConfig
@@ -80,6 +81,14 @@ _DESKDROP = dataclasses.replace(
 LOGS = {
     "tiny feed": LogSource(_feed(SimulatorConfig(users=200, seed=7)), _of_feed(4), truth=True),
     "feed": LogSource(_feed(SimulatorConfig(seed=1)), _of_feed(1_400), truth=True),
+    # One planted relation each: does an encoding find what is there, and nothing where there is none?
+    **{
+        f"planted: {kernel}": LogSource(
+            _feed(SimulatorConfig(users=8_000, seed=2, kernel=kernel)), _of_feed(700), truth=True
+        )
+        for kernel in KERNELS
+        if kernel != "feed"
+    },
     "deskdrop": LogSource(
         lambda data, folder: prepare_deskdrop(data / "deskdrop" / "users_interactions.csv", folder), _DESKDROP
     ),

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import i0
 from scipy.stats import norm
 
+from siren_rope_jax.data.simulator_kernels import KERNELS, KernelName
 from siren_rope_jax.data.simulator_labels import (
     CHUNK_USERS,
     MAX_EVENTS,
@@ -68,6 +69,9 @@ class SimulatorConfig:
       seed: seed of the users and their events; the item catalogue is the same for every seed, so that a model can be
         scored on users of another seed.
       days: length of the feed; more days spread the same number of sessions over a longer time.
+      kernel: what the labels depend on beside item and affinity: the feed's own kernel of earlier labels; one planted
+        relation alone, of a day, a week, an exponential or power-law decay, or of the content (each topic has its own
+        daily phase and decay); the hour without any relation; or none of these.
       dwell_seconds: whether events have seconds of dwell, over a minute if long_dwell is 1. The description then has
         the task dwell in place of long_dwell. Nothing else changes.
 
@@ -79,9 +83,12 @@ class SimulatorConfig:
     users: int = 20_000
     seed: int = 0
     days: int = 56
+    kernel: KernelName = "feed"
     dwell_seconds: bool = False
 
     def __post_init__(self) -> None:
+        if self.kernel not in KERNELS:
+            raise ValueError(f"SimulatorConfig.kernel must be one of {', '.join(KERNELS)}, but is {self.kernel!r}")
         for name, low, high in (("users", 1, 10_000_000), ("seed", 0, 2**63 - 1), ("days", 7, 366)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
@@ -171,7 +178,7 @@ def _simulate_users(config: SimulatorConfig, first: int, catalogue: pl.DataFrame
     item_format = catalogue["format"].to_numpy().astype(np.int64)[item]
     quality = catalogue["quality"].to_numpy().astype(np.float64)[item]
     histories = Histories(time, topic, item_format, quality, valid)
-    drawn = draw_labels(rng, histories)
+    drawn = draw_labels(rng, histories, config.kernel)
 
     user_id = first + np.nonzero(valid)[0]
     events = pl.DataFrame(

@@ -2,8 +2,8 @@
 
     logit p_k = logit(base_k) + offset_k + format_k + quality_k q + load_k a[user, topic] + beta_k z_k
 
-where z_k averages the user's strictly earlier labels on the same topic, weighted by elapsed time, hour of day
-and kind of day, and the affinity a ~ N(0, .4^2) is the only part that no model can observe.
+where z_k averages the user's strictly earlier labels on the same topic, weighted by a kernel of the time since then
+(simulator_kernels.py), and the affinity a ~ N(0, .4^2) is the only part that no model can observe.
 """
 
 from collections.abc import Iterator
@@ -13,6 +13,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from scipy.special import expit, logit
+
+from siren_rope_jax.data.simulator_kernels import KERNELS, KernelName, Pairs, hour_effect
 
 TASKS = ("like", "contribution", "long_dwell")
 TOPICS = 8
@@ -26,9 +28,6 @@ _KERNEL_PRIOR = 0.25  # pseudo-weight that shrinks the kernel average of a short
 # One entry per task, in the order of TASKS.
 _BASE = np.array([0.12, 0.05, 0.30])
 _OFFSET = np.array([-0.43, -0.60, -0.15])
-_TAU_DAYS = np.array([3.0, 3.0, 8.0])
-_KAPPA = np.array([2.5, 2.5, 1.0])
-_OTHER_DAY_KIND = np.array([0.3, 0.2, 0.6])  # weight of a weekday's event at the weekend, and the reverse
 _BETA = np.array([3.6, 3.6, 2.8])
 _QUALITY = np.array([0.5, 0.5, 0.4])
 _LOAD = np.array([1.0, 0.8, 0.6])
@@ -78,13 +77,14 @@ def dwell_seconds(
     return _LONG_DWELL * np.exp(_DWELL_SPREAD * (centre - draw)), _LONG_DWELL * np.exp(_DWELL_SPREAD * centre)
 
 
-def kernel_features(events: pl.DataFrame) -> NDArray[np.float64]:
+def kernel_features(events: pl.DataFrame, kernel: KernelName = "feed") -> NDArray[np.float64]:
     """Computes weighted averages z of a user's strictly earlier labels on the same topic.
 
     Given these, the item and the affinity, a label does not depend on the rest of the past.
 
     Args:
       events: columns of `SimulatedFeed.events`, sorted by user, then strictly by time.
+      kernel: what the labels depend on.
 
     Returns:
       One row per event and one column per task of `TASKS`; 0 if there is no earlier event on the topic.
@@ -94,13 +94,13 @@ def kernel_features(events: pl.DataFrame) -> NDArray[np.float64]:
     """
     _check_events(events)
     parts = [
-        _kernel_average(_kernel_weights(histories), labels)[histories.valid]
+        _kernel_average(_kernel_weights(histories, kernel), labels)[histories.valid]
         for histories, labels in _histories_of(events)
     ]
     return np.concatenate(parts)
 
 
-def bayes_probabilities(events: pl.DataFrame) -> NDArray[np.float64]:
+def bayes_probabilities(events: pl.DataFrame, kernel: KernelName = "feed") -> NDArray[np.float64]:
     """Computes the best possible predictions: P(label | its item, the user's strictly earlier events).
 
     The affinity a ~ N(0, .4^2) of a user and topic is integrated out by 15-node Gauss-Hermite quadrature, its
@@ -108,6 +108,7 @@ def bayes_probabilities(events: pl.DataFrame) -> NDArray[np.float64]:
 
     Args:
       events: columns of `SimulatedFeed.events`, sorted by user, then strictly by time.
+      kernel: what the labels depend on.
 
     Returns:
       Probabilities, one row per event and one column per task of `TASKS`.
@@ -118,25 +119,27 @@ def bayes_probabilities(events: pl.DataFrame) -> NDArray[np.float64]:
     _check_events(events)
     parts = []
     for histories, labels in _histories_of(events):
-        observed = _observed_logits(histories, _kernel_average(_kernel_weights(histories), labels))
+        average = _kernel_average(_kernel_weights(histories, kernel), labels)
+        observed = _observed_logits(histories, average, kernel)
         parts.append(_integrate_affinity(histories.topic, labels, observed)[histories.valid])
     return np.concatenate(parts)
 
 
-def draw_labels(rng: np.random.Generator, histories: Histories) -> Drawn:
+def draw_labels(rng: np.random.Generator, histories: Histories, kernel: KernelName = "feed") -> Drawn:
     """Draws affinities, then labels event by event.
 
     Args:
       rng: source of the affinities and labels.
       histories: events of some users, without labels.
+      kernel: what the labels depend on.
 
     Returns:
       Labels, their true and Bayes probabilities, and the uniform draws.
     """
     affinity = rng.normal(0.0, _AFFINITY_STD, (len(histories.topic), TOPICS))
-    weights = _kernel_weights(histories)
+    weights = _kernel_weights(histories, kernel)
     normaliser = _KERNEL_PRIOR + weights.sum(-1)
-    observed = _observed_logits(histories, np.zeros((*histories.time.shape, len(TASKS))))
+    observed = _observed_logits(histories, np.zeros((*histories.time.shape, len(TASKS))), kernel)
     latent = _LOAD * np.take_along_axis(affinity, histories.topic, axis=1)[..., None]
     uniform = rng.random(observed.shape)
     labels, signals = np.zeros_like(observed), np.zeros_like(observed)
@@ -149,22 +152,16 @@ def draw_labels(rng: np.random.Generator, histories: Histories) -> Drawn:
     return Drawn(labels, expit(observed + latent), bayes, uniform)
 
 
-def _kernel_weights(histories: Histories) -> NDArray[np.float64]:
+def _kernel_weights(histories: Histories, kernel: KernelName) -> NDArray[np.float64]:
     """Returns the weight [task, user, event, earlier event] of each strictly earlier event of the same topic."""
     time, topic, valid = histories.time, histories.topic, histories.valid
+    weights = KERNELS[kernel].weights
+    if weights is None:
+        return np.zeros((len(TASKS), *time.shape, time.shape[1]))
     elapsed = (time[:, :, None] - time[:, None, :]) / _DAY
-    rhythm = np.cos(2 * np.pi * elapsed) - 1
-    weekend = (time // _DAY + 3) % 7 >= 5  # 1970-01-01 was a Thursday
-    other_kind = weekend[:, :, None] != weekend[:, None, :]
     earlier = np.tri(time.shape[1], k=-1, dtype=bool)
     related = earlier & (topic[:, :, None] == topic[:, None, :]) & valid[:, None, :] & valid[:, :, None]
-    elapsed = np.where(related, elapsed, np.inf)
-    return np.stack(
-        [
-            np.exp(kappa * rhythm - elapsed / tau) * np.where(other_kind, other, 1.0)
-            for tau, kappa, other in zip(_TAU_DAYS, _KAPPA, _OTHER_DAY_KIND, strict=True)
-        ]
-    )
+    return weights(Pairs(np.where(related, elapsed, np.inf), topic[:, :, None], time))
 
 
 def _signals(labels: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -178,10 +175,11 @@ def _kernel_average(weights: NDArray[np.float64], labels: NDArray[np.float64]) -
     return total / (_KERNEL_PRIOR + weights.sum(-1).transpose(1, 2, 0))
 
 
-def _observed_logits(histories: Histories, kernel: NDArray[np.float64]) -> NDArray[np.float64]:
+def _observed_logits(histories: Histories, average: NDArray[np.float64], kernel: KernelName) -> NDArray[np.float64]:
     """Returns the logits [..., task] without the affinity."""
     item = _FORMAT[histories.format] + _QUALITY * histories.quality[..., None]
-    return logit(_BASE) + _OFFSET + item + _BETA * kernel
+    observed = logit(_BASE) + _OFFSET + item + _BETA * average
+    return observed + hour_effect(histories.time, KERNELS[kernel].hour_effect)[..., None]
 
 
 def _integrate_affinity(
