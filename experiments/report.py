@@ -50,8 +50,9 @@ def table(cards: Path, name: str, grid: Grid, log: str, base: str) -> str:
     }
     rows = {variant: difference for variant, difference in compared.items() if difference is not None}
     passed = dict(zip(rows, holm(np.array([row.p for row in rows.values()])), strict=True))
-    titles = [f"{task} NE" for task in tasks]
-    header = ["", "seeds", *titles, f"mean NE less {base} (95 %)", "detectable", "seconds"]
+    header = ["", "seeds", *(f"{task} NE" for task in tasks), f"mean NE less {base} (95 %)", "detectable", "seconds"]
+    oracle = of_log["oracle"] and unpacked(of_log["oracle"], len(tasks))
+    header += ["captured"] if oracle is not None and base in losses else []
     lines = [header, ["---"] * len(header)]
     for variant, by_seed in losses.items():
         stacked = np.stack(list(by_seed.values()))
@@ -59,7 +60,10 @@ def table(cards: Path, name: str, grid: Grid, log: str, base: str) -> str:
         seconds = np.mean([card["seconds"] for card in found[variant].values()])
         said = [f"{x.mean():.4f}" + (f" ± {x.std(ddof=1):.4f}" if len(x) > 1 else "") for x in ne]
         difference = _cells(rows.get(variant), passed.get(variant))
-        lines.append([variant, str(len(by_seed)), *said, *difference, f"{seconds:.0f}"])
+        line = [variant, str(len(by_seed)), *said, *difference, f"{seconds:.0f}"]
+        if oracle is not None and base in losses:
+            line.append(_captured(by_seed, losses[base], oracle, sizes))
+        lines.append(line)
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -68,6 +72,19 @@ def _cells(difference: Difference | None, passed: bool | None) -> list[str]:
         return ["", ""]
     said = f"{difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
     return [f"**{said}**" if passed else said, f"{difference.detectable:.4f}"]
+
+
+def _captured(
+    variant: dict[int, np.ndarray], base: dict[int, np.ndarray], oracle: np.ndarray, sizes: list[np.ndarray]
+) -> str:
+    """Returns the share of the gap between the base of the same seed and the oracle that is closed, seed by seed."""
+
+    def total(losses: np.ndarray) -> float:
+        return sum(float(normalized_entropy(x[None], *of_task)[0]) for x, *of_task in zip(losses, *sizes, strict=True))
+
+    best, shared = total(oracle), sorted(variant.keys() & base.keys())
+    shares = [(total(base[seed]) - total(variant[seed])) / (total(base[seed]) - best) for seed in shared]
+    return f"{np.mean(shares):.3f} ({', '.join(f'{share:.3f}' for share in shares)})" if shares else ""
 
 
 def _cards(folder: Path, log: str, variant: str, seeds: int) -> dict[int, dict[str, Any]]:

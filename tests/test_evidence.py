@@ -1,6 +1,7 @@
 """Grids, cards and statistics of experiments/: what a table says can be rebuilt from the cards, and is fair."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from one_sentence import raises_one_sentence
 from small_logs import small_log
 
 from experiments import report, run
-from experiments.evidence.card import grouped, losses_of, packed, read_probabilities, unpacked
+from experiments.demo import read_probabilities
+from experiments.evidence.card import grouped, losses_of, packed, unpacked
 from experiments.evidence.grid import Cell, grid_names, read_grid
 from experiments.evidence.logs import LOGS, read_log
 from experiments.evidence.statistics import holm, normalized_entropy, paired_difference
@@ -147,6 +149,18 @@ def test_tables_come_from_the_cards_alone_and_finished_cells_are_not_trained_aga
     assert [line for line in lines if line.startswith("#")] == ["# smoke: Does the machinery run?", "## tiny feed"]
     row = next(line for line in lines if line.startswith("| SIREN-RoPE, recommended | 2 |"))
     assert " to " in row
+    captured = [float(share) for share in re.findall(r"-?\d\.\d+", row.split("|")[-2])]
+    log, truth = read_log("tiny feed", trained.data, trained.out / "logs" / "tiny-feed")
+
+    def total(variant, seed):
+        folder = trained.out / "smoke" / f"tiny-feed-{variant}-seed-{seed}"
+        predicted = read_probabilities(folder, log)
+        return sum(expected_ne(truth[:, k], predicted[:, k]) for k in range(3))
+
+    best = sum(expected_ne(truth[:, k], truth[:, k]) for k in range(3))
+    pairs = [(total("ordinal-RoPE", seed), total("SIREN-RoPE-recommended", seed)) for seed in range(2)]
+    naive = [(ordinal - siren) / (ordinal - best) for ordinal, siren in pairs]
+    np.testing.assert_allclose(captured, [np.mean(naive), *naive], atol=0.001)
 
 
 @pytest.mark.slow

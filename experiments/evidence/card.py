@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 from jaxtyping import Float
 
+from experiments.demo import read_probabilities
 from siren_rope_jax.data.event_log import EventLog
 from siren_rope_jax.data.periods import TEST
 from siren_rope_jax.data.stable_hash import stable_hash
@@ -24,14 +24,6 @@ from siren_rope_jax.train.metrics import cross_entropy
 
 CARDS = Path(__file__).parents[1] / "results"
 GROUPS = 400
-
-
-def read_probabilities(run: Path, log: EventLog) -> Float[np.ndarray, "E K"]:
-    """Reads the predictions of a run on the test events, in the order of the log."""
-    predictions = pl.read_parquet(run / "predictions.parquet").filter(pl.col("period") == TEST)
-    rows = pl.DataFrame({"row": log.row[log.period == TEST]})
-    joined = rows.join(predictions, on="row", how="left", maintain_order="left", validate="1:1")
-    return joined.select(f"probability_{task}" for task in log.task_names).to_numpy().astype(np.float64)
 
 
 def grouped(log: EventLog, columns: Float[np.ndarray, "E K"]) -> Float[np.ndarray, "K G"]:

@@ -83,7 +83,7 @@ LOGS = {
     "feed": LogSource(_feed(SimulatorConfig(seed=1)), _of_feed(1_400), truth=True),
     # One planted relation each: does an encoding find what is there, and nothing where there is none?
     **{
-        f"planted: {kernel}": LogSource(
+        f"planted {kernel}": LogSource(
             _feed(SimulatorConfig(users=8_000, seed=2, kernel=kernel)), _of_feed(700), truth=True
         )
         for kernel in KERNELS

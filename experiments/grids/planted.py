@@ -6,7 +6,7 @@ from experiments.evidence.variants import ORDINAL, VARIANTS
 
 GRID = Grid(
     question="Does each encoding find the relation that is there, and none where there is none?",
-    logs=tuple(name for name in LOGS if name.startswith("planted: ")),
+    logs=tuple(name for name in LOGS if name.startswith("planted ")),
     variants=VARIANTS,
     base=ORDINAL,
     seeds=3,
