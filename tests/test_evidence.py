@@ -1,6 +1,7 @@
 """Grids, cards and statistics of experiments/: what a table says can be rebuilt from the cards, and is fair."""
 
 import json
+import pickle
 import re
 
 import numpy as np
@@ -16,7 +17,7 @@ from experiments.evidence.grid import Cell, grid_names, read_grid
 from experiments.evidence.logs import LOGS, read_log
 from experiments.evidence.statistics import holm, normalized_entropy, paired_difference
 from siren_rope_jax.data.periods import TEST
-from siren_rope_jax.errors import InputError
+from siren_rope_jax.errors import InputError, Interrupted
 from siren_rope_jax.train.metrics import expected_ne
 
 EVENTS = np.random.default_rng(0).integers(20, 60, (2, 50)).astype(np.float64)
@@ -180,3 +181,8 @@ def test_a_cell_that_fails_costs_no_other(trained, tmp_path, monkeypatch, capsys
     with pytest.raises(InputError, match="only must hold names of"):
         run.wanted_cells(run.Run("smoke", only=("nothing",)))
     assert set(LOGS) >= {"feed", "flights"}
+
+
+def test_a_worker_can_say_that_it_was_interrupted():
+    sent = pickle.loads(pickle.dumps(Interrupted("stopped at step 3", 2)))
+    assert (str(sent), sent.signal, sent.exit_code) == ("stopped at step 3", 2, 130)
