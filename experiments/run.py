@@ -11,6 +11,7 @@ import functools
 import multiprocessing
 import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -115,6 +116,10 @@ def outcomes(run: Run, cells: list[Cell]) -> Iterator[tuple[Cell, float | Except
                 if isinstance(error, Interrupted):
                     raise error
                 yield futures[future], error if isinstance(error, Exception) else future.result()
+        except BaseException:
+            for worker in multiprocessing.active_children():
+                worker.terminate()  # a training then saves its work and stops
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -143,8 +148,11 @@ def main(run: Run) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         sys.exit(min(main(tyro.cli(Run)), 1))
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     except InputError as error:
         sys.exit(f"experiments.run: {error}")
     except Interrupted as interrupted:
