@@ -85,14 +85,13 @@ def train_cell(run: Run, cell: Cell) -> float:
     console = make_console() if run.jobs == 1 else Console(quiet=True)
     train(log, read_grid(run.grid).config(cell), folder, console=console)
     command = ["python", "-m", "experiments.run", run.grid, "--only", cell.log, cell.variant]
-    seconds = time.monotonic() - started
-    card = make_card(folder, log, truth, command=shlex.join(command), seconds=seconds)
+    card = make_card(folder, log, truth, command=shlex.join(command))
     of_log = run.cards / "logs" / f"{cell.log}.json"
     if not of_log.exists():
         write_log_card(of_log, log, truth, {"digest": card["data"], "events": len(log.time_ms)})
     _card(run, cell).parent.mkdir(parents=True, exist_ok=True)
     write_json(_card(run, cell), card)
-    return seconds
+    return time.monotonic() - started
 
 
 def outcomes(run: Run, cells: list[Cell]) -> Iterator[tuple[Cell, float | Exception]]:

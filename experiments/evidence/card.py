@@ -51,7 +51,7 @@ def write_log_card(file: Path, log: EventLog, truth: Float[np.ndarray, "E K"], d
     write_json(file, card)
 
 
-def make_card(run: Path, log: EventLog, truth: Float[np.ndarray, "E K"], *, command: str, seconds: float) -> dict:
+def make_card(run: Path, log: EventLog, truth: Float[np.ndarray, "E K"], *, command: str) -> dict:
     """Makes the card of a finished run.
 
     Args:
@@ -59,7 +59,6 @@ def make_card(run: Path, log: EventLog, truth: Float[np.ndarray, "E K"], *, comm
       log: its log.
       truth: labels or true probabilities of the test events.
       command: command that trained it.
-      seconds: time that it took.
     """
     described = json.loads((run / "config.json").read_text())
     settings = json.dumps(described["config"], sort_keys=True)
@@ -71,7 +70,7 @@ def make_card(run: Path, log: EventLog, truth: Float[np.ndarray, "E K"], *, comm
         "settings": hashlib.sha256(settings.encode()).hexdigest()[:16],
         "model": described["config"]["model"],
         "data": described["data"]["digest"],
-        "seconds": seconds,
+        "seconds": training["seconds"],  # over all interruptions
         "steps": training["steps"],
         "parameters": training["parameters"],
         "metrics": json.loads((run / "metrics.json").read_text())["test"],
