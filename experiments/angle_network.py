@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import tyro
-from demo import get_config, read_probabilities, summed_ne
+from demo import get_config, read_oracle, read_probabilities, summed_ne
 from rich.table import Table
 
 from siren_rope_jax.data.event_log import EventLog, read_event_log
@@ -151,8 +150,7 @@ def main(search: Search) -> None:
         if feed not in logs:
             folder = search.out / feed.replace(" ", "-")
             log = read_event_log(EventLogSpec.from_toml(write_simulated_log(simulate(FEEDS[feed]), folder)))
-            truth = pl.read_parquet(folder / "truth.parquet")[log.row[log.period == VALIDATION]]
-            logs[feed] = log, truth.select(f"p_bayes_{task}" for task in log.task_names).to_numpy()
+            logs[feed] = log, read_oracle(folder, log, VALIDATION)
         log, oracle = logs[feed]
         console.print(f"\n{card.stem}")
         run = search.out / card.stem.replace(", ", "-").replace(" ", "-")

@@ -83,6 +83,12 @@ def read_probabilities(run: Path, log: EventLog, period: int = TEST) -> np.ndarr
     return joined.select(f"probability_{task}" for task in log.task_names).to_numpy().astype(np.float64)
 
 
+def read_oracle(folder: Path, log: EventLog, period: int = TEST) -> np.ndarray:
+    """Reads the best possible predictions of a simulated log on the events of a period, [E, K]."""
+    truth = pl.read_parquet(folder / "truth.parquet")[log.row[log.period == period]]
+    return truth.select(f"p_bayes_{task}" for task in log.task_names).to_numpy()
+
+
 def summed_ne(oracle: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Computes the cross-entropy over the entropy of the base rate, summed over the tasks, of each event."""
     base_rates = oracle.mean(axis=0)
@@ -129,8 +135,7 @@ def main(demo: Demo) -> None:
     console.print(f"simulating {demo.feed.users:,} users (seed {demo.feed.seed})")
     spec = EventLogSpec.from_toml(write_simulated_log(simulate(demo.feed), demo.out / "feed"))
     log = read_event_log(spec)
-    truth = pl.read_parquet(demo.out / "feed" / "truth.parquet")[log.row[log.period == TEST]]
-    oracle = truth.select(f"p_bayes_{task}" for task in log.task_names).to_numpy()
+    oracle = read_oracle(demo.out / "feed", log)
     predicted, costs = {}, {}
     for name in VARIANTS:
         console.print(f"\n{name}")

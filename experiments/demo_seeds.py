@@ -11,14 +11,12 @@ import dataclasses
 import json
 
 import numpy as np
-import polars as pl
 import tyro
-from demo import EMBEDDING, ORDINAL, SIREN, Demo, compare, get_config, read_probabilities
+from demo import EMBEDDING, ORDINAL, SIREN, Demo, compare, get_config, read_oracle, read_probabilities
 from real_logs import difference
 from rich.table import Table
 
 from siren_rope_jax.data.event_log import read_event_log
-from siren_rope_jax.data.periods import TEST
 from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.report.tables import make_console
 from siren_rope_jax.train.loop import train
@@ -36,8 +34,7 @@ def main(experiment: Seeds) -> None:
     """Trains and compares."""
     console = make_console()
     log = read_event_log(EventLogSpec.from_toml(experiment.out / "feed" / "log.toml"))
-    truth = pl.read_parquet(experiment.out / "feed" / "truth.parquet")[log.row[log.period == TEST]]
-    oracle = truth.select(f"p_bayes_{task}" for task in log.task_names).to_numpy()
+    oracle = read_oracle(experiment.out / "feed", log)
     captured: dict[str, list[float]] = {name: [] for name in (EMBEDDING, SIREN)}
     for seed in range(experiment.seed, experiment.seed + experiment.seeds):
         predicted = {}

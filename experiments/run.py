@@ -156,4 +156,4 @@ if __name__ == "__main__":
         sys.exit(f"experiments.run: {error}")
     except Interrupted as interrupted:
         print(f"experiments.run: {interrupted}", file=sys.stderr)
-        sys.exit(128 + interrupted.signal)
+        sys.exit(interrupted.exit_code)

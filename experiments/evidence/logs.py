@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 
+from experiments.demo import ORDINAL, get_config, read_oracle
 from siren_rope_jax.data import (
     BatchConfig,
     InputConfig,
@@ -62,15 +62,7 @@ def _config(*, epochs: float, batch_size: int = 16, dropout: float = 0.1) -> Tra
 
 
 def _of_feed(steps: int) -> TrainConfig:
-    # As in demo.py, where they were chosen on another feed.
-    return TrainConfig(
-        steps=steps,
-        evaluations=2,
-        model=ModelConfig(width=32, heads=2, dropout=0.0, context_dropout=0.0, id_dropout=0.0),
-        inputs=InputConfig(item_buckets=1),
-        batches=BatchConfig(batch_size=16),
-        optimizer=OptimizerConfig(learning_rate=6e-3, table_rate=1.0),
-    )
+    return get_config(ORDINAL, seed=0, steps=steps)
 
 
 # Most test items of Deskdrop are new: ids only invite overfitting.
@@ -126,5 +118,4 @@ def read_log(name: str, data: Path, folder: Path) -> tuple[EventLog, np.ndarray]
     log = read_event_log(description)
     if not source.truth:
         return log, log.labels[log.period == TEST]
-    truth = pl.read_parquet(folder / "truth.parquet")[log.row[log.period == TEST]]
-    return log, truth.select(f"p_bayes_{task}" for task in log.task_names).to_numpy()
+    return log, read_oracle(folder, log)

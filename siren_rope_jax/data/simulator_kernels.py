@@ -1,4 +1,4 @@
-"""What the labels of a simulated feed depend on: planted relations in time, each of which an encoding may find or miss.
+"""Relations in time that the labels of a simulated feed depend on, each of which an encoding may find or miss.
 
 A kernel weighs a user's earlier event on the same topic by the time since then, for each task.
 """
@@ -35,6 +35,11 @@ class Pairs(NamedTuple):
     time: NDArray[np.int64]
     """Unix seconds."""
 
+    @property
+    def days(self) -> NDArray[np.float64]:
+        """Days from the earlier event, 0 where `elapsed` is infinite, for waves."""
+        return np.where(np.isfinite(self.elapsed), self.elapsed, 0.0)
+
 
 class Kernel(NamedTuple):
     """One planted dependence."""
@@ -53,8 +58,7 @@ def hour_effect(time: NDArray[np.int64], amplitude: float) -> NDArray[np.float64
 
 def _feed(pairs: Pairs) -> NDArray[np.float64]:
     """A decay times a daily rhythm, less between weekdays and weekends."""
-    rhythm = np.where(np.isinf(pairs.elapsed), 0.0, pairs.elapsed)
-    rhythm = np.cos(2 * np.pi * rhythm) - 1
+    rhythm = np.cos(2 * np.pi * pairs.days) - 1
     weekend = (pairs.time // _DAY + 3) % _WEEK_DAYS >= 5  # 1970-01-01 was a Thursday
     other_kind = weekend[:, :, None] != weekend[:, None, :]
     return np.stack(
@@ -67,9 +71,8 @@ def _feed(pairs: Pairs) -> NDArray[np.float64]:
 
 def _periodic(days: float) -> Callable[[Pairs], NDArray[np.float64]]:
     def weights(pairs: Pairs) -> NDArray[np.float64]:
-        related = np.isfinite(pairs.elapsed)
-        rhythm = np.cos(2 * np.pi * np.where(related, pairs.elapsed, 0.0) / days) - 1
-        return np.stack([np.where(related, np.exp(kappa * rhythm), 0.0) for kappa in _KAPPA])
+        rhythm = np.cos(2 * np.pi * pairs.days / days) - 1
+        return np.stack([np.where(np.isfinite(pairs.elapsed), np.exp(kappa * rhythm), 0.0) for kappa in _KAPPA])
 
     return weights
 
@@ -84,8 +87,7 @@ def _power(pairs: Pairs) -> NDArray[np.float64]:
 
 def _content(pairs: Pairs) -> NDArray[np.float64]:
     """A decay and a daily rhythm of the topic's own: time and content multiply."""
-    related = np.isfinite(pairs.elapsed)
-    days = np.where(related, pairs.elapsed, 0.0) - _TOPIC_HOURS[pairs.topic] / 24
+    days = pairs.days - _TOPIC_HOURS[pairs.topic] / 24
     rhythm = _TOPIC_KAPPA * (np.cos(2 * np.pi * days) - 1)
     return np.broadcast_to(np.exp(rhythm - pairs.elapsed / _TOPIC_TAU_DAYS[pairs.topic]), (3, *pairs.elapsed.shape))
 
