@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tyro
 
-from experiments.evidence.card import CARDS, unpacked
+from experiments.evidence.card import CARDS, read_card, unpacked
 from experiments.evidence.grid import Cell, Grid, read_grid
 from experiments.evidence.statistics import Difference, holm, normalized_entropy, paired_difference
 
@@ -39,7 +39,7 @@ def table(cards: Path, name: str, grid: Grid, log: str, base: str) -> str:
     of_log = json.loads(file.read_text())
     tasks = of_log["tasks"]
     sizes = [unpacked(of_log[key], len(tasks)) for key in ("events", "positives")]
-    found = {variant: _cards(cards / name, log, variant, grid.seeds) for variant in grid.variants}
+    found = {variant: _cards(cards / name, grid, log, variant) for variant in grid.variants}
     losses = {
         variant: {seed: unpacked(card["losses"], len(tasks)) for seed, card in by_seed.items()}
         for variant, by_seed in found.items()
@@ -51,7 +51,7 @@ def table(cards: Path, name: str, grid: Grid, log: str, base: str) -> str:
     rows = {variant: difference for variant, difference in compared.items() if difference is not None}
     passed = dict(zip(rows, holm(np.array([row.p for row in rows.values()])), strict=True))
     header = ["", "seeds", *(f"{task} NE" for task in tasks), f"mean NE less {base} (95 %)", "detectable", "seconds"]
-    oracle = of_log["oracle"] and unpacked(of_log["oracle"], len(tasks))
+    oracle = unpacked(of_log["oracle"], len(tasks)) if "oracle" in of_log else None
     header += ["captured"] if oracle is not None and base in losses else []
     lines = [header, ["---"] * len(header)]
     for variant, by_seed in losses.items():
@@ -87,9 +87,10 @@ def _captured(
     return f"{np.mean(shares):.3f} ({', '.join(f'{share:.3f}' for share in shares)})" if shares else ""
 
 
-def _cards(folder: Path, log: str, variant: str, seeds: int) -> dict[int, dict[str, Any]]:
-    files = {seed: folder / f"{Cell(log, variant, seed).name}.json" for seed in range(seeds)}
-    return {seed: json.loads(file.read_text()) for seed, file in files.items() if file.exists()}
+def _cards(folder: Path, grid: Grid, log: str, variant: str) -> dict[int, dict[str, Any]]:
+    cells = [Cell(log, variant, seed) for seed in range(grid.seeds)]
+    found = {cell.seed: read_card(folder / f"{cell.name}.json", grid.config(cell)) for cell in cells}
+    return {seed: card for seed, card in found.items() if card}
 
 
 def _against(variant: dict[int, np.ndarray], base: dict[int, np.ndarray], sizes: list[np.ndarray]) -> Difference | None:

@@ -1,4 +1,4 @@
-"""Trains the cells of a grid that have no result card yet, and leaves a card of each.
+"""Trains the cells of a grid that have no result card of their settings yet, and leaves a card of each.
 
 Command: `python -m experiments.run main [--data DIR] [--jobs 2] [--only feed "ordinal RoPE"]`; it can be stopped at any
 time, and goes on where it was. `python -m experiments.report main` makes the tables from the cards.
@@ -8,6 +8,8 @@ A cell that fails is reported at the end, and costs no other.
 
 import dataclasses
 import functools
+import hashlib
+import json
 import multiprocessing
 import os
 import shlex
@@ -22,9 +24,10 @@ from typing import Any
 import tyro
 from rich.console import Console
 
-from experiments.evidence.card import CARDS, make_card, write_log_card
-from experiments.evidence.grid import Cell, read_grid
-from experiments.evidence.logs import read_log
+from experiments.evidence.card import CARDS, make_card, make_log_card, read_card
+from experiments.evidence.grid import Cell, read_grid, stated
+from experiments.evidence.logs import LOGS, read_log
+from siren_rope_jax.cli import keep_memory
 from siren_rope_jax.errors import InputError, Interrupted
 from siren_rope_jax.report.tables import make_console
 from siren_rope_jax.train.durable import write_json
@@ -66,12 +69,35 @@ def wanted_cells(run: Run) -> list[Cell]:
     return [
         cell
         for cell in dataclasses.replace(grid, seeds=run.seeds or grid.seeds).cells()
-        if cell.log in logs and cell.variant in variants and not _card(run, cell).exists()
+        if cell.log in logs and cell.variant in variants and not read_card(_card(run, cell), grid.config(cell))
     ]
 
 
 def _card(run: Run, cell: Cell) -> Path:
     return run.cards / run.grid / f"{cell.name}.json"
+
+
+def _log_folder(run: Run, name: str) -> Path:
+    return run.out / "logs" / name.replace(" ", "-")
+
+
+def run_folder(run: Run, cell: Cell) -> Path:
+    """Returns the folder of a cell's run, which other settings would not share."""
+    settings = json.dumps(stated(read_grid(run.grid).config(cell)), sort_keys=True)
+    name = f"{cell.name.replace(', ', '-').replace(' ', '-')}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
+    return run.out / run.grid / name
+
+
+def prepare_log(run: Run, name: str) -> None:
+    """Prepares a log and writes its card, unless both are there."""
+    card = run.cards / "logs" / f"{name}.json"
+    if card.exists() and (_log_folder(run, name) / "log.toml").exists():
+        return
+    made = make_log_card(*read_log(name, run.data, _log_folder(run, name)), LOGS[name].config)
+    if card.exists() and (known := json.loads(card.read_text())["data"]) != made["data"]:
+        raise InputError(f"{name} holds {made['data']}, but its cards are of {known}: remove them to begin anew")
+    card.parent.mkdir(parents=True, exist_ok=True)
+    write_json(card, made)
 
 
 _read_log = functools.lru_cache(1)(read_log)
@@ -80,15 +106,13 @@ _read_log = functools.lru_cache(1)(read_log)
 def train_cell(run: Run, cell: Cell) -> float:
     """Trains one cell, writes its card, and returns the seconds that it took."""
     started = time.monotonic()
-    log, truth = _read_log(cell.log, run.data, run.out / "logs" / cell.log.replace(" ", "-"))
-    folder = run.out / run.grid / cell.name.replace(", ", "-").replace(" ", "-")
+    log, truth = _read_log(cell.log, run.data, _log_folder(run, cell.log))
+    config = read_grid(run.grid).config(cell)
+    folder = run_folder(run, cell)
     console = make_console() if run.jobs == 1 else Console(quiet=True)
-    train(log, read_grid(run.grid).config(cell), folder, console=console)
+    train(log, config, folder, console=console)
     command = ["python", "-m", "experiments.run", run.grid, "--only", cell.log, cell.variant]
-    card = make_card(folder, log, truth, command=shlex.join(command))
-    of_log = run.cards / "logs" / f"{cell.log}.json"
-    if not of_log.exists():
-        write_log_card(of_log, log, truth, {"digest": card["data"], "events": len(log.time_ms)})
+    card = make_card(folder, log, truth, config, command=shlex.join(command))
     _card(run, cell).parent.mkdir(parents=True, exist_ok=True)
     write_json(_card(run, cell), card)
     return time.monotonic() - started
@@ -135,6 +159,9 @@ def main(run: Run) -> int:
     """Trains the cells, says how long the others will take, and returns the number of those that failed."""
     console, cells, failed, total = make_console(), wanted_cells(run), [], 0.0
     console.print(f"{run.grid}: {len(cells)} cells to train; {read_grid(run.grid).question}")
+    for log in dict.fromkeys(cell.log for cell in cells):
+        console.print(f"preparing {log}")
+        prepare_log(run, log)
     for done, (cell, outcome) in enumerate(outcomes(run, cells), start=1):
         if isinstance(outcome, Exception):
             failed.append(cell)
@@ -147,6 +174,8 @@ def main(run: Run) -> int:
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", "runs/compiled")  # seeds share their programs
+    keep_memory()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         sys.exit(min(main(tyro.cli(Run)), 1))

@@ -1,5 +1,6 @@
 """Grids, cards and statistics of experiments/: what a table says can be rebuilt from the cards, and is fair."""
 
+import dataclasses
 import json
 import pickle
 import re
@@ -13,9 +14,10 @@ from small_logs import small_log
 from experiments import report, run
 from experiments.demo import read_probabilities
 from experiments.evidence.card import grouped, losses_of, packed, unpacked
-from experiments.evidence.grid import Cell, grid_names, read_grid
+from experiments.evidence.grid import Cell, grid_names, read_grid, stated
 from experiments.evidence.logs import LOGS, read_log
 from experiments.evidence.statistics import holm, normalized_entropy, paired_difference
+from experiments.evidence.variants import ORDINAL, RECOMMENDED
 from siren_rope_jax.data.periods import TEST
 from siren_rope_jax.errors import InputError, Interrupted
 from siren_rope_jax.train.metrics import expected_ne
@@ -103,14 +105,15 @@ def test_sums_over_groups_of_users_are_those_of_all_events_and_a_user_is_never_s
     assert (sums[0] > 0).sum() <= len(np.unique(log.user[chosen]))
 
 
-def test_every_grid_has_settings_for_every_cell_and_only_the_variant_differs():
+def test_every_grid_has_settings_for_every_cell_and_no_two_variants_share_them():
     for name in grid_names():
         grid = read_grid(name)
         for log in grid.logs:
-            same = {repr(grid.config(Cell(log, variant, 1)).batches) for variant in grid.variants}
-            assert len(same) == 1
-            models = [repr(grid.config(Cell(log, variant, 0)).model) for variant in grid.variants]
+            models = [repr(grid.config(Cell(log, variant, 0))) for variant in grid.variants]
             assert len(set(models)) == len(models), name
+            assert len({json.dumps(stated(grid.config(Cell(log, variant, 0)))) for variant in grid.variants}) == len(
+                models
+            )
     with pytest.raises(InputError, match="grid must be one of"):
         read_grid("nothing")
 
@@ -132,7 +135,7 @@ def test_a_grid_leaves_cards_whose_sums_give_the_metrics_of_the_runs(trained):
     for cell in read_grid("smoke").cells():
         card = json.loads((trained.cards / "smoke" / f"{cell.name}.json").read_text())
         assert card["data"] == of_log["data"]["digest"]
-        probabilities = read_probabilities(trained.out / "smoke" / cell.name.replace(", ", "-").replace(" ", "-"), log)
+        probabilities = read_probabilities(run.run_folder(trained, cell), log)
         sums = unpacked(card["losses"], 3)
         for k in range(3):
             found = normalized_entropy(sums[None, k], sizes[0][k], sizes[1][k])
@@ -154,12 +157,11 @@ def test_tables_come_from_the_cards_alone_and_finished_cells_are_not_trained_aga
     log, truth = read_log("tiny feed", trained.data, trained.out / "logs" / "tiny-feed")
 
     def total(variant, seed):
-        folder = trained.out / "smoke" / f"tiny-feed-{variant}-seed-{seed}"
-        predicted = read_probabilities(folder, log)
+        predicted = read_probabilities(run.run_folder(trained, Cell("tiny feed", variant, seed)), log)
         return sum(expected_ne(truth[:, k], predicted[:, k]) for k in range(3))
 
     best = sum(expected_ne(truth[:, k], truth[:, k]) for k in range(3))
-    pairs = [(total("ordinal-RoPE", seed), total("SIREN-RoPE-recommended", seed)) for seed in range(2)]
+    pairs = [(total(ORDINAL, seed), total(RECOMMENDED, seed)) for seed in range(2)]
     naive = [(ordinal - siren) / (ordinal - best) for ordinal, siren in pairs]
     np.testing.assert_allclose(captured, [np.mean(naive), *naive], atol=0.001)
 
@@ -181,6 +183,19 @@ def test_a_cell_that_fails_costs_no_other(trained, tmp_path, monkeypatch, capsys
     with pytest.raises(InputError, match="only must hold names of"):
         run.wanted_cells(run.Run("smoke", only=("nothing",)))
     assert set(LOGS) >= {"feed", "flights"}
+
+
+@pytest.mark.slow
+def test_a_card_of_other_settings_is_neither_shown_nor_taken_for_finished(trained, monkeypatch, capsys):
+    assert not run.wanted_cells(trained)
+    grid = read_grid("smoke")
+    changed = dataclasses.replace(grid, variants=grid.variants | {RECOMMENDED: {"model.head_calendar": False}})
+    for module in (run, report):
+        monkeypatch.setattr(module, "read_grid", lambda name: changed)
+    assert {cell.variant for cell in run.wanted_cells(trained)} == {RECOMMENDED}
+    assert run.run_folder(trained, Cell("tiny feed", RECOMMENDED, 0)) not in list((trained.out / "smoke").iterdir())
+    report.main(report.Report("smoke", cards=trained.cards))
+    assert RECOMMENDED not in capsys.readouterr().out
 
 
 def test_a_worker_can_say_that_it_was_interrupted():

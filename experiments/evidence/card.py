@@ -5,7 +5,7 @@ groups give the variance that single users would, to some five per cent, and fit
 """
 
 import base64
-import hashlib
+import dataclasses
 import json
 import subprocess
 import zlib
@@ -16,10 +16,14 @@ import numpy as np
 from jaxtyping import Float
 
 from experiments.demo import read_probabilities
+from experiments.evidence.grid import stated
 from siren_rope_jax.data.event_log import EventLog
+from siren_rope_jax.data.fingerprint import fingerprint
 from siren_rope_jax.data.periods import TEST
 from siren_rope_jax.data.stable_hash import stable_hash
-from siren_rope_jax.train.durable import write_json
+from siren_rope_jax.train.audit import audit
+from siren_rope_jax.train.baselines import fit_baselines
+from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.metrics import cross_entropy
 
 CARDS = Path(__file__).parents[1] / "results"
@@ -37,45 +41,62 @@ def losses_of(truth: Float[np.ndarray, "E K"], probabilities: Float[np.ndarray, 
     return np.where(np.isnan(truth), np.nan, cross_entropy(np.nan_to_num(truth), probabilities))
 
 
-def write_log_card(file: Path, log: EventLog, truth: Float[np.ndarray, "E K"], data: dict[str, Any]) -> None:
-    """Writes what all cards of a log share: tasks, data, and the events and positives of each group of users."""
-    oracle = grouped(log, losses_of(truth, truth)) if ((truth > 0) & (truth < 1)).any() else None
+def make_log_card(log: EventLog, truth: Float[np.ndarray, "E K"], config: TrainConfig) -> dict[str, Any]:
+    """Makes the card of a log: what all cards of its runs share, and what a reader asks about the log itself.
+
+    Args:
+      log: the log.
+      truth: labels or true probabilities of the test events.
+      config: settings of its trainings.
+
+    Returns:
+      "tasks", "data", "events" and "positives" of each group of users; for a simulated log "oracle", its losses; for
+      others "baselines", what boosting and logistic regression reach on the same events, and "audit" for leaks.
+    """
     card = {
         "tasks": list(log.task_names),
-        "data": data,
+        "data": fingerprint(log),
         "events": packed(grouped(log, np.where(np.isnan(truth), np.nan, 1.0))),
         "positives": packed(grouped(log, truth)),
-        "oracle": None if oracle is None else packed(oracle),
     }
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, card)
+    if ((truth > 0) & (truth < 1)).any():
+        return card | {"oracle": packed(grouped(log, losses_of(truth, truth)))}
+    baselines = fit_baselines(log, config.inputs)["baselines"]
+    return card | {"baselines": baselines, "audit": [dataclasses.asdict(finding) for finding in audit(log)]}
 
 
-def make_card(run: Path, log: EventLog, truth: Float[np.ndarray, "E K"], *, command: str) -> dict:
+def make_card(run: Path, log: EventLog, truth: Float[np.ndarray, "E K"], config: TrainConfig, *, command: str) -> dict:
     """Makes the card of a finished run.
 
     Args:
       run: its folder.
       log: its log.
       truth: labels or true probabilities of the test events.
+      config: settings that it was asked to train with.
       command: command that trained it.
     """
     described = json.loads((run / "config.json").read_text())
-    settings = json.dumps(described["config"], sort_keys=True)
     training = json.loads((run / "training.json").read_text())
+    metrics = json.loads((run / "metrics.json").read_text())
     return {
         "command": command,
         "commit": _git("rev-parse", "--short", "HEAD") + ("+" if _git("status", "--porcelain", "-uno") else ""),
         "environment": json.loads((run / "environment.json").read_text()),
-        "settings": hashlib.sha256(settings.encode()).hexdigest()[:16],
-        "model": described["config"]["model"],
+        "settings": stated(config),
         "data": described["data"]["digest"],
         "seconds": training["seconds"],  # over all interruptions
         "steps": training["steps"],
         "parameters": training["parameters"],
-        "metrics": json.loads((run / "metrics.json").read_text())["test"],
+        "validation": metrics["validation"],
+        "metrics": metrics["test"],
         "losses": packed(grouped(log, losses_of(truth, read_probabilities(run, log)))),
     }
+
+
+def read_card(file: Path, config: TrainConfig) -> dict[str, Any] | None:
+    """Reads the card of a run, if there is one of these settings; None otherwise."""
+    card = json.loads(file.read_text()) if file.exists() else {}
+    return card if card.get("settings") == json.loads(json.dumps(stated(config))) else None
 
 
 def packed(sums: Float[np.ndarray, "K G"]) -> str:

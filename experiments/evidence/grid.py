@@ -31,7 +31,7 @@ class Grid:
     Args:
       question: what the table answers, in one sentence.
       logs: names in `LOGS`.
-      variants: name -> settings of the model in which the variant differs from those of the log.
+      variants: name -> settings in which the variant differs from those of the log, such as {"model.width": 64}.
       base: variant that the others are compared with.
       seeds: number of seeds, 0 on.
       settings: settings of the training that all cells share and that differ from those of the log.
@@ -58,9 +58,29 @@ class Grid:
 
     def config(self, cell: Cell) -> TrainConfig:
         """Returns the settings of a cell; those of one log and seed differ in the variant alone."""
-        config = dataclasses.replace(LOGS[cell.log].config, **self.settings)
-        model = dataclasses.replace(config.model, **self.variants[cell.variant])
-        return dataclasses.replace(config, seed=cell.seed, model=model)
+        config = LOGS[cell.log].config
+        own = {"seed": cell.seed, **self.settings, **self.variants[cell.variant]}
+        for name, value in own.items():
+            config = _with_setting(config, name, value)
+        return config
+
+
+def _with_setting(config: Any, name: str, value: Any) -> Any:
+    """Returns settings in which the one of a dotted name is replaced."""
+    first, _, rest = name.partition(".")
+    return dataclasses.replace(config, **{first: _with_setting(getattr(config, first), rest, value) if rest else value})
+
+
+def stated(config: Any, name: str = "") -> dict[str, Any]:
+    """Returns the settings that differ from the defaults, by dotted names, as JSON holds them."""
+    found, defaults = {}, type(config)()
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            found |= stated(value, f"{name}{field.name}.")
+        elif value != getattr(defaults, field.name):
+            found[name + field.name] = list(value) if isinstance(value, tuple) else value
+    return found
 
 
 def grid_names() -> list[str]:

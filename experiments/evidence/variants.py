@@ -1,4 +1,4 @@
-"""The encodings that grids compare: name -> settings of the model in which each differs from the log's."""
+"""The encodings that grids compare: name -> settings in which each differs from those of the log."""
 
 import math
 from typing import Any
@@ -15,26 +15,26 @@ _ORDINAL = RotaryConfig("ordinal")
 
 
 def _rotary(kind: str, **settings: Any) -> dict[str, Any]:
-    return {"rotary": RotaryConfig(kind, **settings)}
+    return {"model.rotary": RotaryConfig(kind, **settings)}
 
 
 def _bias(kind: str, **settings: Any) -> dict[str, Any]:
-    return {"rotary": _ORDINAL, "bias": BiasConfig(kind, **settings)}
+    return {"model.rotary": _ORDINAL, "model.bias": BiasConfig(kind, **settings)}
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
     NONE: _rotary("none"),
-    ORDINAL: {"rotary": _ORDINAL},
-    EMBEDDING: {"rotary": _ORDINAL, "encodings": ("calendar",)},
-    "Time2Vec": {"rotary": _ORDINAL, "encodings": ("time2vec",)},
+    ORDINAL: {"model.rotary": _ORDINAL},
+    EMBEDDING: {"model.rotary": _ORDINAL, "model.encodings": ("calendar",)},
+    "Time2Vec": {"model.rotary": _ORDINAL, "model.encodings": ("time2vec",)},
     "TO-RoPE, early fusion": _rotary("time_order", time_order=TimeOrderSettings(learned_mixing=True)),
     "TO-RoPE, by dimension": _rotary("time_order", time_order=TimeOrderSettings("by_dim", learned_mixing=True)),
     "TO-RoPE, by head": _rotary("time_order", time_order=TimeOrderSettings("by_head", learned_mixing=True)),
     PUBLISHED: _rotary("siren", siren=SirenSettings(omega0=10.0, learned_omega0=False, initial_scale=math.pi)),
-    RECOMMENDED: {"rotary": _SIREN},
+    RECOMMENDED: {"model.rotary": _SIREN},
     "SIREN-RoPE, without the span": _rotary("siren", siren=SirenSettings(**_RECOMMENDED, time_inputs=("day", "week"))),
-    "SIREN-RoPE and time in the embedding": {"rotary": _SIREN, "encodings": ("calendar",)},
-    "SIREN-RoPE and HSTU bias": {"rotary": _SIREN, "bias": BiasConfig("hstu")},
+    "SIREN-RoPE and time in the embedding": {"model.rotary": _SIREN, "model.encodings": ("calendar",)},
+    "SIREN-RoPE and HSTU bias": {"model.rotary": _SIREN, "model.bias": BiasConfig("hstu")},
     "HSTU bias": _bias("hstu"),
     "T5 bias": _bias("t5"),
     "ALiBi": _bias("alibi"),
