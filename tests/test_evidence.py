@@ -109,11 +109,9 @@ def test_every_grid_has_settings_for_every_cell_and_no_two_variants_share_them()
     for name in grid_names():
         grid = read_grid(name)
         for log in grid.logs:
-            models = [repr(grid.config(Cell(log, variant, 0))) for variant in grid.variants]
-            assert len(set(models)) == len(models), name
-            assert len({json.dumps(stated(grid.config(Cell(log, variant, 0)))) for variant in grid.variants}) == len(
-                models
-            )
+            configs = [grid.config(Cell(log, variant, 0)) for variant in grid.variants]
+            assert len({repr(config) for config in configs}) == len(configs), name
+            assert len({json.dumps(stated(config)) for config in configs}) == len(configs), name
     with pytest.raises(InputError, match="grid must be one of"):
         read_grid("nothing")
 
