@@ -93,7 +93,7 @@ def prepare_log(run: Run, name: str) -> None:
     card = run.cards / "logs" / f"{name}.json"
     if card.exists() and (_log_folder(run, name) / "log.toml").exists():
         return
-    made = make_log_card(*read_log(name, run.data, _log_folder(run, name)), LOGS[name].config)
+    made = make_log_card(*read_log(name, run.data, _log_folder(run, name)), LOGS[name])
     if card.exists() and (known := json.loads(card.read_text())["data"]) != made["data"]:
         raise InputError(f"{name} holds {made['data']}, but its cards are of {known}: remove them to begin anew")
     card.parent.mkdir(parents=True, exist_ok=True)

@@ -165,8 +165,11 @@ def test_a_bag_that_tells_the_outcome_is_to_be_looked_at(log):
     told = pl.Series(np.where(log.labels[:, 0] > 0, "liked\x1fnews", "news"))
     other = pl.Series(np.where(np.arange(len(told)) % 2, "a", "b"))
     bags = tuple(Bag.of(name, texts, slice(None)) for name, texts in (("telling", told), ("innocent", other)))
-    verdicts = {found.tried: found.verdict for found in look_at_columns(dataclasses.replace(log, bags=bags))}
-    assert (verdicts["column telling"], verdicts["column innocent"]) == ("look at it", "ok")
+    shared = np.where(np.arange(len(told))[:, None] % 50, log.labels, 0.5)  # of rows that contradict each other
+    for labels in (log.labels, shared.astype(np.float32)):
+        bearing = dataclasses.replace(log, bags=bags, labels=labels)
+        verdicts = {found.tried: found.verdict for found in look_at_columns(bearing)}
+        assert (verdicts["column telling"], verdicts["column innocent"]) == ("look at it", "ok")
 
 
 def test_the_shape_of_a_log_tells_the_share_of_shared_seconds(log):

@@ -17,6 +17,7 @@ from jaxtyping import Float
 
 from experiments.demo import read_probabilities
 from experiments.evidence.grid import stated
+from experiments.evidence.logs import LogSource
 from siren_rope_jax.data.event_log import EventLog
 from siren_rope_jax.data.fingerprint import fingerprint
 from siren_rope_jax.data.periods import TEST
@@ -41,17 +42,18 @@ def losses_of(truth: Float[np.ndarray, "E K"], probabilities: Float[np.ndarray, 
     return np.where(np.isnan(truth), np.nan, cross_entropy(np.nan_to_num(truth), probabilities))
 
 
-def make_log_card(log: EventLog, truth: Float[np.ndarray, "E K"], config: TrainConfig) -> dict[str, Any]:
+def make_log_card(log: EventLog, truth: Float[np.ndarray, "E K"], source: LogSource) -> dict[str, Any]:
     """Makes the card of a log: what all cards of its runs share, and what a reader asks about the log itself.
 
     Args:
       log: the log.
       truth: labels or true probabilities of the test events.
-      config: settings of its trainings.
+      source: where it comes from.
 
     Returns:
       "tasks", "data", "events" and "positives" of each group of users; for a simulated log "oracle", its losses; for
-      others "baselines", what boosting and logistic regression reach on the same events, and "audit" for leaks.
+      others "baselines", what boosting, logistic regression and the log's own rival reach on the same events, and
+      "audit" for leaks.
     """
     card = {
         "tasks": list(log.task_names),
@@ -59,9 +61,9 @@ def make_log_card(log: EventLog, truth: Float[np.ndarray, "E K"], config: TrainC
         "events": packed(grouped(log, np.where(np.isnan(truth), np.nan, 1.0))),
         "positives": packed(grouped(log, truth)),
     }
-    if ((truth > 0) & (truth < 1)).any():
+    if source.truth:
         return card | {"oracle": packed(grouped(log, losses_of(truth, truth)))}
-    baselines = fit_baselines(log, config.inputs)["baselines"]
+    baselines = fit_baselines(log, source.config.inputs)["baselines"] | source.rival(log)
     return card | {"baselines": baselines, "audit": [dataclasses.asdict(finding) for finding in audit(log)]}
 
 

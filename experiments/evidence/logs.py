@@ -7,10 +7,12 @@ The settings were chosen with ordinal RoPE on validation.
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from experiments.demo import ORDINAL, get_config, read_oracle
+from experiments.evidence.forgetting import fsrs_metrics
 from siren_rope_jax.data import (
     BatchConfig,
     InputConfig,
@@ -40,11 +42,13 @@ class LogSource:
       prepare: function of the folder of published logs and of the folder for log.toml, which it writes.
       config: settings of its trainings.
       truth: whether truth.parquet beside log.toml has the best possible prediction of every event.
+      rival: function of the log that evaluates models of its own field: name -> "test" -> task -> metrics.
     """
 
     prepare: Callable[[Path, Path], Path]
     config: TrainConfig
     truth: bool = False
+    rival: Callable[[EventLog], dict[str, Any]] = lambda log: {}
 
 
 def _feed(config: SimulatorConfig) -> Callable[[Path, Path], Path]:
@@ -96,6 +100,7 @@ LOGS = {
     "reviews": LogSource(
         lambda data, folder: prepare_reviews(data / "reviews" / "reviews.csv.gz", folder),
         _config(epochs=8, batch_size=4, dropout=0.2),
+        rival=fsrs_metrics,
     ),
 }
 

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64, Integer
 from scipy.stats import rankdata
-from sklearn.metrics import roc_auc_score
 
 from siren_rope_jax.data.event_log import EventLog
 from siren_rope_jax.data.periods import TEST, TRAIN
+from siren_rope_jax.train.metrics import grouped_auc
 from siren_rope_jax.train.probes import Finding
 
 _BINS = 20
@@ -190,8 +190,8 @@ def _auc_alone(
     if min(min(np.sum(label[part] == value) for value in (0, 1)) for part in (train, test)) < _FEW:
         return None
     rate = _smoothed(codes[train], label[train].astype(float), int(codes.max()) + 1)
-    there, here = (float(roc_auc_score(label[part], rate[codes[part]])) for part in (train, test))
-    return there, here
+    there, here = (grouped_auc(label[part], rate[codes[part]], np.zeros(part.sum(), np.int8)) for part in (train, test))
+    return (there, here) if there is not None and here is not None else None
 
 
 def _smoothed(codes: Int64[np.ndarray, " N"], values: Float[np.ndarray, " N"], count: int) -> np.ndarray:
