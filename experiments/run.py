@@ -21,6 +21,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tyro
 from rich.console import Console
 
@@ -31,6 +32,7 @@ from siren_rope_jax.cli import keep_memory
 from siren_rope_jax.errors import InputError, Interrupted
 from siren_rope_jax.report.tables import make_console
 from siren_rope_jax.train.durable import write_json
+from siren_rope_jax.train.hooks import StepReport
 from siren_rope_jax.train.loop import train
 
 
@@ -100,6 +102,22 @@ def prepare_log(run: Run, name: str) -> None:
     write_json(card, made)
 
 
+class Curves:
+    """Keeps what a rotation logs, at steps 1, 2, 4, ... and then every fiftieth step: gate, scales."""
+
+    def __init__(self) -> None:
+        self.points: dict[str, list[list[float]]] = {}
+
+    def __call__(self, report: StepReport) -> None:
+        """Takes the values of a step."""
+        if report.step % 50 and report.step & (report.step - 1):
+            return
+        for name, value in report.metrics.items():
+            if name.startswith("rotary/"):
+                kept = [report.step, *(round(float(x), 4) for x in np.ravel(value))]
+                self.points.setdefault(name.removeprefix("rotary/"), []).append(kept)
+
+
 _read_log = functools.lru_cache(1)(read_log)
 
 
@@ -110,9 +128,10 @@ def train_cell(run: Run, cell: Cell) -> float:
     config = read_grid(run.grid).config(cell)
     folder = run_folder(run, cell)
     console = make_console() if run.jobs == 1 else Console(quiet=True)
-    train(log, config, folder, console=console)
+    curves = Curves()
+    train(log, config, folder, console=console, hooks=[curves])
     command = ["python", "-m", "experiments.run", run.grid, "--only", cell.log, cell.variant]
-    card = make_card(folder, log, truth, config, command=shlex.join(command))
+    card = make_card(folder, log, truth, config, command=shlex.join(command), curves=curves.points)
     _card(run, cell).parent.mkdir(parents=True, exist_ok=True)
     write_json(_card(run, cell), card)
     return time.monotonic() - started

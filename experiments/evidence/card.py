@@ -22,13 +22,17 @@ from siren_rope_jax.data.event_log import EventLog
 from siren_rope_jax.data.fingerprint import fingerprint
 from siren_rope_jax.data.periods import TEST
 from siren_rope_jax.data.stable_hash import stable_hash
+from siren_rope_jax.nn.rotary import SirenRotary
+from siren_rope_jax.report.rotation import mean_cosine
 from siren_rope_jax.train.audit import audit
 from siren_rope_jax.train.baselines import fit_baselines
 from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.metrics import cross_entropy
+from siren_rope_jax.train.session import load
 
 CARDS = Path(__file__).parents[1] / "results"
 GROUPS = 400
+_LAG_HOURS = 14 * 24 + 1
 
 
 def grouped(log: EventLog, columns: Float[np.ndarray, "E K"]) -> Float[np.ndarray, "K G"]:
@@ -67,7 +71,15 @@ def make_log_card(log: EventLog, truth: Float[np.ndarray, "E K"], source: LogSou
     return card | {"baselines": baselines, "audit": [dataclasses.asdict(finding) for finding in audit(log)]}
 
 
-def make_card(run: Path, log: EventLog, truth: Float[np.ndarray, "E K"], config: TrainConfig, *, command: str) -> dict:
+def make_card(
+    run: Path,
+    log: EventLog,
+    truth: Float[np.ndarray, "E K"],
+    config: TrainConfig,
+    *,
+    command: str,
+    curves: dict[str, list[list[float]]],
+) -> dict:
     """Makes the card of a finished run.
 
     Args:
@@ -76,6 +88,7 @@ def make_card(run: Path, log: EventLog, truth: Float[np.ndarray, "E K"], config:
       truth: labels or true probabilities of the test events.
       config: settings that it was asked to train with.
       command: command that trained it.
+      curves: what the rotation logged during training: name -> a row [step, value, ...] each.
     """
     described = json.loads((run / "config.json").read_text())
     training = json.loads((run / "training.json").read_text())
@@ -91,8 +104,19 @@ def make_card(run: Path, log: EventLog, truth: Float[np.ndarray, "E K"], config:
         "parameters": training["parameters"],
         "validation": metrics["validation"],
         "metrics": metrics["test"],
+        "curves": curves,
+        "mean_cosine": _mean_cosine(run),
         "losses": packed(grouped(log, losses_of(truth, read_probabilities(run, log)))),
     }
+
+
+def _mean_cosine(run: Path) -> list[float] | None:
+    """Returns the mean cosine of the learned angles' difference by the hour over two weeks, if time drives them."""
+    model = load(run)
+    if not isinstance(model.rotary, SirenRotary) or model.rotary.metadata_features:
+        return None
+    lags = np.arange(min(_LAG_HOURS, int(model.spec.span_days * 24)))
+    return np.round(mean_cosine(model.rotary, model.spec, lags), 3).tolist()
 
 
 def read_card(file: Path, config: TrainConfig) -> dict[str, Any] | None:
