@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tyro
 
-from experiments.evidence.card import CARDS, read_card, unpacked
+from experiments.evidence.card import CARDS, card_file, log_file, unpacked
 from experiments.evidence.grid import Cell, Grid, read_grid
 from experiments.evidence.statistics import Difference, holm, normalized_entropy, paired_difference
 
@@ -31,15 +31,15 @@ class Report:
     """Folder of the cards."""
 
 
-def table(cards: Path, name: str, grid: Grid, log: str, base: str) -> str:
+def table(cards: Path, grid: Grid, log: str, base: str) -> str:
     """Makes the table of one log: a row for each variant that has cards, in Markdown; empty if none has."""
-    file = cards / "logs" / f"{log}.json"
+    file = log_file(cards, log)
     if not file.exists():
         return ""
     of_log = json.loads(file.read_text())
     tasks = of_log["tasks"]
     sizes = [unpacked(of_log[key], len(tasks)) for key in ("events", "positives")]
-    found = {variant: _cards(cards / name, grid, log, variant) for variant in grid.variants}
+    found = {variant: _cards(cards, grid, log, variant) for variant in grid.variants}
     losses = {
         variant: {seed: unpacked(card["losses"], len(tasks)) for seed, card in by_seed.items()}
         for variant, by_seed in found.items()
@@ -89,8 +89,8 @@ def _captured(
 
 def _cards(folder: Path, grid: Grid, log: str, variant: str) -> dict[int, dict[str, Any]]:
     cells = [Cell(log, variant, seed) for seed in range(grid.seeds)]
-    found = {cell.seed: read_card(folder / f"{cell.name}.json", grid.config(cell)) for cell in cells}
-    return {seed: card for seed, card in found.items() if card}
+    files = {cell.seed: card_file(folder, log, grid.config(cell)) for cell in cells}
+    return {seed: json.loads(file.read_text()) for seed, file in files.items() if file.exists()}
 
 
 def _against(variant: dict[int, np.ndarray], base: dict[int, np.ndarray], sizes: list[np.ndarray]) -> Difference | None:
@@ -107,7 +107,7 @@ def main(report: Report) -> None:
     grid = read_grid(report.grid)
     print(f"# {report.grid}: {grid.question}")
     for log in grid.logs:
-        if made := table(report.cards, report.grid, grid, log, report.against or grid.base):
+        if made := table(report.cards, grid, log, report.against or grid.base):
             print(f"\n## {log}\n\n{made}")
 
 

@@ -8,7 +8,6 @@ A cell that fails is reported at the end, and costs no other.
 
 import dataclasses
 import functools
-import hashlib
 import json
 import multiprocessing
 import os
@@ -25,8 +24,8 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from experiments.evidence.card import CARDS, make_card, make_log_card, read_card
-from experiments.evidence.grid import Cell, read_grid, stated
+from experiments.evidence.card import CARDS, card_file, log_file, make_card, make_log_card
+from experiments.evidence.grid import Cell, digest, read_grid
 from experiments.evidence.logs import LOGS, read_log
 from siren_rope_jax.cli import keep_memory
 from siren_rope_jax.errors import InputError, Interrupted
@@ -71,28 +70,19 @@ def wanted_cells(run: Run) -> list[Cell]:
     return [
         cell
         for cell in dataclasses.replace(grid, seeds=run.seeds or grid.seeds).cells()
-        if cell.log in logs and cell.variant in variants and not read_card(_card(run, cell), grid.config(cell))
+        if cell.log in logs
+        and cell.variant in variants
+        and not card_file(run.cards, cell.log, grid.config(cell)).exists()
     ]
 
 
-def _card(run: Run, cell: Cell) -> Path:
-    return run.cards / run.grid / f"{cell.name}.json"
-
-
 def _log_folder(run: Run, name: str) -> Path:
-    return run.out / "logs" / name.replace(" ", "-")
-
-
-def run_folder(run: Run, cell: Cell) -> Path:
-    """Returns the folder of a cell's run, which other settings would not share."""
-    settings = json.dumps(stated(read_grid(run.grid).config(cell)), sort_keys=True)
-    name = f"{cell.name.replace(', ', '-').replace(' ', '-')}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
-    return run.out / run.grid / name
+    return run.out / name.replace(" ", "-") / "log"
 
 
 def prepare_log(run: Run, name: str) -> None:
     """Prepares a log and writes its card, unless both are there."""
-    card = run.cards / "logs" / f"{name}.json"
+    card = log_file(run.cards, name)
     if card.exists() and (_log_folder(run, name) / "log.toml").exists():
         return
     made = make_log_card(*read_log(name, run.data, _log_folder(run, name)), LOGS[name])
@@ -126,14 +116,13 @@ def train_cell(run: Run, cell: Cell) -> float:
     started = time.monotonic()
     log, truth = _read_log(cell.log, run.data, _log_folder(run, cell.log))
     config = read_grid(run.grid).config(cell)
-    folder = run_folder(run, cell)
+    folder, card = run.out / cell.log.replace(" ", "-") / digest(config), card_file(run.cards, cell.log, config)
     console = make_console() if run.jobs == 1 else Console(quiet=True)
     curves = Curves()
     train(log, config, folder, console=console, hooks=[curves])
     command = ["python", "-m", "experiments.run", run.grid, "--only", cell.log, cell.variant]
-    card = make_card(folder, log, truth, config, command=shlex.join(command), curves=curves.points)
-    _card(run, cell).parent.mkdir(parents=True, exist_ok=True)
-    write_json(_card(run, cell), card)
+    made = make_card(folder, log, truth, config, command=shlex.join(command), curves=curves.points)
+    write_json(card, made)
     return time.monotonic() - started
 
 
@@ -184,11 +173,11 @@ def main(run: Run) -> int:
     for done, (cell, outcome) in enumerate(outcomes(run, cells), start=1):
         if isinstance(outcome, Exception):
             failed.append(cell)
-            console.print(f"{cell.name} failed: {type(outcome).__name__}: {outcome}")
+            console.print(f"{cell} failed: {type(outcome).__name__}: {outcome}")
             continue
         total += outcome
         left = total / (done - len(failed)) * (len(cells) - done) / run.jobs / 60
-        console.print(f"{done} of {len(cells)}: {cell.name}, {outcome:.0f} s; {left:.0f} minutes left")
+        console.print(f"{done} of {len(cells)}: {cell}, {outcome:.0f} s; {left:.0f} minutes left")
     return len(failed)
 
 

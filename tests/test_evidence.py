@@ -13,8 +13,8 @@ from small_logs import small_log
 
 from experiments import report, run
 from experiments.demo import read_probabilities
-from experiments.evidence.card import grouped, losses_of, packed, unpacked
-from experiments.evidence.grid import Cell, grid_names, read_grid, stated
+from experiments.evidence.card import card_file, grouped, log_file, losses_of, packed, unpacked
+from experiments.evidence.grid import Cell, digest, grid_names, read_grid, stated
 from experiments.evidence.logs import LOGS, read_log
 from experiments.evidence.statistics import holm, normalized_entropy, paired_difference
 from experiments.evidence.variants import ORDINAL, RECOMMENDED
@@ -116,6 +116,10 @@ def test_every_grid_has_settings_for_every_cell_and_no_two_variants_share_them()
         read_grid("nothing")
 
 
+def folder_of(asked, cell):
+    return asked.out / "tiny-feed" / digest(run.read_grid("smoke").config(cell))
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("grid")
@@ -126,14 +130,18 @@ def trained(tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_grid_leaves_cards_whose_sums_give_the_metrics_of_the_runs(trained):
-    log, truth = read_log("tiny feed", trained.data, trained.out / "logs" / "tiny-feed")
-    of_log = json.loads((trained.cards / "logs" / "tiny feed.json").read_text())
+    log, truth = read_log("tiny feed", trained.data, trained.out / "tiny-feed" / "log")
+    of_log = json.loads(log_file(trained.cards, "tiny feed").read_text())
     sizes = [unpacked(of_log[key], 3) for key in ("events", "positives")]
     assert sizes[0].sum() == 3 * (log.period == TEST).sum()
-    for cell in read_grid("smoke").cells():
-        card = json.loads((trained.cards / "smoke" / f"{cell.name}.json").read_text())
+    grid = read_grid("smoke")
+    for cell in grid.cells():
+        card = json.loads(card_file(trained.cards, cell.log, grid.config(cell)).read_text())
+        assert card["settings"] == json.loads(json.dumps(stated(grid.config(cell))))
+        steps = [row[0] for row in card["curves"].get("gate", [])]
+        assert (steps, len(card["mean_cosine"] or [])) == (([1, 2, 4], 337) if cell.variant == RECOMMENDED else ([], 0))
         assert card["data"] == of_log["data"]["digest"]
-        probabilities = read_probabilities(run.run_folder(trained, cell), log)
+        probabilities = read_probabilities(folder_of(trained, cell), log)
         sums = unpacked(card["losses"], 3)
         for k in range(3):
             found = normalized_entropy(sums[None, k], sizes[0][k], sizes[1][k])
@@ -152,10 +160,10 @@ def test_tables_come_from_the_cards_alone_and_finished_cells_are_not_trained_aga
     row = next(line for line in lines if line.startswith("| SIREN-RoPE, recommended | 2 |"))
     assert " to " in row
     captured = [float(share) for share in re.findall(r"-?\d\.\d+", row.split("|")[-2])]
-    log, truth = read_log("tiny feed", trained.data, trained.out / "logs" / "tiny-feed")
+    log, truth = read_log("tiny feed", trained.data, trained.out / "tiny-feed" / "log")
 
     def total(variant, seed):
-        predicted = read_probabilities(run.run_folder(trained, Cell("tiny feed", variant, seed)), log)
+        predicted = read_probabilities(folder_of(trained, Cell("tiny feed", variant, seed)), log)
         return sum(expected_ne(truth[:, k], predicted[:, k]) for k in range(3))
 
     best = sum(expected_ne(truth[:, k], truth[:, k]) for k in range(3))
@@ -177,7 +185,7 @@ def test_a_cell_that_fails_costs_no_other(trained, tmp_path, monkeypatch, capsys
     asked = run.Run("smoke", out=trained.out, cards=tmp_path)
     assert [isinstance(outcome, Exception) for _, outcome in run.outcomes(asked, cells)] == [False, True, False, False]
     assert run.main(asked) == 1
-    assert f"{cells[1].name} failed: ValueError: broken" in capsys.readouterr().out
+    assert f"{cells[1]} failed: ValueError: broken" in capsys.readouterr().out
     with pytest.raises(InputError, match="only must hold names of"):
         run.wanted_cells(run.Run("smoke", only=("nothing",)))
     assert set(LOGS) >= {"feed", "flights"}
@@ -191,7 +199,7 @@ def test_a_card_of_other_settings_is_neither_shown_nor_taken_for_finished(traine
     for module in (run, report):
         monkeypatch.setattr(module, "read_grid", lambda name: changed)
     assert {cell.variant for cell in run.wanted_cells(trained)} == {RECOMMENDED}
-    assert run.run_folder(trained, Cell("tiny feed", RECOMMENDED, 0)) not in list((trained.out / "smoke").iterdir())
+    assert not folder_of(trained, Cell("tiny feed", RECOMMENDED, 0)).exists()
     report.main(report.Report("smoke", cards=trained.cards))
     assert RECOMMENDED not in capsys.readouterr().out
 

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from experiments.demo import read_probabilities
-from experiments.evidence.grid import stated
+from experiments.evidence.grid import digest, stated
 from experiments.evidence.logs import LogSource
 from siren_rope_jax.data.event_log import EventLog
 from siren_rope_jax.data.fingerprint import fingerprint
@@ -30,7 +30,7 @@ from siren_rope_jax.train.config import TrainConfig
 from siren_rope_jax.train.metrics import cross_entropy
 from siren_rope_jax.train.session import load
 
-CARDS = Path(__file__).parents[1] / "results"
+CARDS = Path(__file__).parents[1] / "results" / "cards"
 GROUPS = 400
 _LAG_HOURS = 14 * 24 + 1
 
@@ -44,6 +44,16 @@ def grouped(log: EventLog, columns: Float[np.ndarray, "E K"]) -> Float[np.ndarra
 def losses_of(truth: Float[np.ndarray, "E K"], probabilities: Float[np.ndarray, "E K"]) -> Float[np.ndarray, "E K"]:
     """Computes the cross-entropy of each event and task against labels, or against true probabilities."""
     return np.where(np.isnan(truth), np.nan, cross_entropy(np.nan_to_num(truth), probabilities))
+
+
+def log_file(cards: Path, log: str) -> Path:
+    """Returns the file of a log's card."""
+    return cards / log / "log.json"
+
+
+def card_file(cards: Path, log: str, config: TrainConfig) -> Path:
+    """Returns the file of the card of a run: grids that share a run share its card."""
+    return cards / log / f"{digest(config)}.json"
 
 
 def make_log_card(log: EventLog, truth: Float[np.ndarray, "E K"], source: LogSource) -> dict[str, Any]:
@@ -117,12 +127,6 @@ def _mean_cosine(run: Path) -> list[float] | None:
         return None
     lags = np.arange(min(_LAG_HOURS, int(model.spec.span_days * 24)))
     return np.round(mean_cosine(model.rotary, model.spec, lags), 3).tolist()
-
-
-def read_card(file: Path, config: TrainConfig) -> dict[str, Any] | None:
-    """Reads the card of a run, if there is one of these settings; None otherwise."""
-    card = json.loads(file.read_text()) if file.exists() else {}
-    return card if card.get("settings") == json.loads(json.dumps(stated(config))) else None
 
 
 def packed(sums: Float[np.ndarray, "K G"]) -> str:

@@ -1,7 +1,9 @@
 """A grid of trainings: every variant on every log with every seed."""
 
 import dataclasses
+import hashlib
 import importlib
+import json
 import pkgutil
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -18,9 +20,7 @@ class Cell(NamedTuple):
     variant: str
     seed: int
 
-    @property
-    def name(self) -> str:
-        """Name of the cell's card and run."""
+    def __str__(self) -> str:
         return f"{self.log}, {self.variant}, seed {self.seed}"
 
 
@@ -31,7 +31,8 @@ class Grid:
     Args:
       question: what the table answers, in one sentence.
       logs: names in `LOGS`.
-      variants: name -> settings in which the variant differs from those of the log, such as {"model.width": 64}.
+      variants: name -> settings in which the variant differs from those of the log, such as {"model.width": 64}; a
+        function is called with the name of the log.
       base: variant that the others are compared with.
       seeds: number of seeds, 0 on.
       settings: settings of the training that all cells share and that differ from those of the log.
@@ -61,7 +62,7 @@ class Grid:
         config = LOGS[cell.log].config
         own = {"seed": cell.seed, **self.settings, **self.variants[cell.variant]}
         for name, value in own.items():
-            config = _with_setting(config, name, value)
+            config = _with_setting(config, name, value(cell.log) if callable(value) else value)
         return config
 
 
@@ -81,6 +82,11 @@ def stated(config: Any, name: str = "") -> dict[str, Any]:
         elif value != getattr(defaults, field.name):
             found[name + field.name] = list(value) if isinstance(value, tuple) else value
     return found
+
+
+def digest(config: TrainConfig) -> str:
+    """Returns a name for settings: two runs on one log share it if and only if they are to be the same."""
+    return hashlib.sha256(json.dumps(stated(config), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def grid_names() -> list[str]:
