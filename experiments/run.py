@@ -140,7 +140,7 @@ def outcomes(run: Run, cells: list[Cell]) -> Iterator[tuple[Cell, float | Except
     context = multiprocessing.get_context("spawn")
     turns = context.Value("i", 0)
     with ProcessPoolExecutor(run.jobs, context, initializer=_take_processors, initargs=(turns, run.jobs)) as pool:
-        futures = {pool.submit(train_cell, run, cell): cell for cell in cells}
+        futures = {pool.submit(_train_in_worker, run, cell): cell for cell in cells}
         try:
             for future in as_completed(futures):
                 error = future.exception()
@@ -153,6 +153,21 @@ def outcomes(run: Run, cells: list[Cell]) -> Iterator[tuple[Cell, float | Except
             raise
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+_stopped: Interrupted | None = None
+
+
+def _train_in_worker(run: Run, cell: Cell) -> float:
+    """Trains one cell; a worker that was told to stop trains none of those that it has been sent already."""
+    global _stopped
+    if _stopped is not None:
+        raise _stopped
+    try:
+        return train_cell(run, cell)
+    except Interrupted as interrupted:
+        _stopped = interrupted
+        raise
 
 
 def _take_processors(turns: Any, jobs: int) -> None:

@@ -191,6 +191,22 @@ def test_a_cell_that_fails_costs_no_other(trained, tmp_path, monkeypatch, capsys
     assert set(LOGS) >= {"feed", "flights"}
 
 
+def test_a_worker_that_was_stopped_begins_none_of_the_cells_that_it_was_sent_already(monkeypatch):
+    begun = []
+
+    def train_cell(asked, cell):
+        begun.append(cell)
+        raise Interrupted("stopped at step 3", 15)
+
+    monkeypatch.setattr(run, "train_cell", train_cell)
+    monkeypatch.setattr(run, "_stopped", None)
+    cells = read_grid("smoke").cells()
+    for cell in cells:
+        with pytest.raises(Interrupted, match="stopped at step 3"):
+            run._train_in_worker(run.Run("smoke"), cell)
+    assert begun == cells[:1]
+
+
 @pytest.mark.slow
 def test_a_card_of_other_settings_is_neither_shown_nor_taken_for_finished(trained, monkeypatch, capsys):
     assert not run.wanted_cells(trained)
