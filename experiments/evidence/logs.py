@@ -42,12 +42,14 @@ class LogSource:
       prepare: function of the folder of published logs and of the folder for log.toml, which it writes.
       config: settings of its trainings.
       truth: whether truth.parquet beside log.toml has the best possible prediction of every event.
+      metadata: columns that are known of each event, which a semantic rotation reads.
       rival: function of the log that evaluates models of its own field: name -> "test" -> task -> metrics.
     """
 
     prepare: Callable[[Path, Path], Path]
     config: TrainConfig
     truth: bool = False
+    metadata: tuple[str, ...] = ()
     rival: Callable[[EventLog], dict[str, Any]] = lambda log: {}
 
 
@@ -76,7 +78,7 @@ _DESKDROP = dataclasses.replace(
 )
 LOGS = {
     "tiny feed": LogSource(_feed(SimulatorConfig(users=200, seed=7)), _of_feed(4), truth=True),
-    "feed": LogSource(_feed(SimulatorConfig(seed=1)), _of_feed(1_400), truth=True),
+    "feed": LogSource(_feed(SimulatorConfig(seed=1)), _of_feed(1_400), truth=True, metadata=("topic", "format")),
     # One planted relation each: does an encoding find what is there, and nothing where there is none?
     **{
         f"planted {kernel}": LogSource(
@@ -92,10 +94,14 @@ LOGS = {
         lambda data, folder: prepare_kuairand_pure(data / "kuairand_pure_slice" / "data", folder), _config(epochs=4)
     ),
     "flights": LogSource(
-        lambda data, folder: prepare_flights(installed_flights(), folder), _config(epochs=3, batch_size=32)
+        lambda data, folder: prepare_flights(installed_flights(), folder),
+        _config(epochs=3, batch_size=32),
+        metadata=("carrier", "origin", "dest"),
     ),
     "noshow": LogSource(
-        lambda data, folder: prepare_noshow(data / "noshow" / "KaggleV2-May-2016.csv", folder), _config(epochs=3)
+        lambda data, folder: prepare_noshow(data / "noshow" / "KaggleV2-May-2016.csv", folder),
+        _config(epochs=3),
+        metadata=("lead_days", "age", "reminder"),
     ),
     "reviews": LogSource(
         lambda data, folder: prepare_reviews(data / "reviews" / "reviews.csv.gz", folder),
