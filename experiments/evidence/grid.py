@@ -60,7 +60,7 @@ class Grid:
     def config(self, cell: Cell) -> TrainConfig:
         """Returns the settings of a cell; those of one log and seed differ in the variant alone."""
         config = LOGS[cell.log].config
-        own = {"seed": cell.seed, **self.settings, **self.variants[cell.variant]}
+        own = {**self.settings, **self.variants[cell.variant], "seed": cell.seed}
         for name, value in own.items():
             config = _with_setting(config, name, value(cell.log) if callable(value) else value)
         return config

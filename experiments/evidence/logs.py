@@ -57,14 +57,18 @@ def _feed(config: SimulatorConfig) -> Callable[[Path, Path], Path]:
     return lambda data, folder: write_simulated_log(simulate(config), folder)
 
 
+# What grids/settings.py begins with: far more steps than a few epochs of a short log would be.
+START = TrainConfig(
+    steps=1_000,
+    model=ModelConfig(width=32, heads=2, dropout=0.2),
+    batches=BatchConfig(batch_size=8),
+    optimizer=OptimizerConfig(learning_rate=3e-3),
+)
+
+
 def _config(*, epochs: float, batch_size: int = 16, dropout: float = 0.1) -> TrainConfig:
-    return TrainConfig(
-        epochs=epochs,
-        evaluations=6,
-        model=ModelConfig(width=32, heads=2, dropout=dropout),
-        batches=BatchConfig(batch_size=batch_size),
-        optimizer=OptimizerConfig(learning_rate=3e-3),
-    )
+    model, batches = dataclasses.replace(START.model, dropout=dropout), BatchConfig(batch_size=batch_size)
+    return dataclasses.replace(START, steps=None, epochs=epochs, evaluations=6, model=model, batches=batches)
 
 
 def _of_feed(steps: int) -> TrainConfig:
@@ -100,12 +104,12 @@ LOGS = {
     ),
     "noshow": LogSource(
         lambda data, folder: prepare_noshow(data / "noshow" / "KaggleV2-May-2016.csv", folder),
-        _config(epochs=3),
+        START,
         metadata=("lead_days", "age", "reminder"),
     ),
     "reviews": LogSource(
         lambda data, folder: prepare_reviews(data / "reviews" / "reviews.csv.gz", folder),
-        _config(epochs=8, batch_size=4, dropout=0.2),
+        START,
         rival=fsrs_metrics,
     ),
 }
