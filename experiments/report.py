@@ -68,7 +68,8 @@ def filled(page: str, cards: Path) -> str:
 def draw(cards: Path, folder: Path) -> None:
     """Draws the pictures of the grids that have cards."""
     for name in ("main", "ablation", "calendar"):
-        if found := _results(cards, grid := read_grid(name)):
+        grid = read_grid(name)
+        if found := {log: results for log, results in _results(cards, grid).items() if results.differences(grid.base)}:
             draw_forest(folder / f"{name}.png", found, grid.base)
     if found := _results(cards, grid := read_grid("planted")):
         draw_captured(folder / "planted.png", found, grid.base, "planted none")

@@ -1,6 +1,7 @@
 """What the context's network reads: bins and scales of training events, weighted by what they tell of the tasks."""
 
 import dataclasses
+import itertools
 
 import chex
 import jax
@@ -65,6 +66,21 @@ def test_bins_hold_equal_shares_of_the_events_and_there_are_as_many_as_events_al
         assert np.mean((x[:, column] >= low) & (x[:, column] < high)) == pytest.approx(1 / 8, abs=1e-3)
     assert len(ColumnTransform.fit(x[:1_200], labels[:1_200]).bins) == 3 * 4
     assert not ColumnTransform.fit(x[:700], labels[:700]).bins
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1000), at=st.floats(-2, 2), share=st.floats(0.3, 0.9))
+def test_a_value_that_many_events_share_is_told_from_those_beside_it(seed, at, share):
+    x, labels = drawn(seed)
+    others = np.random.default_rng(seed).random(len(x)) >= share
+    value = np.float32(at)
+    x[:, 1] = np.where(others, x[:, 1], value)
+    transform = ColumnTransform.fit(x, labels)
+    bins = [(low, high) for column, low, high in transform.bins if column == 1]
+    assert sorted(bins) == bins
+    assert all(first[1] <= second[0] for first, second in itertools.pairwise(bins))
+    for low, high in ((x[x[:, 1] < value, 1].max(), value), (value, x[x[:, 1] > value, 1].min())):
+        assert high - low <= 1e-6 or (low, high) in bins
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +13,12 @@ from small_logs import small_log
 
 from experiments import report, run
 from experiments.demo import read_probabilities
-from experiments.evidence.card import card_file, grouped, log_file, losses_of, packed, unpacked
+from experiments.evidence.card import CARDS, card_file, grouped, log_file, losses_of, packed, unpacked
+from experiments.evidence.claims import verdict_of
 from experiments.evidence.grid import Cell, digest, grid_names, read_grid, stated
 from experiments.evidence.logs import LOGS, read_log
-from experiments.evidence.results import read_results
-from experiments.evidence.statistics import holm, normalized_entropy, paired_difference
+from experiments.evidence.results import Results, read_results
+from experiments.evidence.statistics import Difference, holm, normalized_entropy, paired_difference
 from experiments.evidence.variants import ORDINAL, RECOMMENDED
 from siren_rope_jax.data.periods import TEST
 from siren_rope_jax.errors import InputError, Interrupted
@@ -220,6 +222,54 @@ def test_a_card_of_other_settings_is_neither_shown_nor_taken_for_finished(traine
     assert not folder_of(trained, Cell("tiny feed", RECOMMENDED, 0)).exists()
     report.main(report.Report("smoke", cards=trained.cards))
     assert RECOMMENDED not in capsys.readouterr().out
+
+
+def difference(value, half, p):
+    return Difference(value, value - half, value + half, p, detectable=1.5 * half)
+
+
+LOWER, HIGHER = difference(-0.01, 0.005, 0.001), difference(0.01, 0.005, 0.001)
+SAME, UNKNOWN = difference(0.0, 0.001, 1.0), difference(0.0, 0.05, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("differences", "better", "not_better"),
+    [
+        ([], "no cards yet", "no cards yet"),
+        ([LOWER, UNKNOWN], "supported", "not supported"),
+        ([HIGHER, UNKNOWN], "not supported", "supported"),
+        ([SAME, UNKNOWN], "not supported", "supported"),
+        ([LOWER, SAME], "depends on the log", "depends on the log"),
+        ([LOWER, HIGHER], "depends on the log", "depends on the log"),
+        ([UNKNOWN, UNKNOWN], "not decidable", "not decidable"),
+        ([difference(-0.01, 0.0099, 0.04), UNKNOWN], "not decidable", "not decidable"),  # does not pass over the logs
+    ],
+)
+def test_a_verdict_follows_from_the_intervals(differences, better, not_better):
+    assert verdict_of(differences, better=True) == better
+    assert verdict_of(differences, better=False) == not_better
+
+
+def test_a_training_that_went_astray_is_counted():
+    losses = [packed(np.full((1, 4), loss)) for loss in (0.5, 0.5, 0.501, 0.6)]
+    sizes = {"tasks": ["click"], "events": packed(np.ones((1, 4))), "positives": packed(np.full((1, 4), 0.5))}
+    results = Results(sizes, {"some": {seed: {"losses": loss} for seed, loss in enumerate(losses)}})
+    assert results.strays("some") == [3]
+
+
+@pytest.mark.slow
+def test_the_pages_hold_what_the_committed_cards_say_and_every_card_belongs_to_a_grid():
+    page = Path(report.__file__).with_name("README.md")
+    assert report.filled(page.read_text(), CARDS) == page.read_text()
+    used = set()
+    for name in grid_names():
+        grid, file = read_grid(name), CARDS.parent / f"{name}.md"
+        assert report.tables_of(name, CARDS) == (file.read_text() if file.exists() else "")
+        used |= {card_file(CARDS, cell.log, grid.config(cell)) for cell in grid.cells()}
+        used |= {log_file(CARDS, log) for log in grid.logs}
+    cards = set(CARDS.glob("*/*"))
+    assert not cards - used
+    assert sum(file.stat().st_size for file in CARDS.parent.rglob("*") if file.is_file()) < 20e6
 
 
 def test_a_worker_can_say_that_it_was_interrupted():

@@ -24,8 +24,7 @@ def draw_forest(path: Path, found: dict[str, Results], base: str) -> None:
     size = (2.3 + 2.1 * len(found), 0.9 + 0.24 * len(variants))
     figure, panels = plt.subplots(1, len(found), figsize=size, sharey=True, layout="constrained", squeeze=False)
     for axes, (log, results) in zip(panels[0], found.items(), strict=True):
-        compared = {name: results.difference(name, base) for name in variants}
-        differences = {name: one for name, one in compared.items() if one is not None}
+        differences = results.differences(base)
         passed = passing(list(differences.values()))
         for (name, one), through in zip(differences.items(), passed, strict=True):
             color = "tab:gray" if not through else "tab:blue" if one.value < 0 else "tab:red"

@@ -68,6 +68,11 @@ class Results:
         first, second = (np.stack([self.losses(name, seed) for seed in shared]) for name in (variant, base))
         return paired_difference(first, second, self.sums("events"), self.sums("positives"))
 
+    def differences(self, base: str) -> dict[str, Difference]:
+        """Returns the difference to a base of each other variant that shares two seeds with it."""
+        found = {variant: self.difference(variant, base) for variant in self.cards if variant != base}
+        return {variant: one for variant, one in found.items() if one is not None}
+
     def captured(self, variant: str, base: str) -> list[float]:
         """Returns the share of the gap between the base of the same seed and the oracle that is closed, by seed."""
         best, of_variant, of_base = self.ne(self.sums("oracle")).mean(), self.mean_ne(variant), self.mean_ne(base)

@@ -31,8 +31,7 @@ def spread(values: Sequence[float], digits: int = 4) -> str:
 
 def log_table(results: Results, base: str) -> str:
     """Makes the table of one log: NE of each task, the difference to a base, and what rivals of other kinds reach."""
-    compared = {variant: results.difference(variant, base) for variant in results.cards if variant != base}
-    differences = {variant: found for variant, found in compared.items() if found is not None}
+    differences = results.differences(base)
     passed = dict(zip(differences, passing(list(differences.values())), strict=True))
     shares = "oracle" in results.of_log and base in results.cards
     header = ["", "seeds", *(f"{task} NE" for task in results.tasks), f"mean NE less {base} (95 %)", "detectable"]
@@ -68,8 +67,7 @@ def summary_table(cards: Path, grid: Grid, base: str) -> str:
     found = {log: results for log in grid.logs if (results := read_results(cards, grid, log)) and base in results.cards}
     columns: dict[str, dict[str, str]] = {}
     for log, results in found.items():
-        compared = {variant: results.difference(variant, base) for variant in grid.variants if variant != base}
-        differences = {variant: one for variant, one in compared.items() if one is not None}
+        differences = results.differences(base)
         passed = passing(list(differences.values()))
         columns[log] = {
             variant: said(one, passed=through)

@@ -24,7 +24,9 @@ class ColumnTransform:
 
     Trees split a column anywhere and ignore uninformative columns; on a small log that is most of their advantage
     over a network. The transform gives the network both:
-    - A piecewise linear encoding with quantile bins (Gorishniy, Rubachev, Babenko 2022), if there are enough events.
+    - A piecewise linear encoding with quantile bins (Gorishniy, Rubachev, Babenko 2022), if there are enough events. A
+      value that a whole bin of events share, such as 0 days, has bins of its own to the values beside it (ours): it is
+      told from them, however close they are.
     - Shrinkage (ours): each number is multiplied by z / (z + 30), where z is its largest squared correlation with a
       task, in squared standard errors, less 4 for noise. Uninformative columns are learned slowly; on a long log
       almost every column has a weight near 1.
@@ -97,7 +99,15 @@ class ColumnTransform:
 def _bins(column: int, values: Float32[np.ndarray, " E"], count: int) -> list[tuple[int, float, float]]:
     if count < 2 or len(np.unique(values[:: max(1, len(values) // 10_000)])) < _FEW_VALUES:
         return []
-    edges = np.quantile(values, np.linspace(0, 1, count + 1)).astype(np.float32).tolist()
+    edges = np.quantile(values, np.linspace(0, 1, count + 1)).astype(np.float32)
+    shared = edges[:-1][edges[:-1] == edges[1:]]
+    beside = [
+        found.max() if lower else found.min()
+        for value in np.unique(shared)
+        for lower, found in ((True, values[values < value - _NARROWEST]), (False, values[values > value + _NARROWEST]))
+        if len(found)
+    ]
+    edges = np.unique(np.concatenate([edges, np.array(beside, np.float32)])).tolist()
     return [(column, low, high) for low, high in itertools.pairwise(edges) if high - low > _NARROWEST]
 
 
