@@ -15,12 +15,15 @@ from experiments import report, run
 from experiments.demo import read_probabilities
 from experiments.evidence.card import CARDS, card_file, grouped, log_file, losses_of, packed, unpacked
 from experiments.evidence.claims import verdict_of
+from experiments.evidence.forgetting import fsrs_metrics
 from experiments.evidence.grid import Cell, digest, grid_names, read_grid, stated
 from experiments.evidence.logs import LOGS, read_log
 from experiments.evidence.results import Results, read_results
 from experiments.evidence.statistics import Difference, holm, normalized_entropy, paired_difference
 from experiments.evidence.variants import ORDINAL, RECOMMENDED
+from siren_rope_jax.data.event_log import read_event_log
 from siren_rope_jax.data.periods import TEST
+from siren_rope_jax.data.reviews import prepare_reviews
 from siren_rope_jax.errors import InputError, Interrupted
 from siren_rope_jax.train.metrics import expected_ne
 
@@ -222,6 +225,22 @@ def test_a_card_of_other_settings_is_neither_shown_nor_taken_for_finished(traine
     assert not folder_of(trained, Cell("tiny feed", RECOMMENDED, 0)).exists()
     report.main(report.Report("smoke", cards=trained.cards))
     assert RECOMMENDED not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_fsrs_predicts_a_second_review_by_its_power_law_of_the_days_since_the_first(tmp_path):
+    """By the formula that Ye et al. publish: (1 + f t / S) ** -0.1542, S = 2.3065 days after a first "good"."""
+    grades = [3] * 20 + [1, 3, 3, 3] * 5
+    rows = [f"{i % 20},{grade},2024-03-{1 + 10 * (i // 20):02}T10:00:{i:02}+00:00,9" for i, grade in enumerate(grades)]
+    table = tmp_path / "reviews.csv"
+    table.write_text("\n".join(["card_id,review_rating,review_time,review_duration", *rows, ""]))
+    log = read_event_log(prepare_reviews(table, tmp_path / "log"))
+    found = fsrs_metrics(log)["FSRS"]["test"]["recalled"]
+    factor = 0.9 ** (-1 / 0.1542) - 1
+    known = (1 + factor * 10 / 2.3065) ** -0.1542
+    recalled = log.labels[log.period == TEST, 0]
+    naive = -np.where(recalled == 1, np.log(known), np.log1p(-known)).mean()
+    assert (found["events"], found["log_loss"]) == (8, pytest.approx(naive))
 
 
 def difference(value, half, p):
