@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from experiments.demo import ORDINAL, get_config, read_oracle
 from experiments.evidence.forgetting import fsrs_metrics
@@ -28,6 +29,7 @@ from siren_rope_jax.data import (
 from siren_rope_jax.data.event_log import EventLog, read_event_log
 from siren_rope_jax.data.flights import installed_flights
 from siren_rope_jax.data.periods import TEST
+from siren_rope_jax.data.schema import EventLogSpec
 from siren_rope_jax.data.simulator_kernels import KERNELS
 from siren_rope_jax.nn.config import ModelConfig
 from siren_rope_jax.train.config import TrainConfig
@@ -113,6 +115,31 @@ LOGS = {
         rival=fsrs_metrics,
     ),
 }
+
+
+def _rounded(name: str, seconds: int) -> LogSource:
+    """Returns a log whose times are rounded down: what an export that keeps the hour or the day alone leaves."""
+    source = LOGS[name]
+
+    def prepare(data: Path, folder: Path) -> Path:
+        description = source.prepare(data, folder)
+        (file,) = EventLogSpec.from_toml(description).files
+        table = pl.read_parquet(file, memory_map=False)
+        table.with_columns(pl.col("time") // seconds * seconds).write_parquet(file)
+        return description
+
+    return dataclasses.replace(source, prepare=prepare)
+
+
+LOGS |= {
+    f"{name}, times to the {unit}": _rounded(name, seconds)
+    for name in ("feed", "flights")
+    for unit, seconds in (("minute", 60), ("hour", 3_600), ("day", 86_400))
+}
+for _users in (5_000, 80_000):
+    LOGS[f"feed of {_users:,} users"] = dataclasses.replace(
+        LOGS["feed"], prepare=_feed(SimulatorConfig(seed=1, users=_users))
+    )
 
 
 def read_log(name: str, data: Path, folder: Path) -> tuple[EventLog, np.ndarray]:
