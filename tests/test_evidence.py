@@ -6,6 +6,7 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import scipy.stats
 from one_sentence import raises_one_sentence
@@ -17,7 +18,7 @@ from experiments.evidence.card import CARDS, card_file, grouped, log_file, losse
 from experiments.evidence.claims import verdict_of
 from experiments.evidence.forgetting import fsrs_metrics
 from experiments.evidence.grid import Cell, digest, grid_names, read_grid, stated
-from experiments.evidence.logs import LOGS, read_log
+from experiments.evidence.logs import LOGS, read_log, rounded
 from experiments.evidence.results import Results, read_results
 from experiments.evidence.statistics import Difference, holm, normalized_entropy, paired_difference
 from experiments.evidence.variants import ORDINAL, RECOMMENDED
@@ -241,6 +242,19 @@ def test_fsrs_predicts_a_second_review_by_its_power_law_of_the_days_since_the_fi
     recalled = log.labels[log.period == TEST, 0]
     naive = -np.where(recalled == 1, np.log(known), np.log1p(-known)).mean()
     assert (found["events"], found["log_loss"]) == (8, pytest.approx(naive))
+
+
+@pytest.mark.slow
+def test_a_log_of_coarse_times_keeps_rows_and_oracle(tmp_path):
+    (fine, truth), (coarse, same) = (
+        (read_event_log(source.prepare(tmp_path, tmp_path / name)), pl.read_parquet(tmp_path / name / "truth.parquet"))
+        for name, source in (("fine", LOGS["tiny feed"]), ("coarse", rounded("tiny feed", 3_600)))
+    )
+    assert truth.equals(same)
+    fine_times = dict(zip(fine.row, fine.time_ms // 1_000, strict=True))
+    expected = [fine_times[row] // 3_600 * 3_600 for row in coarse.row]
+    np.testing.assert_array_equal(coarse.time_ms // 1_000, expected)
+    assert len(coarse.row) > 0.99 * len(fine.row)  # a few rows are now equal in every column
 
 
 def difference(value, half, p):

@@ -117,7 +117,7 @@ LOGS = {
 }
 
 
-def _rounded(name: str, seconds: int) -> LogSource:
+def rounded(name: str, seconds: int) -> LogSource:
     """Returns a log whose times are rounded down: what an export that keeps the hour or the day alone leaves."""
     source = LOGS[name]
 
@@ -132,7 +132,7 @@ def _rounded(name: str, seconds: int) -> LogSource:
 
 
 LOGS |= {
-    f"{name}, times to the {unit}": _rounded(name, seconds)
+    f"{name}, times to the {unit}": rounded(name, seconds)
     for name in ("feed", "flights")
     for unit, seconds in (("minute", 60), ("hour", 3_600), ("day", 86_400))
 }
