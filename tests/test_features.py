@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 from small_logs import SPEC, random_events
 
+from siren_rope_jax.nn.column_transform import ColumnTransform
 from siren_rope_jax.nn.features import InputFeatures, InputSpec
 
 EVENTS = random_events(np.ones((40, 25), np.int32))
@@ -28,6 +29,22 @@ def test_an_event_is_the_embeddings_of_its_ids_then_its_dense_columns():
         rows = module.tables[column].embedding[...][EVENTS.ids[..., column]]
         np.testing.assert_array_equal(result[..., 4 * column : 4 * column + 4], rows)
     np.testing.assert_array_equal(result[..., 8:], EVENTS.dense)
+
+
+@pytest.mark.slow
+def test_dense_columns_pass_their_part_of_the_transform_and_are_still_found_by_name():
+    columns = np.random.default_rng(0).normal(size=(4_000, 5)).astype(np.float32)  # three counters come first
+    spec = dataclasses.replace(SPEC, context_features=3, context_transform=ColumnTransform.fit(columns, columns[:, :1]))
+    module = InputFeatures(spec, embedding_dim=4, id_dropout=0.0, dense_bins=True, rngs=nnx.Rngs(params=0))
+    result = module(EVENTS)
+    assert result.shape[-1] == module.out_features == 4 + 4 + 2 + 2 * 8
+    whole = spec.context_transform(jnp.concatenate([jnp.zeros((*EVENTS.dense.shape[:2], 3)), EVENTS.dense], axis=-1))
+    of_dense = [
+        k for k, column in enumerate([*range(5), *(bin_[0] for bin_ in spec.context_transform.bins)]) if column > 2
+    ]
+    np.testing.assert_allclose(result[..., 8:], whole[..., np.array(of_dense)], rtol=1e-6)
+    length, age = module.columns(("length", "age"))
+    np.testing.assert_array_equal(result[..., [length, age]], result[..., 8:10])
 
 
 def test_each_column_has_a_table_of_its_own():

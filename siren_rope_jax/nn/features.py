@@ -28,7 +28,7 @@ class InputSpec:
     calendar: bool = True  # whether times tell hour and weekday; if not, these features are 0
     span_days: float = 1.0
     window: int = 64  # events in the longest training sequence
-    context_transform: ColumnTransform | None = None  # covers all columns of the context; None leaves them as they are
+    context_transform: ColumnTransform | None = None  # of counters, dense columns, ...; None leaves them as they are
 
     def __post_init__(self) -> None:
         if len(self.id_names) != len(self.id_buckets):
@@ -55,7 +55,9 @@ class InputSpec:
 class InputFeatures(nnx.Module):
     """Concatenates the embeddings of the id columns and the dense columns of each event."""
 
-    def __init__(self, spec: InputSpec, *, embedding_dim: int, id_dropout: float, rngs: nnx.Rngs):
+    def __init__(
+        self, spec: InputSpec, *, embedding_dim: int, id_dropout: float, dense_bins: bool = False, rngs: nnx.Rngs
+    ):
         """Draws one table per id column.
 
         Args:
@@ -63,6 +65,8 @@ class InputFeatures(nnx.Module):
           embedding_dim: width of each id's embedding.
           id_dropout: probability that training replaces an id by "unknown", so that the embedding of "unknown" is
             trained for ids that first appear later.
+          dense_bins: whether dense columns pass the spec's transform, if one is fitted: bins of their own show at once
+            where a number matters, such as between an appointment today and one tomorrow.
           rngs: stream "params".
         """
         self.tables = nnx.List(
@@ -71,7 +75,10 @@ class InputFeatures(nnx.Module):
         )
         self.spec = spec
         self.id_dropout = id_dropout
-        self.out_features = embedding_dim * len(spec.id_names) + len(spec.dense_names)
+        fitted, first = spec.context_transform if dense_bins else None, spec.context_features
+        self.transform = fitted and fitted.of(range(first, first + len(spec.dense_names)))
+        numbers = len(spec.dense_names) if self.transform is None else self.transform.out_features
+        self.out_features = embedding_dim * len(spec.id_names) + numbers
 
     def __call__(self, events: Events, *, dropout_key: Key[Array, ""] | None = None) -> Float[Array, "B S F"]:
         """Embeds the events.
@@ -87,7 +94,8 @@ class InputFeatures(nnx.Module):
         if dropout_key is not None and self.id_dropout > 0:
             ids = jnp.where(jax.random.bernoulli(dropout_key, self.id_dropout, ids.shape), 0, ids)
         embedded = [table(ids[..., column]) for column, table in enumerate(self.tables)]
-        return jnp.concatenate([*embedded, events.dense], axis=-1)
+        dense = events.dense if self.transform is None else self.transform(events.dense)
+        return jnp.concatenate([*embedded, dense], axis=-1)
 
     def columns(self, names: tuple[str, ...]) -> list[int]:
         """Returns the indices of the named id or dense columns in the feature vector.
