@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Before jax starts: tests run each program a few times only, and most of their time would go into optimising it.
 os.environ["XLA_FLAGS"] = " ".join(
@@ -34,6 +35,10 @@ from jaxtyping import install_import_hook
 
 # As for users and pyright, an int may stand for a float.
 install_import_hook("siren_rope_jax", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+# A shared machine is slow at times, which is no failure.
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
 
 # Tracing makes many objects, nearly all of which live on: looking for garbage among them took a twentieth of the time.
 gc.set_threshold(100_000, 50, 100)
