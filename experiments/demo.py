@@ -21,6 +21,7 @@ import tyro
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
+from siren_rope_jax.cli import keep_memory
 from siren_rope_jax.data.batches import BatchConfig
 from siren_rope_jax.data.encode import InputConfig
 from siren_rope_jax.data.event_log import EventLog, read_event_log
@@ -165,4 +166,5 @@ def main(demo: Demo) -> None:
 
 
 if __name__ == "__main__":
+    keep_memory()
     main(tyro.cli(Demo))

@@ -28,6 +28,7 @@ from experiments.evidence.card import CARDS, card_file, log_file, make_card, mak
 from experiments.evidence.grid import Cell, digest, read_grid
 from experiments.evidence.logs import LOGS, read_log
 from siren_rope_jax.cli import keep_memory
+from siren_rope_jax.data.fingerprint import fingerprint
 from siren_rope_jax.errors import InputError, Interrupted
 from siren_rope_jax.report.tables import make_console
 from siren_rope_jax.train.durable import write_json
@@ -81,15 +82,21 @@ def _log_folder(run: Run, name: str) -> Path:
 
 
 def prepare_log(run: Run, name: str) -> None:
-    """Prepares a log and writes its card, unless both are there."""
-    card = log_file(run.cards, name)
-    if card.exists() and (_log_folder(run, name) / "log.toml").exists():
+    """Prepares a log and writes its card, unless both are there.
+
+    Raises:
+      InputError: if there is a card, but of other events.
+    """
+    card, folder = log_file(run.cards, name), _log_folder(run, name)
+    if card.exists() and (folder / "log.toml").exists():
         return
-    made = make_log_card(*read_log(name, run.data, _log_folder(run, name)), LOGS[name])
-    if card.exists() and (known := json.loads(card.read_text())["data"]) != made["data"]:
-        raise InputError(f"{name} holds {made['data']}, but its cards are of {known}: remove them to begin anew")
-    card.parent.mkdir(parents=True, exist_ok=True)
-    write_json(card, made)
+    log, truth = read_log(name, run.data, folder)
+    if not card.exists():
+        card.parent.mkdir(parents=True, exist_ok=True)
+        write_json(card, make_log_card(log, truth, LOGS[name]))
+    elif (known := json.loads(card.read_text())["data"]) != (here := fingerprint(log)):
+        (folder / "log.toml").unlink()  # so that the next call looks again
+        raise InputError(f"{name} must hold the events of its cards, {known}, but holds {here}")
 
 
 class Curves:

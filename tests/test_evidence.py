@@ -181,6 +181,22 @@ def test_tables_come_from_the_cards_alone_and_finished_cells_are_not_trained_aga
 
 
 @pytest.mark.slow
+def test_a_log_of_other_events_than_its_card_is_refused_and_one_of_the_same_is_not_examined_again(trained, tmp_path):
+    again = dataclasses.replace(trained, out=tmp_path / "runs", cards=tmp_path / "cards")
+    card = log_file(again.cards, "tiny feed")
+    card.parent.mkdir(parents=True)
+    card.write_text(log_file(trained.cards, "tiny feed").read_text())
+    written = card.stat().st_mtime_ns
+    run.prepare_log(again, "tiny feed")
+    assert card.stat().st_mtime_ns == written
+    card.write_text(card.read_text().replace('"events": 1', '"events": 2', 1))
+    (again.out / "tiny-feed" / "log" / "log.toml").unlink()
+    for _ in range(2):
+        with pytest.raises(InputError, match="tiny feed must hold the events of its cards"):
+            run.prepare_log(again, "tiny feed")
+
+
+@pytest.mark.slow
 def test_a_cell_that_fails_costs_no_other(trained, tmp_path, monkeypatch, capsys):
     cells = read_grid("smoke").cells()
 

@@ -133,8 +133,8 @@ def learned_table(cards: Path) -> str:
         for name in (PUBLISHED, RECOMMENDED):
             of_seeds = results.cards.get(name, {}).values()
             cosines = [card["mean_cosine"] for card in of_seeds if len(card["mean_cosine"] or ()) > 168]
-            gates = [card["curves"]["gate"][-1][1] for card in of_seeds]
-            if cosines:
+            gates = [gate[-1][1] for card in of_seeds if (gate := card["curves"].get("gate"))]
+            if cosines and gates:
                 at = [f"{np.mean([cosine[hours] for cosine in cosines]):.2f}" for hours in (12, 24, 60, 84, 168)]
                 rows.append([log, name, f"{min(gates):.2f} to {max(gates):.2f}", *at])
     return markdown(["log", "", "gate at the end", "12 h", "24 h", "2.5 d", "3.5 d", "7 d"], rows)
