@@ -106,7 +106,8 @@ LOGS = {
     ),
     "noshow": LogSource(
         lambda data, folder: prepare_noshow(data / "noshow" / "KaggleV2-May-2016.csv", folder),
-        START,
+        # What is known at booking tells most; bins of it in the features won .006 on validation.
+        dataclasses.replace(START, model=dataclasses.replace(START.model, dense_bins=True)),
         metadata=("lead_days", "age", "reminder"),
     ),
     "reviews": LogSource(

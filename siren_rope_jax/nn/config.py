@@ -50,9 +50,9 @@ class ModelConfig:
     head_features: bool = True
     """Whether the head reads the dense columns of the scored event, and its id columns of at most 16 values (except the
     item) as indicators: learning the same from embeddings and attention takes a long log."""
-    dense_bins: bool = True
+    dense_bins: bool = False
     """Whether an event's features hold its dense columns in quantile bins, fitted in training, as the head's context
-    does; runs of version 0.7 do not."""
+    does. Numbers then weigh more beside ids at the start, from which attention by ids learns late or not at all."""
     head_calendar: bool = True
     """Whether the head reads the hour and the weekday of the scored event, with any rotation: a rotation encodes how
     two events relate, never when the scored one happens."""

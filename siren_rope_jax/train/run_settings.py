@@ -26,8 +26,6 @@ def read_described(run: Path) -> dict[str, Any]:
         raise InputError(f"{run / 'config.json'} is damaged: {error}") from None
     if "rows" not in described["data"]:
         raise InputError(f"{run} must be a run of siren-rope {__version__}, but is of an earlier version: train again")
-    if isinstance(model := described["config"].get("model"), dict):
-        model.setdefault("dense_bins", False)  # a run of 0.7, which has no such setting
     return described
 
 
