@@ -11,15 +11,16 @@ Differences are in normalized entropy against the base, in the mean over the tas
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import tyro
 
 from experiments.evidence.card import CARDS
-from experiments.evidence.claims import learned_table, verdict_table
-from experiments.evidence.grid import Grid, grid_names, read_grid
+from experiments.evidence.claims import Evidence, learned_table, verdict_table
+from experiments.evidence.grid import grid_names, read_grid
 from experiments.evidence.pictures import draw_captured, draw_forest, draw_rotation
-from experiments.evidence.results import Results, read_results
+from experiments.evidence.results import Results, read_logs
 from experiments.evidence.tables import log_table, metrics_table, summary_table
 from experiments.evidence.variants import PUBLISHED, RECOMMENDED
 
@@ -39,58 +40,58 @@ class Report:
     """Folder of the cards."""
 
 
-def tables_of(name: str, cards: Path, against: str | None = None) -> str:
+def tables_of(name: str, found: Mapping[str, Results], against: str | None = None) -> str:
     """Makes the tables of all logs of a grid; empty if it has no cards."""
     grid = read_grid(name)
     base = against or grid.base
-    parts = [
-        f"## {log}\n\n{log_table(results, base)}\n\n{metrics_table(results)}"
-        for log, results in _results(cards, grid).items()
-    ]
+    parts = [f"## {log}\n\n{log_table(results, base)}\n\n{metrics_table(results)}" for log, results in found.items()]
     return "\n\n".join([f"# {name}: {grid.question}", *parts]) + "\n" if parts else ""
 
 
-def filled(page: str, cards: Path) -> str:
+def read_evidence(cards: Path) -> Evidence:
+    """Reads the cards of all grids."""
+    return {name: read_logs(cards, read_grid(name)) for name in grid_names()}
+
+
+def filled(page: str, evidence: Evidence) -> str:
     """Returns a page whose blocks `<!-- cards: ... -->` to `<!-- end -->` hold what the cards say now."""
 
     def block(match: re.Match[str]) -> str:
         kind, _, name = match[2].partition(" ")
         makers = {
-            "summary": lambda: summary_table(cards, read_grid(name), read_grid(name).base),
-            "verdicts": lambda: verdict_table(cards),
-            "learned": lambda: learned_table(cards),
+            "summary": lambda: summary_table(evidence[name], read_grid(name)),
+            "verdicts": lambda: verdict_table(evidence),
+            "learned": lambda: learned_table(evidence["main"]),
         }
         return f"{match[1]}{makers[kind]()}\n{match[3]}"
 
     return _BLOCK.sub(block, page)
 
 
-def draw(cards: Path, folder: Path) -> None:
+def draw(evidence: Evidence, folder: Path) -> None:
     """Draws the pictures of the grids that have cards."""
     for name in ("main", "ablation", "calendar"):
-        grid = read_grid(name)
-        if found := {log: results for log, results in _results(cards, grid).items() if results.differences(grid.base)}:
-            draw_forest(folder / f"{name}.png", found, grid.base)
-    if found := _results(cards, grid := read_grid("planted")):
-        draw_captured(folder / "planted.png", found, grid.base, "planted none")
-    if found := _results(cards, read_grid("main")):
+        base = read_grid(name).base
+        if found := {log: results for log, results in evidence[name].items() if results.differences(base)}:
+            draw_forest(folder / f"{name}.png", found, base)
+    if found := evidence["planted"]:
+        draw_captured(folder / "planted.png", found, read_grid("planted").base, "planted none")
+    if found := evidence["main"]:
         draw_rotation(folder / "rotation.png", found, (PUBLISHED, RECOMMENDED))
-
-
-def _results(cards: Path, grid: Grid) -> dict[str, Results]:
-    return {log: results for log in grid.logs if (results := read_results(cards, grid, log)) is not None}
 
 
 def main(report: Report) -> None:
     """Writes or prints the tables."""
     if report.grid is not None:
-        print(tables_of(report.grid, report.cards, report.against))
+        found = read_logs(report.cards, read_grid(report.grid))
+        print(tables_of(report.grid, found, report.against))
         return
-    for name in grid_names():
-        if made := tables_of(name, report.cards):
+    evidence = read_evidence(report.cards)
+    for name, found in evidence.items():
+        if made := tables_of(name, found):
             (report.cards.parent / f"{name}.md").write_text(made)
-    draw(report.cards, report.cards.parent)
-    _PAGE.write_text(filled(_PAGE.read_text(), report.cards))
+    draw(evidence, report.cards.parent)
+    _PAGE.write_text(filled(_PAGE.read_text(), evidence))
 
 
 if __name__ == "__main__":

@@ -77,8 +77,9 @@ def wanted_cells(run: Run) -> list[Cell]:
     ]
 
 
-def _log_folder(run: Run, name: str) -> Path:
-    return run.out / name.replace(" ", "-") / "log"
+def _folder(run: Run, log: str) -> Path:
+    """Returns the folder of a prepared log, "log", and of its runs."""
+    return run.out / log.replace(" ", "-")
 
 
 def prepare_log(run: Run, name: str) -> None:
@@ -87,7 +88,7 @@ def prepare_log(run: Run, name: str) -> None:
     Raises:
       InputError: if there is a card, but of other events.
     """
-    card, folder = log_file(run.cards, name), _log_folder(run, name)
+    card, folder = log_file(run.cards, name), _folder(run, name) / "log"
     if card.exists() and (folder / "log.toml").exists():
         return
     log, truth = read_log(name, run.data, folder)
@@ -121,9 +122,9 @@ _read_log = functools.lru_cache(1)(read_log)
 def train_cell(run: Run, cell: Cell) -> float:
     """Trains one cell, writes its card, and returns the seconds that it took."""
     started = time.monotonic()
-    log, truth = _read_log(cell.log, run.data, _log_folder(run, cell.log))
+    log, truth = _read_log(cell.log, run.data, _folder(run, cell.log) / "log")
     config = read_grid(run.grid).config(cell)
-    folder, card = run.out / cell.log.replace(" ", "-") / digest(config), card_file(run.cards, cell.log, config)
+    folder, card = _folder(run, cell.log) / digest(config), card_file(run.cards, cell.log, config)
     console = make_console() if run.jobs == 1 else Console(quiet=True)
     curves = Curves()
     train(log, config, folder, console=console, hooks=[curves])

@@ -295,8 +295,9 @@ SAME, UNKNOWN = difference(0.0, 0.001, 1.0), difference(0.0, 0.05, 1.0)
     ],
 )
 def test_a_verdict_follows_from_the_intervals(differences, better, not_better):
-    assert verdict_of(differences, better=True) == better
-    assert verdict_of(differences, better=False) == not_better
+    by_log = {f"log {number}": one for number, one in enumerate(differences)}
+    assert verdict_of(by_log, better=True) == better
+    assert verdict_of(by_log, better=False) == not_better
 
 
 def test_a_training_that_went_astray_is_counted():
@@ -309,11 +310,11 @@ def test_a_training_that_went_astray_is_counted():
 @pytest.mark.slow
 def test_the_pages_hold_what_the_committed_cards_say_and_every_card_belongs_to_a_grid():
     page = Path(report.__file__).with_name("README.md")
-    assert report.filled(page.read_text(), CARDS) == page.read_text()
-    used = set()
+    evidence, used = report.read_evidence(CARDS), set()
+    assert report.filled(page.read_text(), evidence) == page.read_text()
     for name in grid_names():
         grid, file = read_grid(name), CARDS.parent / f"{name}.md"
-        assert report.tables_of(name, CARDS) == (file.read_text() if file.exists() else "")
+        assert report.tables_of(name, evidence[name]) == (file.read_text() if file.exists() else "")
         used |= {card_file(CARDS, cell.log, grid.config(cell)) for cell in grid.cells()}
         used |= {log_file(CARDS, log) for log in grid.logs}
     cards = set(CARDS.glob("*/*"))

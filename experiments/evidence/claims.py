@@ -1,14 +1,13 @@
 """The paper's claims, each as comparisons of variants, and the verdict that the cards give."""
 
 import dataclasses
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
 import scipy.stats
 
-from experiments.evidence.grid import read_grid
-from experiments.evidence.results import Results, passing, read_results
+from experiments.evidence.results import Results, passing
 from experiments.evidence.statistics import Difference
 from experiments.evidence.tables import markdown, said
 from experiments.evidence.variants import (
@@ -23,6 +22,7 @@ from experiments.evidence.variants import (
     TO_ROPE,
 )
 
+Evidence = Mapping[str, Mapping[str, Results]]  # grid -> log -> results
 _SMALL = 0.002  # of NE: a difference that no user would notice
 
 
@@ -61,7 +61,7 @@ CLAIMS = (
 Verdict = Literal["supported", "not supported", "depends on the log", "not decidable", "no cards yet"]
 
 
-def verdict_of(differences: list[Difference], *, better: bool) -> Verdict:
+def verdict_of(differences: Mapping[str, Difference], *, better: bool) -> Verdict:
     """Returns whether differences to a base support the claim that a variant is better, or that it is not.
 
     A log speaks for "better" if its difference is below 0 and passes Holm's procedure over the logs, and against it if
@@ -69,43 +69,38 @@ def verdict_of(differences: list[Difference], *, better: bool) -> Verdict:
     """
     if not differences:
         return "no cards yet"
-    through = passing(differences)
-    lower = [passed and one.value < 0 for passed, one in zip(through, differences, strict=True)]
-    no_lower = [
-        not is_lower and (one.low > -_SMALL or (passed and one.value > 0))
-        for is_lower, passed, one in zip(lower, through, differences, strict=True)
-    ]
-    if any(lower) and any(no_lower):
+    passed = passing(differences)
+    lower = {log for log, one in differences.items() if passed[log] and one.value < 0}
+    no_lower = {log for log, one in differences.items() if one.low > -_SMALL or (passed[log] and one.value > 0)} - lower
+    if lower and no_lower:
         return "depends on the log"
-    if any(lower):
+    if lower:
         return "supported" if better else "not supported"
-    if any(no_lower):
+    if no_lower:
         return "not supported" if better else "supported"
     return "not decidable"
 
 
-def verdict_table(cards: Path) -> str:
+def verdict_table(evidence: Evidence) -> str:
     """Makes a row for each claim: the difference on each log, bold if it passes over the logs, and the verdict."""
     rows = []
     for claim in CLAIMS:
         differences = {
             log: one
-            for log, results in _read(cards, claim.grid).items()
+            for log, results in evidence[claim.grid].items()
             if (one := results.difference(claim.variant, claim.base)) is not None
         }
-        through = passing(list(differences.values()))
-        shown = "; ".join(
-            f"{log} {said(one, passed=passed)}" for (log, one), passed in zip(differences.items(), through, strict=True)
-        )
-        rows.append([claim.text, shown, verdict_of(list(differences.values()), better=claim.better)])
-    rows.append(_ranking(cards))
+        passed = passing(differences)
+        shown = "; ".join(f"{log} {said(one, passed=passed[log])}" for log, one in differences.items())
+        rows.append([claim.text, shown, verdict_of(differences, better=claim.better)])
+    rows.append(_ranking(evidence["ablation"]))
     return markdown(["claim", "NE of the first less the second (95 %)", "verdict"], rows)
 
 
-def _ranking(cards: Path) -> list[str]:
+def _ranking(found: Mapping[str, Results]) -> list[str]:
     """Makes the row of the claim on AUC, whose intervals are Student's t over the paired seeds."""
     shown, signs = [], []
-    for log, results in _read(cards, "ablation").items():
+    for log, results in found.items():
         both, one = (_mean_auc(results, name) for name in (PUBLISHED, RELU))
         if len(shared := sorted(both.keys() & one.keys())) > 1:
             less = np.array([both[seed] - one[seed] for seed in shared])
@@ -126,10 +121,10 @@ def _mean_auc(results: Results, variant: str) -> dict[int, float]:
     }
 
 
-def learned_table(cards: Path) -> str:
+def learned_table(found: Mapping[str, Results]) -> str:
     """Makes the table of what the angle networks learn: the last gate, and the mean cosine at chosen lags."""
     rows = []
-    for log, results in _read(cards, "main").items():
+    for log, results in found.items():
         for name in (PUBLISHED, RECOMMENDED):
             of_seeds = results.cards.get(name, {}).values()
             cosines = [card["mean_cosine"] for card in of_seeds if len(card["mean_cosine"] or ()) > 168]
@@ -138,8 +133,3 @@ def learned_table(cards: Path) -> str:
                 at = [f"{np.mean([cosine[hours] for cosine in cosines]):.2f}" for hours in (12, 24, 60, 84, 168)]
                 rows.append([log, name, f"{min(gates):.2f} to {max(gates):.2f}", *at])
     return markdown(["log", "", "gate at the end", "12 h", "24 h", "2.5 d", "3.5 d", "7 d"], rows)
-
-
-def _read(cards: Path, grid: str) -> dict[str, Results]:
-    of_grid = read_grid(grid)
-    return {log: results for log in of_grid.logs if (results := read_results(cards, of_grid, log)) is not None}

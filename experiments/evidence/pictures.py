@@ -1,5 +1,6 @@
 """Pictures of a grid, from its cards."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib
@@ -12,7 +13,7 @@ import numpy as np
 from experiments.evidence.results import Results, passing
 
 
-def draw_forest(path: Path, found: dict[str, Results], base: str) -> None:
+def draw_forest(path: Path, found: Mapping[str, Results], base: str) -> None:
     """Draws each variant's difference in NE to the base, with its interval, a panel for each log.
 
     Args:
@@ -25,9 +26,9 @@ def draw_forest(path: Path, found: dict[str, Results], base: str) -> None:
     figure, panels = plt.subplots(1, len(found), figsize=size, sharey=True, layout="constrained", squeeze=False)
     for axes, (log, results) in zip(panels[0], found.items(), strict=True):
         differences = results.differences(base)
-        passed = passing(list(differences.values()))
-        for (name, one), through in zip(differences.items(), passed, strict=True):
-            color = "tab:gray" if not through else "tab:blue" if one.value < 0 else "tab:red"
+        passed = passing(differences)
+        for name, one in differences.items():
+            color = "tab:gray" if not passed[name] else "tab:blue" if one.value < 0 else "tab:red"
             at = variants.index(name)
             axes.plot([one.low, one.high], [at, at], color=color, linewidth=1.6)
             axes.plot(one.value, at, "o", color=color, markersize=4)
@@ -44,7 +45,7 @@ def draw_forest(path: Path, found: dict[str, Results], base: str) -> None:
     plt.close(figure)
 
 
-def draw_captured(path: Path, found: dict[str, Results], base: str, nothing: str) -> None:
+def draw_captured(path: Path, found: Mapping[str, Results], base: str, nothing: str) -> None:
     """Draws the share of the gap to the oracle that each variant closes on each simulated log, as a heat map.
 
     Args:
@@ -73,7 +74,7 @@ def draw_captured(path: Path, found: dict[str, Results], base: str, nothing: str
     plt.close(figure)
 
 
-def draw_rotation(path: Path, found: dict[str, Results], variants: tuple[str, ...]) -> None:
+def draw_rotation(path: Path, found: Mapping[str, Results], variants: tuple[str, ...]) -> None:
     """Draws what the angle networks have learned: mean cosine against the lag, and the gate during training.
 
     Args:

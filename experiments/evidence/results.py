@@ -2,9 +2,9 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from experiments.evidence.card import card_file, log_file, unpacked
 from experiments.evidence.grid import Cell, Grid
 from experiments.evidence.statistics import Difference, holm, normalized_entropy, paired_difference
 
+_Key = TypeVar("_Key")
 _STRAY = 0.02  # of NE above the median of its seeds: a training that went astray, which a mean would hide
 
 
@@ -27,6 +28,7 @@ class Results:
 
     of_log: dict[str, Any]
     cards: dict[str, dict[int, dict[str, Any]]]
+    _known: dict[tuple[str, str], Difference | None] = dataclasses.field(default_factory=dict, init=False)
 
     @property
     def tasks(self) -> list[str]:
@@ -62,6 +64,11 @@ class Results:
 
     def difference(self, variant: str, base: str) -> Difference | None:
         """Returns a variant's normalized entropy less that of a base; None if they share fewer than two seeds."""
+        if (variant, base) not in self._known:  # tables, pictures and verdicts ask for the same ones
+            self._known[variant, base] = self._difference(variant, base)
+        return self._known[variant, base]
+
+    def _difference(self, variant: str, base: str) -> Difference | None:
         shared = sorted(self.cards.get(variant, {}).keys() & self.cards.get(base, {}).keys())
         if len(shared) < 2:
             return None
@@ -92,6 +99,12 @@ def read_results(cards: Path, grid: Grid, log: str) -> Results | None:
     return Results(json.loads(log_file(cards, log).read_text()), found) if found else None
 
 
-def passing(differences: Sequence[Difference]) -> list[bool]:
+def read_logs(cards: Path, grid: Grid) -> dict[str, Results]:
+    """Reads the cards of a grid on each log that has some."""
+    return {log: results for log in grid.logs if (results := read_results(cards, grid, log)) is not None}
+
+
+def passing(differences: Mapping[_Key, Difference]) -> dict[_Key, bool]:
     """Returns which of several differences pass Holm's procedure together."""
-    return holm(np.array([difference.p for difference in differences])).tolist()
+    passed = holm(np.array([difference.p for difference in differences.values()]))
+    return dict(zip(differences, passed.tolist(), strict=True))

@@ -1,12 +1,11 @@
 """Tables of a grid in Markdown, from its cards."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from experiments.evidence.grid import Grid
-from experiments.evidence.results import Results, passing, read_results
+from experiments.evidence.results import Results, passing
 from experiments.evidence.statistics import Difference
 
 _METRICS = ("auc", "gauc", "ece")
@@ -32,7 +31,7 @@ def spread(values: Sequence[float], digits: int = 4) -> str:
 def log_table(results: Results, base: str) -> str:
     """Makes the table of one log: NE of each task, the difference to a base, and what rivals of other kinds reach."""
     differences = results.differences(base)
-    passed = dict(zip(differences, passing(list(differences.values())), strict=True))
+    passed = passing(differences)
     shares = "oracle" in results.of_log and base in results.cards
     header = ["", "seeds", *(f"{task} NE" for task in results.tasks), f"mean NE less {base} (95 %)", "detectable"]
     header += ["captured", "seconds"] if shares else ["seconds"]
@@ -62,17 +61,14 @@ def metrics_table(results: Results) -> str:
     return markdown(header, rows)
 
 
-def summary_table(cards: Path, grid: Grid, base: str) -> str:
+def summary_table(found: Mapping[str, Results], grid: Grid) -> str:
     """Makes one table of all logs: each variant's mean NE less that of the base, bold if it passes within its log."""
-    found = {log: results for log in grid.logs if (results := read_results(cards, grid, log)) and base in results.cards}
     columns: dict[str, dict[str, str]] = {}
     for log, results in found.items():
-        differences = results.differences(base)
-        passed = passing(list(differences.values()))
-        columns[log] = {
-            variant: said(one, passed=through)
-            for (variant, one), through in zip(differences.items(), passed, strict=True)
-        }
-        columns[log][base] = f"NE {spread(list(results.mean_ne(base).values()))}"
-    rows = [[variant, *(columns[log].get(variant, "") for log in found)] for variant in grid.variants]
-    return markdown(["", *found], [row for row in rows if any(row[1:])])
+        if grid.base in results.cards:
+            differences = results.differences(grid.base)
+            passed = passing(differences)
+            columns[log] = {variant: said(one, passed=passed[variant]) for variant, one in differences.items()}
+            columns[log][grid.base] = f"NE {spread(list(results.mean_ne(grid.base).values()))}"
+    rows = [[variant, *(column.get(variant, "") for column in columns.values())] for variant in grid.variants]
+    return markdown(["", *columns], [row for row in rows if any(row[1:])])
