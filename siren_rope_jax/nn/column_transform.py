@@ -101,13 +101,11 @@ def _bins(column: int, values: Float32[np.ndarray, " E"], count: int) -> list[tu
         return []
     edges = np.quantile(values, np.linspace(0, 1, count + 1)).astype(np.float32)
     shared = edges[:-1][edges[:-1] == edges[1:]]
-    beside = [
-        found.max() if lower else found.min()
-        for value in np.unique(shared)
-        for lower, found in ((True, values[values < value - _NARROWEST]), (False, values[values > value + _NARROWEST]))
-        if len(found)
-    ]
-    edges = np.unique(np.concatenate([edges, np.array(beside, np.float32)])).tolist()
+    for value in np.unique(shared):
+        below = values[values < value - _NARROWEST].max(initial=edges[0])
+        above = values[values > value + _NARROWEST].min(initial=edges[-1])
+        edges = np.unique([*edges, below, above])
+    edges = edges.tolist()
     return [(column, low, high) for low, high in itertools.pairwise(edges) if high - low > _NARROWEST]
 
 

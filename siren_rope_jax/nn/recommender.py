@@ -46,8 +46,13 @@ class GenerativeRecommender(nnx.Module):
         rngs, time_rngs = nnx.Rngs(params=body_key), nnx.Rngs(params=time_key)
         self.config, self.spec = config, spec
         self.trained_range = TrainedRange(config, spec)
-        inputs = {"embedding_dim": config.embedding_dim, "id_dropout": config.id_dropout}
-        self.features = InputFeatures(spec, **inputs, dense_bins=config.dense_bins, rngs=rngs)
+        self.features = InputFeatures(
+            spec,
+            embedding_dim=config.embedding_dim,
+            id_dropout=config.id_dropout,
+            dense_bins=config.dense_bins,
+            rngs=rngs,
+        )
         self.token = nnx.Linear(
             self.features.out_features, config.width, dtype=dtype, dot_general=dense_rows, rngs=rngs
         )
