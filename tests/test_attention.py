@@ -54,7 +54,7 @@ ways = pytest.mark.parametrize("how", WAYS.values(), ids=WAYS)
 @pytest.mark.slow
 @ways
 @options
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(layouts, st.none() | clocks, st.integers(0, 2**32 - 1))
 @example(PACKED, None, 0)
 @example(PADDING_INSIDE, TIMES, 0)
@@ -76,7 +76,7 @@ def test_without_jit_values_and_gradients_are_the_same(how, segment_ids):
 @pytest.mark.slow
 @ways
 @pytest.mark.parametrize("options", ["plain", "all"])
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(
     layouts,
     clocks,

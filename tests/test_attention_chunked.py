@@ -50,7 +50,7 @@ def test_the_size_of_the_chunks_changes_neither_values_nor_gradients(chunk):
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=6)
+@settings(max_examples=6)
 @given(st.integers(1, 40), st.integers(0, 2**32 - 1))
 def test_long_rows_of_short_segments_equal_those_computed_in_one_go(longest, seed):
     """Where most blocks are left out: segments in order, out of order, and of negative number."""

@@ -57,7 +57,7 @@ def around_cudnn(inputs, layout, cotangent):
 
 
 @pytest.mark.parametrize("groups", [HEADS, 1])
-@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(layouts, clocks)
 @example(PACKED, TIMES)
 @example(PADDING_INSIDE, TIMES)
@@ -79,7 +79,7 @@ def test_cudnn_in_bfloat16_equals_float64_to_its_precision(xla_for_cudnn, segmen
 
 
 @pytest.mark.parametrize("groups", [HEADS, 2])
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(layouts, clocks)
 @example(PACKED, TIMES)
 @example(PADDING_INSIDE, TIMES)

@@ -166,7 +166,7 @@ def test_a_window_of_the_whole_row_changes_nothing(implementation):
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(0, 3), st.booleans())
 def test_long_rows_of_blocks_equal_those_in_one_go(seed, window, sinks, inclusive):
     """Where most blocks lie outside the window."""

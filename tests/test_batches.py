@@ -43,7 +43,7 @@ def segments(rows):
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(case=cases())
 def test_every_event_to_score_stands_in_exactly_one_scored_slot(case):
     encoded, scored, config, seed = case
@@ -52,7 +52,7 @@ def test_every_event_to_score_stands_in_exactly_one_scored_slot(case):
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(case=cases())
 def test_a_segment_is_an_unbroken_piece_of_one_users_history_no_longer_than_the_window(case):
     encoded, scored, config, seed = case
@@ -64,7 +64,7 @@ def test_a_segment_is_an_unbroken_piece_of_one_users_history_no_longer_than_the_
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(case=cases())
 def test_padding_is_marked_in_every_array_and_segments_are_numbered_from_one(case):
     encoded, scored, config, seed = case

@@ -208,7 +208,7 @@ def test_bias_and_its_gradients_equal_plain_loops(name, key_length, variant):
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(
     st.sampled_from(sorted(MAKERS)),
     st.integers(0, 2**32 - 2),
@@ -335,7 +335,7 @@ def test_intervals_use_the_gaps_so_far_and_one_second_before_any():
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 6, 15]))
 def test_later_events_change_no_interval(seed, length):
     _, times, segment_ids = layout(seed, 2, 16)
@@ -508,7 +508,7 @@ def test_python_adds_biases_up_and_refuses_to_add_what_is_none_in_one_sentence()
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.integers(0, 2**32 - 1))
 def test_a_request_to_a_history_has_the_intervals_of_its_event_in_it(seed):
     """For every event that it sees, with padding between events and several of one second."""

@@ -21,7 +21,7 @@ def packed(rows: int, events: int | None = None) -> PackedRows:
     return PackedRows(row_index=zeros, segment=zeros + 1, position=zeros, scored=scored)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(rows=st.integers(1, 100_000))
 @example(rows=98_529)  # no multiple of the batch
 def test_a_log_of_any_size_gets_the_steps_that_a_model_needs_and_a_long_one_is_read_once(rows):
@@ -32,7 +32,7 @@ def test_a_log_of_any_size_gets_the_steps_that_a_model_needs_and_a_long_one_is_r
     assert 1e-6 <= config.optimizer.learning_rate <= 3e-3
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(rows=st.integers(1, 10_000), shares=st.integers(1, 300))
 def test_the_devices_share_the_rows_of_a_step_evenly_however_small_the_log(rows, shares):
     alone, shared = (fit_to_log(TrainConfig(), packed(rows), shares=n).batches.batch_size for n in (1, shares))
@@ -49,7 +49,7 @@ def test_a_longer_log_never_gets_a_smaller_step_rate_or_batch(context_skip):
         assert chosen[0] < chosen[-1]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(rows=st.integers(1, 100_000))
 def test_what_learns_without_the_contexts_skip_never_learns_slower_than_beside_it_nor_hardly(rows):
     alone = fit_to_log(TrainConfig(model=ModelConfig(context_skip=False)), packed(rows)).optimizer.learning_rate

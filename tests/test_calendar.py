@@ -67,7 +67,7 @@ def test_one_offset_moves_all_events_and_the_shape_is_kept():
     chex.assert_trees_all_equal(day.astype(np.int64) * 86_400 + second, times + 28_800, strict=True)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.sampled_from(ZONES), st.lists(seconds_to_2200, min_size=1, max_size=10))
 def test_any_time_in_a_zone_is_what_datetime_says(zone, times):
     day, second = split_unix_time(np.array(times), time_zone=zone)
@@ -216,7 +216,7 @@ def test_harmonics_without_a_meaning_are_refused_in_one_sentence(options, parts)
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, DAYS_TO_2200), st.floats(0.5, 40_000.0))
 def test_long_range_offset_spans_exactly_minus_one_to_one(start_day, span_days):
     steps = np.linspace(-1.0, 2.0, 31) * span_days

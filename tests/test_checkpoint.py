@@ -145,7 +145,7 @@ def test_a_checkpoint_with_any_damaged_file_is_named_and_skipped_for_the_one_bef
     assert_is_step(restore(run), 20)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_a_checkpoint_with_a_bit_flipped_anywhere_is_skipped_for_the_one_before(pristine, data):
     with tempfile.TemporaryDirectory() as folder:
@@ -248,7 +248,7 @@ def test_a_damaged_step_is_put_aside_and_written_anew_when_training_comes_to_it_
         assert (aside / damaged.relative_to(run / "checkpoints" / "20")).read_bytes() == b"precious"
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     st.lists(st.one_of(st.none(), st.sampled_from([0.5, 0.7, 0.9])), min_size=1, max_size=7),
     st.integers(1, 3),

@@ -40,7 +40,7 @@ def reference(transform, x):
 
 
 @pytest.mark.slow
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(seed=st.integers(0, 1000), events=st.integers(2, 4_000), columns=st.integers(1, 5))
 def test_values_and_gradients_are_those_of_the_definition_with_and_without_jit(seed, events, columns):
     x, labels = drawn(seed, events=events, columns=max(columns, 2))
@@ -68,7 +68,7 @@ def test_bins_hold_equal_shares_of_the_events_and_there_are_as_many_as_events_al
     assert not ColumnTransform.fit(x[:700], labels[:700]).bins
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 1000), at=st.floats(-2, 2), share=st.floats(0.3, 0.9))
 def test_a_value_that_many_events_share_is_told_from_those_beside_it(seed, at, share):
     x, labels = drawn(seed)
@@ -92,7 +92,7 @@ def test_a_column_of_few_values_has_no_bins_and_a_constant_one_becomes_zero():
     chex.assert_trees_all_equal(transform(jnp.asarray(x))[:, 3], jnp.zeros(len(x)))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 1000))
 def test_a_weight_is_the_squared_correlation_of_the_task_it_tells_most_of_shrunk_by_its_noise(seed):
     x, labels = drawn(seed, columns=6)

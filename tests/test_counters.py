@@ -63,7 +63,7 @@ def logs(draw):
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(log=logs(), smoothing=st.sampled_from([0.5, 10.0]), uncounted=st.sampled_from([0.0, 0.3, 1.0]))
 def test_counters_equal_their_definition_event_by_event(log, smoothing, uncounted):
     counted = np.random.default_rng(0).random(len(log["time"])) >= uncounted
@@ -73,7 +73,7 @@ def test_counters_equal_their_definition_event_by_event(log, smoothing, uncounte
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(log=logs(), seed=st.integers(0, 1000), data=st.data())
 def test_a_number_is_counted_by_its_mean_whatever_the_order_of_rows_and_never_before_it_is_known(log, seed, data):
     rng = np.random.default_rng(seed)
@@ -97,7 +97,7 @@ def test_a_number_is_counted_by_its_mean_whatever_the_order_of_rows_and_never_be
 
 
 @pytest.mark.slow
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(log=logs(), data=st.data())
 def test_an_outcome_that_has_not_happened_or_is_not_known_yet_changes_no_counter(log, data):
     now = data.draw(st.integers(0, len(log["time"]) - 1))
@@ -109,7 +109,7 @@ def test_an_outcome_that_has_not_happened_or_is_not_known_yet_changes_no_counter
 
 
 @pytest.mark.slow
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(log=logs(), data=st.data())
 def test_removing_all_later_events_changes_no_counter(log, data):
     now = data.draw(st.integers(0, len(log["time"]) - 1))
@@ -120,7 +120,7 @@ def test_removing_all_later_events_changes_no_counter(log, data):
 
 
 @pytest.mark.slow
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(log=logs(), data=st.data())
 def test_row_order_among_events_at_the_same_time_changes_no_counter(log, data):
     order = np.array(data.draw(st.permutations(range(len(log["time"])))))

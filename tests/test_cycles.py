@@ -23,7 +23,7 @@ def apart(a, b):
 
 @pytest.mark.slow
 @variant
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(periods=st.lists(st.integers(2, 2**31 - 1), min_size=1, max_size=5))
 def test_the_angle_of_a_cycle_is_exact_for_every_time_and_period(variant, periods):
     angles = variant(lambda seconds: ops.cycle_angles(seconds, periods))(jnp.asarray(SECONDS, jnp.int32))
@@ -62,7 +62,7 @@ def test_time_scales_are_a_geometric_ladder_of_whole_seconds_from_the_longest(pa
 @pytest.mark.slow
 @variant
 @pytest.mark.parametrize(("period", "days"), [("day", 1), ("week", 7), ("year", 365.2425)])
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(day=st.integers(-700_000, 2_900_000), second=st.integers(0, DAY - 1))
 def test_calendar_angles_are_whole_turns_of_the_period_for_any_date(variant, period, days, day, second):
     turns = (1, 3, 64)
@@ -86,7 +86,7 @@ def of_axes(axes, pairs, seed=0):
 
 @pytest.mark.slow
 @variant
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(sections=st.lists(st.integers(0, 6), min_size=1, max_size=4).filter(sum), seed=st.integers(0, 99))
 def test_sections_take_each_pair_from_the_axis_whose_turn_it_is(variant, sections, seed):
     angles = of_axes(len(sections), sum(sections), seed)

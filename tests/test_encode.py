@@ -57,7 +57,7 @@ def test_the_calendar_span_is_that_of_training_alone():
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_nothing_after_the_training_period_changes_how_training_is_encoded(data):
     rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
@@ -146,7 +146,7 @@ def test_task_rates_are_those_of_the_observed_training_labels():
 
 
 @pytest.mark.slow
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     item_buckets=st.integers(1, 40),
     categorical_buckets=st.integers(1, 12),

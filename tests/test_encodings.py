@@ -42,7 +42,7 @@ def reference_time2vec(time, frequencies, phases, cotangent):
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(
     st.integers(0, 2**32 - 1),
     st.sampled_from([(), (3,), (2, 3), (2, 1, 3)]),

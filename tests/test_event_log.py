@@ -159,7 +159,7 @@ def test_windows_line_ends_a_byte_order_mark_and_blank_lines_do_not_matter(tmp_p
 
 
 @pytest.mark.slow
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(order=st.permutations(range(12)), cut=st.integers(1, 11))
 def test_rows_in_any_order_and_in_several_files_are_sorted_by_time(tmp_path_factory, order, cut):
     folder = tmp_path_factory.mktemp("log")
@@ -185,7 +185,7 @@ def test_events_at_the_same_time_keep_the_order_of_the_input_and_one_period(tmp_
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(copies=st.lists(st.integers(0, 9), max_size=12))
 def test_exact_duplicates_are_dropped_counted_and_only_those(tmp_path_factory, copies):
     folder = tmp_path_factory.mktemp("log")

@@ -102,7 +102,7 @@ def test_a_bag_of_a_side_table_is_that_of_each_item(tmp_path):
     assert both.bag_names == ("genres", "items.genres")
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.lists(st.sampled_from("abcdef"), max_size=4), min_size=1, max_size=30),
     st.integers(1, 4),

@@ -22,7 +22,7 @@ def taken(log: EventLog, order: list[int]) -> EventLog:
     return dataclasses.replace(log, **{name: getattr(log, name)[order] for name in (*PER_EVENT, "period")})
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(order=st.permutations(range(EVENTS)))
 def test_the_order_of_the_events_does_not_matter(order):
     assert fingerprint(taken(LOG, order)) == fingerprint(LOG)
@@ -60,7 +60,7 @@ def test_cells_that_changed_places_change_the_digest():
     assert fingerprint(dataclasses.replace(LOG, item=item)) != fingerprint(LOG)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(rows=st.lists(st.booleans(), min_size=EVENTS, max_size=EVENTS))
 def test_a_subset_has_the_fingerprint_of_a_log_of_those_events_alone(rows):
     chosen = np.array(rows)

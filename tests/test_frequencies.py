@@ -176,7 +176,7 @@ def cases(draw, rope_type):
 
 @pytest.mark.slow
 @every_method
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.data())
 def test_each_method_is_its_published_formula_rounded_once(rope_type, data):
     d, parameters, trained, seq_len = data.draw(cases(rope_type))
@@ -196,7 +196,7 @@ def test_scaled_frequencies_under_jit_are_those_outside(rope_type):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rope_type", ["linear", "ntk", "dynamic", "yarn", "llama3"])
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(2, 64), st.floats(1.1, 1e6), st.floats(1, 1e5))
 def test_factor_one_changes_no_frequency(rope_type, pairs, base, length):
     lengths = {LENGTH: length} if LENGTH in REQUIRED[rope_type] else {}
@@ -245,7 +245,7 @@ def test_dynamic_stretches_no_more_than_the_sequence_needs():
         ("llama3", 8, 0.5, {"low_freq_factor": 0.5, "high_freq_factor": 8}),
     ],
 )
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(2, 64), st.floats(100, 1e6), st.floats(10, 1e5), st.floats(1, 64))
 def test_pairs_of_many_turns_are_kept_and_those_of_few_divided(
     rope_type, many, few, options, pairs, base, length, factor

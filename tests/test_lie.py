@@ -67,7 +67,7 @@ def deviation_from_orthogonal(rotations):
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(
     st.integers(0, 2**32 - 1),
     st.sampled_from([(), (3,), (2, 3), (2, 1, 3)]),

@@ -154,7 +154,7 @@ TABLES = st.lists(st.tuples(CELLS, CELLS), max_size=6).map(lambda cells: "".join
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(body=st.lists(PIECES, max_size=14).map("".join) | TABLES, chunk=st.integers(1, 40), quote=st.sampled_from('"n'))
 def test_a_file_is_either_refused_with_its_line_or_read_as_the_standard_library_reads_it(
     tmp_path_factory, body, chunk, quote
@@ -180,7 +180,7 @@ def test_a_file_is_either_refused_with_its_line_or_read_as_the_standard_library_
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(places=st.lists(st.integers(0, 900), min_size=1, max_size=3))
 def test_stray_quotes_anywhere_cost_no_row_without_a_refusal(tmp_path_factory, places):
     text = "\n".join(rows())

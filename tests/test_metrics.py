@@ -44,7 +44,7 @@ def predictions(draw):
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(predictions())
 def test_metrics_agree_with_scikit_learn_on_the_observed_events(case):
     labels, probabilities, user = case
@@ -76,7 +76,7 @@ def test_ece_agrees_with_a_naive_one_where_no_probabilities_tie(size):
 
 
 @pytest.mark.slow
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(predictions(), st.lists(st.sampled_from([0, 1, 2, 3, 4]), min_size=60, max_size=60))
 def test_a_label_of_k_quarters_counts_as_k_positives_and_the_rest_negatives_of_a_quarter_event(case, quarters):
     labels, probabilities, user = case
@@ -102,7 +102,7 @@ def test_the_calibration_error_of_fractional_labels_is_that_of_their_sums():
 
 
 @pytest.mark.slow
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(predictions(), st.randoms(use_true_random=False))
 def test_row_order_changes_no_metric(case, random):
     order = list(range(len(case[0])))
@@ -121,7 +121,7 @@ def test_a_constant_prediction_of_the_base_rate_has_ne_one_auc_half_and_no_calib
 
 
 @pytest.mark.slow
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(predictions(), st.lists(st.integers(0, 3), min_size=60, max_size=60))
 def test_a_weight_of_w_counts_as_w_events(case, weights):
     labels, probabilities, user = case
@@ -142,7 +142,7 @@ def test_a_weight_of_w_counts_as_w_events(case, weights):
         assert weighted.get("positives", labels[counted].sum()) == labels[counted].sum()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(predictions(), st.integers(0, 99))
 def test_weights_agree_with_scikit_learn_and_their_scale_does_not_matter(case, seed):
     labels, probabilities, _ = case

@@ -50,7 +50,7 @@ how = st.builds(
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(events, how)
 def test_a_negative_is_another_item_known_before_beside_its_positive(events, negatives):
     table, notes = with_negatives(rows_of(events), negatives, "outcome 0")
@@ -80,7 +80,7 @@ def test_a_negative_is_another_item_known_before_beside_its_positive(events, neg
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(events, how, st.randoms(use_true_random=False))
 def test_neither_the_order_of_rows_nor_what_follows_changes_a_draw(events, negatives, random):
     def drawn(events):

@@ -156,7 +156,7 @@ OPS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("op", OPS)
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 2**31))
 def test_nothing_crosses_from_one_segment_to_another_nor_back_in_time(op, seed):
     generator = np.random.default_rng(seed)

@@ -69,7 +69,7 @@ def test_the_type_of_queries_stays_and_magnitudes_are_float32_within():
 
 @pytest.mark.slow
 @variant
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(length=st.floats(1.5, 1e6))
 def test_queries_grow_with_the_logarithm_of_what_they_see(variant, length):
     counts = np.array([0, 1, 2, 3, 64, 10**6])

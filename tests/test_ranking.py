@@ -63,13 +63,13 @@ def slates(draw):
     return tuple(np.array(x, np.float64)[list(order)] for x in (labels, scores, group))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(slates())
 def test_metrics_are_means_over_every_order_that_ties_allow(case):
     assert ranking_metrics(*case) == pytest.approx(naive(*(column.tolist() for column in case)), abs=1e-12)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10_000), st.integers(2, 40))
 def test_metrics_agree_with_scikit_learn_in_one_group(seed, size):
     generator = np.random.default_rng(seed)

@@ -103,7 +103,7 @@ def test_refuse_names_an_event_its_outcomes_and_its_rows(tmp_path):
 
 
 @pytest.mark.slow
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(order=st.permutations(range(23)))
 def test_with_the_mean_the_order_of_the_rows_does_not_matter(tmp_path_factory, order):
     folder = tmp_path_factory.mktemp("log")

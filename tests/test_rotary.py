@@ -121,7 +121,7 @@ def test_rotation_is_the_complex_product_with_exp_i_angle(variant, interleaved, 
     check_rotation(x, angles, interleaved, variant)
 
 
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(
     st.integers(0, 2**32 - 1),
     st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 3), st.integers(1, 4)),

@@ -76,7 +76,7 @@ def test_without_fsdp_the_data_axis_divides_tables_alone():
     assert not any("data" in str(spec) for spec in specs(layout_of(1, 2, 2, MeshConfig(shard_tables=False))).values())
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     st.sampled_from([1, 2, 3]), st.sampled_from([1, 2, 3, 4, 8, 16]), st.sampled_from([1, 2, 3, 4, 8]), st.booleans()
 )

@@ -68,7 +68,7 @@ def naive_loss(outputs, targets):
 
 
 @pytest.mark.slow
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000), unobserved=st.sampled_from([0.0, 0.3, 0.9, 1.0]))
 def test_losses_and_gradients_of_mixed_tasks_are_those_of_their_definition(seed, unobserved):
     outputs, targets = drawn(seed, unobserved=unobserved)
@@ -80,7 +80,7 @@ def test_losses_and_gradients_of_mixed_tasks_are_those_of_their_definition(seed,
 
 
 @pytest.mark.slow
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000), other=st.sampled_from([0.0, -30.0, 1e4]))
 def test_an_unobserved_label_moves_neither_loss_nor_gradient(seed, other):
     outputs, targets = drawn(seed)
@@ -128,7 +128,7 @@ def test_predictions_are_probabilities_and_numbers_on_the_scale_of_the_log():
     assert [task.column for task in MIXED] == ["probability_like", "predicted_dwell", "predicted_share"]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     values=st.lists(st.floats(0, 1e6, width=32), min_size=2, max_size=30),
     transform=st.sampled_from(["none", "log1p"]),
@@ -165,7 +165,7 @@ def regressions(draw):
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(case=regressions(), training_mean=st.floats(0, 10))
 def test_metrics_of_numbers_are_those_of_sklearn_and_scipy(case, training_mean):
     labels, predictions = case

@@ -45,7 +45,7 @@ def stream_of(log, encoder, history, as_history=False):
     return list(batches(encoded, rows, CONFIG, seed=0)[: len(rows.row_index) // CONFIG.batch_size + 1])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 99),
     size=st.integers(2, 40),

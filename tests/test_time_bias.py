@@ -73,7 +73,7 @@ shapes = pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.slow
 @variant
 @shapes
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 2**31))
 def test_values_and_gradients_are_those_of_float64(variant, shape, seed):
     times, parameters = drawn(shape, seed)

@@ -57,7 +57,7 @@ def history_of(encoded, event):
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(case=cases())
 def test_an_evaluated_event_sees_the_last_events_of_its_history_that_fit_the_window(case):
     encoded, scored, config = case
@@ -69,7 +69,7 @@ def test_an_evaluated_event_sees_the_last_events_of_its_history_that_fit_the_win
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(case=cases(alone=False))
 def test_a_trained_event_sees_at_least_half_a_window_of_the_end_of_its_history_or_all_there_is(case):
     encoded, scored, config = case
@@ -81,7 +81,7 @@ def test_a_trained_event_sees_at_least_half_a_window_of_the_end_of_its_history_o
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(case=cases())
 def test_events_of_one_second_and_window_share_their_position(case):
     encoded, scored, config = case
@@ -95,7 +95,7 @@ def test_events_of_one_second_and_window_share_their_position(case):
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(case=cases())
 def test_no_window_is_longer_than_a_row_and_each_is_of_one_user(case):
     encoded, scored, config = case
